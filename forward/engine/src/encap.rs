@@ -1,0 +1,77 @@
+use penstock_model::{Mac, Underlay, Vni};
+use penstock_wire::VXLAN_PORT;
+use std::net::IpAddr;
+
+/// Length of the longest template: Ethernet, IPv6, UDP, VXLAN.
+const MAX_LEN: usize = 14 + 40 + 8 + 8;
+
+/// The bytes of an encapsulation with every field that does not depend on the packet already written.
+///
+/// VXLAN (RFC 7348): outer Ethernet, IPv4 with DF set or IPv6, UDP, VXLAN. The engine patches total length,
+/// IPv4 checksum (incrementally), UDP length and source port, and copies DSCP and ECN from the inner header (RFC 6040
+/// normal mode). The UDP checksum is zero, as RFC 7348 section 4.1 and RFC 6935 allow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncapTemplate {
+    bytes: [u8; MAX_LEN],
+    len: u8,
+    /// The port of the underlay interface to send by.
+    pub out: penstock_model::PortId,
+}
+
+impl EncapTemplate {
+    /// A VXLAN template. Both addresses must be of one family; `None` otherwise.
+    #[must_use]
+    pub fn vxlan(
+        src: Underlay<IpAddr>,
+        dst: Underlay<IpAddr>,
+        vni: Vni,
+        eth_src: Mac,
+        eth_dst: Mac,
+        out: penstock_model::PortId,
+    ) -> Option<Self> {
+        const TTL: u8 = 64;
+        let mut bytes = [0u8; MAX_LEN];
+        bytes[..6].copy_from_slice(&eth_dst.0);
+        bytes[6..12].copy_from_slice(&eth_src.0);
+        let udp = match (src.0, dst.0) {
+            (IpAddr::V4(s), IpAddr::V4(d)) => {
+                bytes[12..14].copy_from_slice(&[0x08, 0x00]);
+                bytes[14] = 0x45;
+                bytes[20] = 0x40; // DF: an overlay packet is never fragmented by the underlay (RFC 7348 section 4.3)
+                bytes[22] = TTL;
+                bytes[23] = 17;
+                bytes[26..30].copy_from_slice(&s.octets());
+                bytes[30..34].copy_from_slice(&d.octets());
+                34
+            }
+            (IpAddr::V6(s), IpAddr::V6(d)) => {
+                bytes[12..14].copy_from_slice(&[0x86, 0xdd]);
+                bytes[14] = 0x60;
+                bytes[20] = 17;
+                bytes[21] = TTL;
+                bytes[22..38].copy_from_slice(&s.octets());
+                bytes[38..54].copy_from_slice(&d.octets());
+                54
+            }
+            _ => return None,
+        };
+        bytes[udp + 2..udp + 4].copy_from_slice(&VXLAN_PORT.to_be_bytes());
+        bytes[udp + 8] = 0x08;
+        bytes[udp + 12..udp + 15].copy_from_slice(&vni.to_be_bytes());
+        if udp == 34 {
+            let c = penstock_wire::checksum::finish(penstock_wire::checksum::sum(&bytes[14..34], 0));
+            bytes[24..26].copy_from_slice(&c.to_be_bytes());
+        }
+        Some(Self { bytes, len: (udp + 16) as u8, out })
+    }
+
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+
+    #[must_use]
+    pub fn is_v4(&self) -> bool {
+        self.len == 50
+    }
+}

@@ -1,0 +1,12 @@
+//! What happens to a batch of packets? Decide once, replay after.
+//!
+//! [`Port::process`] runs stages over the whole batch: parse, classify and prefetch, look up, resolve misses, apply. What a
+//! packet means is the product's business: it implements [`Resolver`]. The engine knows no product, reads no clock,
+//! takes no lock and allocates nothing in the loop.
+#![forbid(unsafe_code)]
+
+mod encap;
+mod resolver;
+
+pub use encap::EncapTemplate;
+pub use resolver::{Class, Prior, Resolution, Resolver};

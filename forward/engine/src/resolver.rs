@@ -1,0 +1,96 @@
+use penstock_flow::Transposition;
+use penstock_model::{DropReason, Epoch, Nanos, Packet, Verdict};
+use penstock_wire::Headers;
+use std::fmt::Debug;
+use std::hash::Hash;
+
+/// How a packet is to be decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class<K> {
+    /// By the flow table: replay the entry of `key` if its epoch is `epoch`, else resolve.
+    Flow { key: K, hash: u64, epoch: Epoch },
+    /// Without the flow table: [`Resolver::direct`] with this token.
+    Direct { token: u64, hash: u64 },
+    /// For this node itself (ARP, neighbour discovery, tunnel input): [`Resolver::local`].
+    Local,
+    /// For the kernel's own stack.
+    Pass,
+    Drop(DropReason),
+}
+
+/// What the flow table knew when it asks to resolve again: an entry of an older epoch.
+#[derive(Debug, Clone, Copy)]
+pub struct Prior<'a> {
+    pub transposition: &'a Transposition,
+}
+
+/// The resolver's answer for the first packet of a flow.
+#[derive(Debug, Clone, Copy)]
+pub enum Resolution<K, V> {
+    /// Remember `value` for the flow, and `peer` for the opposite direction if there is one; then replay it.
+    /// An entry of the peer that exists already is replaced only if its epoch is stale.
+    Install { value: V, peer: Option<(K, V)>, idle_seconds: u16 },
+    /// Replay this once, remember nothing.
+    Once(V),
+    /// Drop this packet, remember nothing.
+    Drop(DropReason),
+}
+
+/// The decisions of one product. One value per worker; policy is read from the snapshot that [`Resolver::refresh`] took.
+///
+/// Order of calls for a batch: `refresh` once; `classify` for every packet; `prefetch`; then per packet `direct`, or on a
+/// flow miss `resolve`, or `local`. `hash` is a keyed hash with a per-boot secret; it also gives the encapsulation its
+/// source port entropy.
+pub trait Resolver {
+    /// What identifies a flow: plain data.
+    type Key: Copy + Eq + Hash + Debug + Default;
+    /// What is remembered for a flow: a transposition or an index to one.
+    type Value: Copy + Debug + Default;
+
+    /// Takes the newest policy snapshot. Called once a batch.
+    fn refresh(&mut self, now: Nanos);
+
+    /// Says how the packet is to be decided. `outer` was parsed from `packet`; an overlay product parses the inner
+    /// headers itself and returns them in place of the outer ones (`headers` then describes the inner frame).
+    fn classify(&mut self, packet: &Packet<'_>, headers: &mut Headers) -> Class<Self::Key>;
+
+    /// Touches the memory that [`Resolver::direct`] will need for `token`.
+    fn prefetch(&self, token: u64) {
+        let _ = token;
+    }
+
+    /// The decision for a packet that needs no flow entry.
+    ///
+    /// # Errors
+    /// Why the packet is dropped.
+    fn direct(&self, token: u64, hash: u64, headers: &Headers) -> Result<&Transposition, DropReason> {
+        let _ = (token, hash, headers);
+        Err(DropReason::Unsupported)
+    }
+
+    /// The decision for the first packet of a flow, or for a flow whose entry is of an older epoch (`prior`).
+    fn resolve(
+        &mut self,
+        key: &Self::Key,
+        hash: u64,
+        packet: &Packet<'_>,
+        headers: &Headers,
+        prior: Option<Prior<'_>>,
+        now: Nanos,
+    ) -> Resolution<Self::Key, Self::Value>;
+
+    /// The transposition that a remembered value stands for.
+    fn transposition<'a>(&'a self, value: &'a Self::Value) -> &'a Transposition;
+
+    /// The flow that a key's opposite direction would be hashed as, for peers that [`Resolution::Install`] names.
+    fn hash(&self, key: &Self::Key) -> u64;
+
+    /// The header bytes to prepend for an encapsulation, patched by the engine (length, checksum, source port).
+    ///
+    /// # Errors
+    /// `NextHopUnresolved` until the underlay next hop is known.
+    fn encap(&self, id: u32) -> Result<&crate::EncapTemplate, DropReason>;
+
+    /// Deals with a packet for this node; may rewrite it in place into an answer. Returns the verdict.
+    fn local(&mut self, packet: &mut Packet<'_>, headers: &Headers, now: Nanos) -> Verdict;
+}

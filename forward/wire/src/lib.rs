@@ -1,0 +1,14 @@
+//! What do these bytes say, and how are they written?
+//!
+//! Bytes to typed headers and back: Ethernet, VLAN, ARP, IPv4 with options, IPv6 with extension headers, TCP, UDP, ICMP,
+//! VXLAN; internet checksums, full and incremental (RFC 1624); segmentation of frames that a sender left whole.
+//! It knows no flow, policy or tenant. Nothing here can panic on any input.
+//!
+//! Order of use: [`parse`] gives [`Headers`] (offsets and the fields that decisions need, all bounds checked);
+//! [`parse_vxlan`] goes on into the inner frame; the writers in [`checksum`], [`rewrite`], [`vxlan`] change bytes in place.
+#![forbid(unsafe_code)]
+
+pub mod checksum;
+mod headers;
+
+pub use headers::{Fragment, Headers, TcpFlags, VXLAN_HEADER_LEN, VXLAN_PORT, ethertype, parse, parse_ip, parse_vxlan};

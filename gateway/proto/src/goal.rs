@@ -1,0 +1,55 @@
+use ipnetwork::IpNetwork;
+use penstock_model::{Revision, TenantId, TunnelId, Underlay};
+use penstock_policy::{Acl, VirtualNetwork};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+/// Everything that a gateway should be doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct GatewayGoal {
+    pub revision: Revision,
+    /// Underlay addresses that may send overlay packets to this gateway.
+    pub vteps: Vec<Underlay<IpAddr>>,
+    /// Routes to sites stand in the network as `NextHop::Tunnel`.
+    pub networks: Vec<VirtualNetwork>,
+    pub acls: Vec<Acl>,
+    pub tunnels: Vec<Tunnel>,
+}
+
+/// One site-to-site connection of a tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tunnel {
+    pub id: TunnelId,
+    /// `VirtualGateways/<gw>/networkConnections/<connection>`.
+    pub name: String,
+    pub tenant: TenantId,
+    /// Inner sources that the site may use, and routes to it.
+    pub prefixes: Vec<IpNetwork>,
+    pub kind: TunnelKind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TunnelKind {
+    WireGuard {
+        private_key: Secret32,
+        peer_public_key: [u8; 32],
+        preshared_key: Option<Secret32>,
+        /// UDP port of the gateway that the peer talks to. Several tunnels of different private keys need different ports.
+        listen_port: u16,
+        /// Where the peer is, if we are to begin; it may roam.
+        endpoint: Option<SocketAddr>,
+        persistent_keepalive_seconds: Option<u16>,
+    },
+}
+
+/// 32 secret bytes: never printed.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret32(pub [u8; 32]);
+
+impl fmt::Debug for Secret32 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret32(..)")
+    }
+}

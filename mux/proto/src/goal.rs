@@ -1,0 +1,61 @@
+use penstock_model::{BackendId, Dip, Mac, PoolId, Protocol, Revision, ServiceId, Underlay};
+use penstock_spread::SlotTable;
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+/// Everything that a mux should be doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct MuxGoal {
+    pub revision: Revision,
+    pub services: Vec<Service>,
+    pub pools: Vec<Pool>,
+    pub backends: Vec<Backend>,
+}
+
+/// A frontend of a load balancing rule: VIP, protocol, port -> pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    pub id: ServiceId,
+    /// `loadBalancers/<lb>/loadBalancingRules/<rule>`: shown by `trace` and metrics.
+    pub name: String,
+    pub vip: IpAddr,
+    pub protocol: Protocol,
+    pub port: u16,
+    pub pool: PoolId,
+    pub distribution: Distribution,
+}
+
+/// Which fields choose the slot (`loadDistribution` of the rule).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Distribution {
+    /// 5-tuple.
+    #[default]
+    Default,
+    /// 2-tuple: addresses.
+    SourceIp,
+    /// 3-tuple: addresses and protocol.
+    SourceIpProtocol,
+}
+
+/// A backend pool with its table, and the table before it while a change settles.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pool {
+    pub id: PoolId,
+    pub name: String,
+    /// Grows with every change of `table`.
+    pub version: u64,
+    pub table: SlotTable,
+    /// Owners before the last change; consulted for packets that cannot be the first of a flow. Healthy members only.
+    pub previous: Option<SlotTable>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backend {
+    pub id: BackendId,
+    /// `resourceId` of the network interface.
+    pub name: String,
+    pub dip: Dip,
+    /// The container's Ethernet address: the inner destination, by which the host finds the port.
+    pub mac: Mac,
+    pub host: Underlay<IpAddr>,
+}

@@ -1,0 +1,66 @@
+use ipnetwork::IpNetwork;
+use penstock_model::{Mac, Overlay, Protocol, Revision, ServiceId, TenantId, Underlay, Vni};
+use penstock_policy::{Acl, AclId, VirtualNetwork};
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+/// Everything that a host should be doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct HostGoal {
+    pub revision: Revision,
+    /// Underlay addresses that may send overlay packets to this host: muxes, gateways, hosts.
+    pub vteps: Vec<Underlay<IpAddr>>,
+    pub networks: Vec<VirtualNetwork>,
+    pub acls: Vec<Acl>,
+    pub ports: Vec<Port>,
+    pub nat_rules: Vec<NatRule>,
+    pub probes: Vec<Probe>,
+}
+
+/// A container port of this host. The local configuration says which device it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    /// `resourceId` of the network interface.
+    pub network_interface: String,
+    pub tenant: TenantId,
+    pub vni: Vni,
+    pub mac: Mac,
+    /// Addresses with the prefix of their subnet.
+    pub addresses: Vec<IpNetwork>,
+    pub acl: Option<AclId>,
+}
+
+/// VIP:port to DIP:port for one port of this host (Ananta section 3.2.2).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NatRule {
+    pub service: ServiceId,
+    pub network_interface: String,
+    pub vip: IpAddr,
+    pub protocol: Protocol,
+    pub vip_port: u16,
+    pub dip: Overlay<IpAddr>,
+    pub dip_port: u16,
+}
+
+/// A health probe of one container, run beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// `loadBalancers/<lb>/probes/<probe>`.
+    pub name: String,
+    pub network_interface: String,
+    pub dip: Overlay<IpAddr>,
+    pub port: u16,
+    pub kind: ProbeKind,
+    /// Seconds between the starts of two probes; also the time within which an answer counts. At least 1.
+    pub interval_seconds: u16,
+    /// Failures in a row that take the backend out. At least 1. One success brings it back.
+    pub count: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProbeKind {
+    /// The connection is accepted.
+    Tcp,
+    /// `GET path` answers 200.
+    Http { path: String },
+}
