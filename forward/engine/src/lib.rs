@@ -6,7 +6,9 @@
 #![forbid(unsafe_code)]
 
 mod encap;
+mod explain;
 mod resolver;
 
 pub use encap::EncapTemplate;
+pub use explain::{Ending, Explanation, Step, Why};
 pub use resolver::{Class, Prior, Resolution, Resolver};

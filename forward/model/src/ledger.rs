@@ -71,3 +71,36 @@ impl Ledger {
         }
     }
 }
+
+/// A ledger for reports and metrics: drops by name, zero counts left out.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub struct LedgerReport {
+    pub received: u64,
+    pub received_bytes: u64,
+    pub transmitted: u64,
+    pub transmitted_bytes: u64,
+    pub tunnelled: u64,
+    pub passed: u64,
+    pub consumed: u64,
+    pub dropped: std::collections::BTreeMap<String, u64>,
+}
+
+impl From<&Ledger> for LedgerReport {
+    fn from(l: &Ledger) -> Self {
+        let dropped = DropReason::ALL
+            .iter()
+            .filter(|r| l.dropped_for(**r) > 0)
+            .map(|r| (r.name().to_owned(), l.dropped_for(*r)))
+            .collect();
+        Self {
+            received: l.received,
+            received_bytes: l.received_bytes,
+            transmitted: l.transmitted,
+            transmitted_bytes: l.transmitted_bytes,
+            tunnelled: l.tunnelled,
+            passed: l.passed,
+            consumed: l.consumed,
+            dropped,
+        }
+    }
+}

@@ -28,6 +28,6 @@ pub use flow_key::{FlowKey, Protocol};
 pub use ids::{
     BackendId, EncapId, Epoch, IdError, PoolId, PortId, Revision, ServiceId, TenantId, TunnelId, Vni,
 };
-pub use ledger::Ledger;
+pub use ledger::{Ledger, LedgerReport};
 pub use packet::{BATCH, Gso, HEADROOM, Offload, Packet, Verdict};
 pub use time::{Coarse, Nanos};

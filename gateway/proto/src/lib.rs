@@ -5,5 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod goal;
+mod status;
 
 pub use goal::{GatewayGoal, Secret32, Tunnel, TunnelKind};
+pub use status::{GatewayStatus, TunnelState, TunnelStatus};

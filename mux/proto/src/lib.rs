@@ -5,5 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod goal;
+mod status;
 
 pub use goal::{Backend, Distribution, MuxGoal, Pool, Service};
+pub use status::{MuxStatus, Traffic};

@@ -5,5 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod goal;
+mod status;
 
 pub use goal::{HostGoal, NatRule, Port, Probe, ProbeKind};
+pub use status::{HostStatus, PortStatus, ProbeStatus};

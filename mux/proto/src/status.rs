@@ -1,0 +1,24 @@
+use penstock_model::{BackendId, LedgerReport, Revision, ServiceId};
+use serde::{Deserialize, Serialize};
+
+/// What a mux tells the controller of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct MuxStatus {
+    /// The revision of the goal that the data plane forwards by.
+    pub applied: Revision,
+    /// How packets are read, per interface: `af_xdp zero-copy`, `af_xdp copy`, `af_packet`.
+    pub packet_io: Vec<String>,
+    pub ledger: LedgerReport,
+    /// Entries in the flow tables of all workers.
+    pub flows: u64,
+    pub services: Vec<Traffic<ServiceId>>,
+    pub backends: Vec<Traffic<BackendId>>,
+}
+
+/// Packets and bytes since start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic<Id> {
+    pub id: Id,
+    pub packets: u64,
+    pub bytes: u64,
+}

@@ -1,0 +1,38 @@
+use penstock_model::{LedgerReport, Overlay, Revision};
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+/// What a host agent tells the controller of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct HostStatus {
+    pub applied: Revision,
+    pub packet_io: Vec<String>,
+    pub ledger: LedgerReport,
+    pub flows: u64,
+    pub ports: Vec<PortStatus>,
+    pub probes: Vec<ProbeStatus>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortStatus {
+    pub network_interface: String,
+    /// The local device, if it is there.
+    pub device: Option<String>,
+    pub from_container_packets: u64,
+    pub from_container_bytes: u64,
+    pub to_container_packets: u64,
+    pub to_container_bytes: u64,
+}
+
+/// The outcome of one probe of one container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeStatus {
+    pub name: String,
+    pub network_interface: String,
+    pub dip: Overlay<IpAddr>,
+    pub healthy: bool,
+    /// What the last probe saw: `200 OK`, `connection refused`, `no answer within 1 s`.
+    pub detail: String,
+    /// How often `healthy` has changed.
+    pub changes: u64,
+}
