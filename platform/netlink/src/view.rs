@@ -1,5 +1,5 @@
 use penstock_model::Mac;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A network interface.
@@ -81,6 +81,14 @@ impl UnderlayView {
         let link = self.links.get(&ifindex)?;
         let eth_dst = *self.neighbours.get(&(ifindex, neighbour))?;
         Some(NextHop { ifindex, eth_src: link.mac, eth_dst, mtu: link.mtu })
+    }
+
+    /// The gateways of all routes, at most `limit` of them.
+    #[must_use]
+    pub fn gateways(&self, limit: usize) -> BTreeSet<IpAddr> {
+        let v4 = self.v4.by_len.values().flat_map(HashMap::values);
+        let v6 = self.v6.by_len.values().flat_map(HashMap::values);
+        v4.chain(v6).filter_map(|r| r.gateway).take(limit).collect()
     }
 
     /// Interface and address of the neighbour that packets to `dst` are handed to.

@@ -17,6 +17,8 @@ const REFRESH: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(250);
 /// Destinations that may wait to be solicited; more are dropped and asked for again by the caller's next publication.
 const QUEUE: usize = 4096;
+/// Gateways of the main table that are kept resolved without being asked for: packets to any client go through them.
+const GATEWAYS: usize = 256;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -27,6 +29,8 @@ pub enum Error {
 }
 
 /// Follows the kernel's tables of the namespace of the thread that starts it. Stops when it is dropped.
+///
+/// Gateways of the main table are always kept resolved; other destinations once they were solicited.
 #[derive(Debug)]
 pub struct Watcher {
     views: watch::Receiver<Arc<UnderlayView>>,
@@ -133,7 +137,9 @@ impl Follower {
 
     async fn resolve_missing(&mut self) {
         let view = self.sender.borrow().clone();
-        let missing: Vec<IpAddr> = self.wanted.iter().copied().filter(|d| view.next_hop(*d).is_none()).collect();
+        let gateways = view.gateways(GATEWAYS);
+        let missing: Vec<IpAddr> =
+            self.wanted.union(&gateways).copied().filter(|d| view.next_hop(*d).is_none()).collect();
         for dst in missing {
             self.resolve(dst).await;
         }
