@@ -1,0 +1,229 @@
+# Processes of the lab: Penstock nodes, servers in containers, WireGuard sites. Sourced by `lab`.
+
+nodes=(controller mux1 mux2 host1 host2 gateway)
+
+lab_up() {
+    need_root
+    [[ -x $bin ]] || { echo "lab: no penstock binary at $bin; build it with: cargo build --release -p penstock" >&2; exit 1; }
+    [[ ! -e $state ]] || { echo "lab: \"$name\" is up already; take it down with: $0 down --name $name" >&2; exit 1; }
+    mkdir -p -m 700 /run/penstock-lab "$state" "$state"/{log,pid,node}
+    make_big_file
+    make_boxes
+    make_links
+    local c n
+    for c in "${containers[@]}"; do make_container "$c"; done
+    make_certificates
+    write_declaration
+    for n in "${nodes[@]}"; do write_config "$n"; done
+    start_node controller
+    wait_for 10 "the controller's API" lab_cli status
+    for n in "${nodes[@]:1}"; do start_node "$n"; done
+    for c in "${containers[@]}"; do start_container "$c"; done
+}
+
+need_root() { [[ $EUID -eq 0 ]] || { echo "lab: run this as root: it makes network namespaces" >&2; exit 1; }; }
+
+# 1 GiB that compresses badly, made once.
+make_big_file() {
+    mkdir -p "$cache"
+    [[ -s $cache/big.sha256 ]] && return
+    openssl enc -aes-128-ctr -nosalt -K 00112233445566778899aabbccddeeff -iv 0 </dev/zero 2>/dev/null \
+        | head -c $((1 << 30)) >"$cache/big.tmp.$$"
+    mv "$cache/big.tmp.$$" "$cache/big"
+    (cd "$cache" && sha256sum big >"big.sha256.$$" && mv "big.sha256.$$" big.sha256)
+    chmod -R a+rX "$cache"
+}
+
+make_certificates() {
+    "$bin" pki init --dir "$state/pki" >/dev/null
+    issue controller controller --ip 10.1.31.2
+    issue mux mux1; issue mux mux2; issue host host1; issue host host2; issue gateway gateway
+    issue operator operator
+    local box
+    for box in branch-a branch-b; do (umask 077; wg genkey >"$state/$box.key"); done
+}
+
+# The declaration that is applied: lab.json with the sites' public keys, which are new for every lab.
+write_declaration() {
+    sed -e "s|@BRANCH_A_PUBLIC_KEY@|$(wg pubkey <"$state/branch-a.key")|" \
+        -e "s|@BRANCH_B_PUBLIC_KEY@|$(wg pubkey <"$state/branch-b.key")|" "$here/lab.json" >"$state/lab.json"
+}
+
+issue() {
+    local role=$1 who=$2
+    shift 2
+    "$bin" pki issue --dir "$state/pki" --role "$role" --name "$who" "$@" >/dev/null
+}
+
+underlay() {
+    case $1 in
+        mux*) echo "10.1.${1#mux}.2" ;;
+        host*) echo "10.1.1${1#host}.2" ;;
+        gateway) echo 10.1.21.2 ;;
+        controller) echo 10.1.31.2 ;;
+    esac
+}
+
+write_config() {
+    local node=$1 c
+    {
+        cat <<TOML
+[node]
+name = "$node"
+ca = "$state/pki/ca.pem"
+certificate = "$state/pki/$node.pem"
+key = "$state/pki/$node.key"
+state_dir = "$state/node/$node"
+TOML
+        [[ $node == controller ]] || echo 'controller = "10.1.31.2:8443"'
+        cat <<TOML
+
+[telemetry]
+listen = "$(underlay "$node"):9090"
+TOML
+        case $node in
+            controller)
+                cat <<TOML
+
+[controller]
+listen = "10.1.31.2:443"
+southbound_listen = "10.1.31.2:8443"
+TOML
+                ;;
+            mux*)
+                cat <<TOML
+
+[mux]
+interface = "eth0"
+underlay_address = "$(underlay "$node")"
+TOML
+                ;;
+            gateway)
+                cat <<TOML
+
+[gateway]
+interface = "eth0"
+underlay_address = "$(underlay "$node")"
+TOML
+                ;;
+            host*)
+                cat <<TOML
+
+[host]
+underlay_interface = "eth0"
+underlay_address = "$(underlay "$node")"
+TOML
+                for c in "${containers[@]}"; do
+                    [[ ${container_host[$c]} == "$node" ]] || continue
+                    printf '\n[[host.ports]]\nnetwork_interface = "%s"\ndevice = "%s"\n' "$c" "$c"
+                done
+                ;;
+        esac
+    } >"$state/$node.toml"
+}
+
+# run BOX PROCESS COMMAND..: in the background, with its own log and pid file.
+run() {
+    local box=$1 process=$2
+    shift 2
+    ip netns exec "$(ns "$box")" setsid "$@" >>"$state/log/$process.log" 2>&1 </dev/null &
+    echo $! >"$state/pid/$process"
+    disown
+}
+
+start_node() { run "$1" "$1" "$bin" run --config "$state/$1.toml"; }
+
+stop_node() {
+    local pid
+    pid=$(cat "$state/pid/$1")
+    kill "-$2" "$pid" 2>/dev/null || true
+    for _ in $(seq 100); do kill -0 "$pid" 2>/dev/null || return 0; sleep 0.1; done
+    echo "lab: $1 (pid $pid) does not stop" >&2
+    return 1
+}
+
+# A container serves HTTP (nginx: /, /big), echoes UDP on port 7, and takes iperf3.
+start_container() {
+    local c=$1 dir=$state/$1
+    mkdir -p "$dir"
+    cat >"$dir/nginx.conf" <<NGINX
+daemon off;
+worker_processes 1;
+pid $dir/nginx.pid;
+error_log $state/log/$c-nginx.log;
+events { worker_connections 4096; }
+http {
+    access_log off;
+    sendfile on;
+    client_body_temp_path $dir/t1; proxy_temp_path $dir/t2; fastcgi_temp_path $dir/t3; uwsgi_temp_path $dir/t4; scgi_temp_path $dir/t5;
+    server {
+        listen 8080 backlog=4096;
+        listen [::]:8080 backlog=4096;
+        default_type text/plain;
+        add_header X-Container "$c";
+        location = /big { alias $cache/big; }
+        location = /slow { alias $cache/big; limit_rate 400k; }
+        location / { return 200 "$c \$remote_addr\n"; }
+    }
+}
+NGINX
+    run "$c" "$c-http" nginx -c "$dir/nginx.conf" -e "$state/log/$c-nginx.log"
+    run "$c" "$c-udp" python3 "$here/udp-echo.py" "$c"
+    run "$c" "$c-iperf" iperf3 -s
+}
+
+stop_container() {
+    ip netns pids "$(ns "$1")" | xargs -r kill -KILL 2>/dev/null || true
+}
+
+lab_cli() {
+    in_ns controller "$bin" --server https://10.1.31.2:443 --ca "$state/pki/ca.pem" \
+        --cert "$state/pki/operator.pem" --key "$state/pki/operator.key" "$@"
+}
+
+# Sites: wireguard-go on each branch, with the public key that the controller made for the connection.
+lab_after_apply() {
+    start_branch branch-a blue 51820
+    start_branch branch-b green 51821
+}
+
+start_branch() {
+    local box=$1 tenant=$2 port=$3 public
+    public=$(lab_cli get virtualGateways "$tenant-gateway" --json \
+        | jq -r '.properties.networkConnections[0].properties.wireGuardConfiguration.publicKey')
+    [[ $public != null ]] || { echo "lab: the controller shows no public key for $tenant's connection" >&2; return 1; }
+    if [[ ! -e $state/$box.up ]]; then
+        run "$box" "$box-wireguard" env WG_PROCESS_FOREGROUND=1 wireguard-go -f wg0
+        wait_for 5 "wireguard-go on $box" ipn "$box" link show wg0 >/dev/null
+    fi
+    in_ns "$box" wg set wg0 private-key "$state/$box.key" peer "$public" \
+        endpoint "10.1.21.2:$port" allowed-ips 10.0.0.0/24 persistent-keepalive 5
+    if [[ ! -e $state/$box.up ]]; then
+        ipn "$box" addr add 192.168.50.2/24 dev wg0
+        ipn "$box" link set wg0 mtu 1420 up
+        ipn "$box" route add 10.0.0.0/24 dev wg0
+        run "$box" "$box-iperf" iperf3 -s
+        run "$box" "$box-hello" socat TCP-LISTEN:8080,fork,reuseaddr "SYSTEM:echo $box"
+        touch "$state/$box.up"
+    fi
+}
+
+# wait_for SECONDS WHAT COMMAND..: until the command succeeds.
+wait_for() {
+    local seconds=$1 what=$2
+    shift 2
+    for _ in $(seq $((seconds * 10))); do "$@" >/dev/null 2>&1 && return 0; sleep 0.1; done
+    echo "lab: $what did not come up within $seconds s; logs are in $state/log" >&2
+    return 1
+}
+
+lab_down() {
+    need_root
+    local n
+    for n in $(ip netns list | awk '{print $1}' | grep "^pst-$name-" || true); do
+        ip netns pids "$n" | xargs -r kill -KILL 2>/dev/null || true
+    done
+    for n in $(ip netns list | awk '{print $1}' | grep "^pst-$name-" || true); do ip netns del "$n"; done
+    rm -rf "$state"
+    rmdir /run/penstock-lab 2>/dev/null || true
+}
