@@ -1,0 +1,130 @@
+//! One value against its type: numbers and words in every form that clients send them.
+use crate::document::read_properties;
+use crate::kind::Type;
+use crate::{Problems, ResourcePath, pointer_join, value};
+use ipnetwork::IpNetwork;
+use penstock_model::Mac;
+use serde_json::Value;
+use std::net::IpAddr;
+
+/// Checks `v` and gives it back as it is to be kept; `None` when it is wrong (the problem is recorded) or empty.
+pub(crate) fn check(of: &'static Type, v: &Value, at: &str, problems: &mut Problems) -> Option<Value> {
+    match of {
+        Type::Any | Type::BackRef(_) | Type::BackRefs(_) => Some(v.clone()),
+        Type::Object(known) => match v.as_object() {
+            Some(map) => Some(Value::Object(read_properties(known, &[], map, at, problems))),
+            None => wrong(v, at, "an object", problems),
+        },
+        Type::List(item) => match v.as_array() {
+            Some(items) => Some(Value::Array(
+                items
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, v)| !v.is_null())
+                    .filter_map(|(i, v)| check(item, v, &pointer_join(at, i), problems))
+                    .collect(),
+            )),
+            None => wrong(v, at, "an array", problems),
+        },
+        Type::Ref(kinds) => check_reference(kinds, v, at, problems),
+        scalar => match v {
+            // An empty string means absent to several clients.
+            Value::String(s) if s.trim().is_empty() => None,
+            _ => check_scalar(scalar, v, at, problems),
+        },
+    }
+}
+
+fn check_scalar(of: &Type, v: &Value, at: &str, problems: &mut Problems) -> Option<Value> {
+    let expected = match of {
+        Type::Bool => (value::boolean(v).is_none()).then(|| "a boolean".to_owned()),
+        Type::Int(min, max) => match value::int(v) {
+            Some(n) if (*min..=*max).contains(&n) => None,
+            Some(_) if *max == i64::MAX => Some(format!("a whole number of at least {min}")),
+            _ => Some(match *max {
+                i64::MAX => "a whole number".to_owned(),
+                _ => format!("a whole number from {min} to {max}"),
+            }),
+        },
+        Type::Text => value::text(v).is_none().then(|| "text".to_owned()),
+        Type::OneOf(words) => {
+            let known = v.as_str().is_some_and(|s| words.iter().any(|w| w.eq_ignore_ascii_case(s.trim())));
+            (!known).then(|| format!("one of {}", words.join(", ")))
+        }
+        Type::Ip => parsed::<IpAddr>(v).is_none().then(|| "an IPv4 or IPv6 address".to_owned()),
+        Type::Prefix => {
+            let good = parsed::<IpNetwork>(v).is_some();
+            (!good).then(|| "an address prefix such as 10.0.0.0/24 or 2001:db8::/64".to_owned())
+        }
+        Type::Mac => parsed::<Mac>(v).is_none().then(|| "an Ethernet address of 12 hexadecimal digits".to_owned()),
+        Type::PortRange => {
+            let good = value::text(v).is_some_and(|s| port_range(&s).is_some());
+            (!good).then(|| "a port, a range of ports such as 80-81, or *".to_owned())
+        }
+        Type::AddressPattern => {
+            let good = v.as_str().is_some_and(|s| address_pattern(s).is_some());
+            (!good).then(|| "*, an address, a prefix, or several separated by commas".to_owned())
+        }
+        Type::Key => v.as_str().and_then(key).is_none().then(|| "a key of 32 bytes in base64".to_owned()),
+        _ => None,
+    };
+    match expected {
+        None => Some(v.clone()),
+        Some(expected) => wrong(v, at, &expected, problems),
+    }
+}
+
+fn check_reference(kinds: &'static [&'static str], v: &Value, at: &str, problems: &mut Problems) -> Option<Value> {
+    if !v.is_object() {
+        return wrong(v, at, "an object with a resourceRef", problems);
+    }
+    let text = value::reference(v)?;
+    let at = pointer_join(at, "resourceRef");
+    match ResourcePath::parse(text) {
+        Ok(path) if kinds.contains(&path.kind_path()) => {}
+        Ok(path) => problems.push(
+            at,
+            "InvalidJsonReferenceWrongType",
+            format!("'{path}' is of kind {}; expected {}", path.kind_path(), kinds.join(" or ")),
+        ),
+        Err(e) => problems.push(at, "InvalidJsonReferenceFormat", e.to_string()),
+    }
+    Some(v.clone())
+}
+
+fn parsed<T: std::str::FromStr>(v: &Value) -> Option<T> {
+    v.as_str().and_then(|s| s.trim().parse().ok())
+}
+
+fn wrong(v: &Value, at: &str, expected: &str, problems: &mut Problems) -> Option<Value> {
+    let shown: String = v.to_string().chars().take(80).collect();
+    let name = at.rsplit('/').next().unwrap_or_default();
+    problems.push(at, "InvalidParameterValue", format!("{shown} is not a valid value for '{name}': expected {expected}"));
+    None
+}
+
+/// `80`, `80-81`, `*`.
+pub(crate) fn port_range(s: &str) -> Option<(u16, u16)> {
+    let s = s.trim();
+    if s == "*" {
+        return Some((0, u16::MAX));
+    }
+    let (first, last) = s.split_once('-').unwrap_or((s, s));
+    let range = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+    (range.0 <= range.1).then_some(range)
+}
+
+/// Empty: any address.
+pub(crate) fn address_pattern(s: &str) -> Option<Vec<IpNetwork>> {
+    let s = s.trim();
+    if s == "*" || s.eq_ignore_ascii_case("any") {
+        return Some(Vec::new());
+    }
+    s.split(',').map(|part| part.trim().parse().ok()).collect()
+}
+
+/// 32 bytes in standard base64 with padding, as `wg genkey` writes them.
+pub(crate) fn key(s: &str) -> Option<[u8; 32]> {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.decode(s.trim()).ok()?.try_into().ok()
+}

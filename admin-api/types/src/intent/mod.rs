@@ -1,0 +1,3 @@
+
+#[derive(Debug, Default)]
+pub struct Intent;
