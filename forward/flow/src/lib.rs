@@ -1,7 +1,26 @@
 //! Which decision was made for this flow, and what does it do to a packet?
 //!
-//! [`Transposition`] is a decision as plain data: what to rewrite, pop, push, meter, and where to send. The flow table
-//! stores it with the [`Epoch`](penstock_model::Epoch) of the policy that made it. This crate knows no policy.
+//! [`Transposition`] is a decision as plain data: what to rewrite, pop, push, meter, and where to send. [`FlowTable`]
+//! stores it with the [`Epoch`](penstock_model::Epoch) of the policy that made it. This crate knows no policy, no header
+//! layout, and reads no clock.
+//!
+//! Order of calls for a batch: [`FlowHasher::hash`] and [`FlowTable::prefetch`] for every packet, then
+//! [`FlowTable::lookup`] for every packet, [`FlowTable::insert`] for what was missed; [`FlowTable::maintain`] once a batch.
+//! Also here, as parts of what a flow may need: [`Meter`] (token bucket) and [`PortPool`] (ports for NAT).
+#![deny(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod hash;
+mod meter;
+mod ports;
+pub mod prefetch;
+mod segment;
+mod stamp;
+mod table;
 mod transposition;
 
+pub use hash::FlowHasher;
+pub use meter::Meter;
+pub use ports::PortPool;
+pub use table::{FlowTable, Full, Hit, Quota};
 pub use transposition::{Flags, Transposition};

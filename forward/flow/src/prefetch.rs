@@ -1,0 +1,19 @@
+//! The one unsafe call of this crate: a prefetch hint.
+//!
+//! A packet's flow entry lies in a random line of a table that is larger than any cache. Asked for a batch ahead, 64 lines
+//! come in together instead of one after the other: a lookup costs 20 ns instead of 150 to 190. Stable Rust has no safe
+//! prefetch.
+#![allow(unsafe_code)]
+
+/// Asks the processor to bring the line that `place` is in into its cache. Has no other effect.
+#[inline(always)]
+pub fn prefetch<T>(place: &T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads no memory architecturally and cannot fault; the address comes from a live reference anyway.
+    unsafe {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(core::ptr::from_ref(place).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = place;
+}

@@ -1,0 +1,99 @@
+use penstock_model::{Coarse, Epoch};
+
+/// What the table keeps of an entry besides key and value, in 32 bits, so that a key of 24 bytes and a value of 4 make
+/// half a cache line.
+///
+/// | bits | hold |
+/// | --- | --- |
+/// | 16..32 | the low bits of the epoch: a false match takes 65,536 changes of one tenant's policy within one idle time |
+/// | 7..16 | when it was last seen, in units of 1/16 to 1/28 of its idle time: 18 idle times can be told apart |
+/// | 1..7 | idle time, a float of 2 bits mantissa and 4 bits exponent: 1 second to 17 hours, rounded up by at most a quarter |
+/// | 0 | belongs to the bucket, not to the entry |
+///
+/// An idle time of 0 marks a free slot.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+#[repr(transparent)]
+pub(crate) struct Stamp(pub(crate) u32);
+
+const SEEN_MASK: u32 = 0x1ff;
+const BUCKET_BIT: u32 = 1;
+
+impl Stamp {
+    pub(crate) fn new(epoch: Epoch, idle_seconds: u16, now: Coarse) -> Self {
+        let idle = idle_code(idle_seconds);
+        Self(epoch.0 << 16 | seen(now, idle) << 7 | idle << 1)
+    }
+
+    #[inline]
+    pub(crate) fn is_free(self) -> bool {
+        self.idle() == 0
+    }
+
+    #[inline]
+    fn idle(self) -> u32 {
+        self.0 >> 1 & 0x3f
+    }
+
+    /// Whether `epoch` may be the one that the entry was made under.
+    #[inline]
+    pub(crate) fn epoch_low(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
+    /// In units of 1/16 to 1/28 of the idle time.
+    #[inline]
+    fn age(self, now: Coarse) -> u32 {
+        seen(now, self.idle()).wrapping_sub(self.0 >> 7) & SEEN_MASK
+    }
+
+    #[inline]
+    pub(crate) fn is_expired(self, now: Coarse) -> bool {
+        self.age(now) > limit(self.idle())
+    }
+
+    /// Age as a share of the idle time, in 1/64: what to evict first.
+    pub(crate) fn staleness(self, now: Coarse) -> u32 {
+        self.age(now) * 64 / limit(self.idle())
+    }
+
+    #[inline]
+    pub(crate) fn touched(self, now: Coarse) -> Self {
+        Self(self.0 & !(SEEN_MASK << 7) | seen(now, self.idle()) << 7)
+    }
+
+    #[inline]
+    pub(crate) fn bucket_bit(self) -> bool {
+        self.0 & BUCKET_BIT != 0
+    }
+
+    #[inline]
+    pub(crate) fn with_bucket_bit(self, on: bool) -> Self {
+        Self(self.0 & !BUCKET_BIT | u32::from(on))
+    }
+}
+
+/// An idle time is (4 + mantissa) << exponent units of 2^28 ns (0.268 s). The code is exponent * 4 + mantissa + 1, so that 0
+/// stays free for "no entry"; the last code is not used.
+fn idle_code(seconds: u16) -> u32 {
+    let units = (u64::from(seconds.max(1)) * 1_000_000_000).div_ceil(1 << 28).max(4);
+    let exponent = units.ilog2() - 2;
+    let mantissa = (units.div_ceil(1 << exponent) - 4) as u32;
+    // A mantissa of 4 carries into the exponent by itself.
+    (exponent * 4 + mantissa + 1).min(63)
+}
+
+#[inline]
+fn exponent(idle: u32) -> u32 {
+    idle.wrapping_sub(1) >> 2 & 0xf
+}
+
+#[inline]
+fn limit(idle: u32) -> u32 {
+    (4 + (idle.wrapping_sub(1) & 3)) * 4
+}
+
+/// The clock in units that fit the idle time: coarse units are 2^26 ns, a quarter of an idle unit.
+#[inline]
+fn seen(now: Coarse, idle: u32) -> u32 {
+    now.0 >> exponent(idle) & SEEN_MASK
+}

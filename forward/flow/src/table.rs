@@ -1,0 +1,321 @@
+use crate::segment::{Segment, Slot};
+use crate::stamp::Stamp;
+use penstock_model::{Coarse, Epoch};
+
+/// Places to look for an established flow: two pairs of neighbouring buckets.
+const ESTABLISHED_PROBES: usize = 4;
+
+/// What was found for a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hit<V> {
+    pub value: V,
+    /// Low bits of the epoch that the entry was made under; compare with [`Hit::is_of`].
+    epoch: u16,
+    /// This lookup moved the flow out of probation.
+    pub promoted: bool,
+}
+
+impl<V> Hit<V> {
+    /// Whether the entry was made under `epoch`.
+    #[inline]
+    pub fn is_of(&self, epoch: Epoch) -> bool {
+        self.epoch == epoch.0 as u16
+    }
+}
+
+/// The table, or the share that a group of flows may have of it, is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Full;
+
+/// A bound on the established flows of one group (a tenant, a VIP), so that one cannot take the table from the others.
+#[derive(Debug, Clone)]
+pub struct Quota<K> {
+    group: fn(&K) -> usize,
+    used: Vec<u32>,
+    limit: u32,
+}
+
+impl<K> Quota<K> {
+    /// At most `limit` established flows for each of `groups`; a key whose group is not below `groups` counts to the last.
+    #[must_use]
+    pub fn new(group: fn(&K) -> usize, groups: usize, limit: u32) -> Self {
+        Self { group, used: vec![0; groups.max(1)], limit }
+    }
+
+    fn index(&self, key: &K) -> usize {
+        (self.group)(key).min(self.used.len() - 1)
+    }
+
+    fn admits(&self, key: &K) -> bool {
+        self.used[self.index(key)] < self.limit
+    }
+
+    fn add(&mut self, key: &K) {
+        let at = self.index(key);
+        self.used[at] += 1;
+    }
+
+    fn release(&mut self, key: &K) {
+        let at = self.index(key);
+        self.used[at] = self.used[at].saturating_sub(1);
+    }
+}
+
+/// Flows and what was decided for them, in memory that is fixed from the start.
+///
+/// Two segments. A new flow enters *probation*, a small segment in which new flows push out old ones; its second packet
+/// moves it to *established*, where nothing is ever pushed out. So a flood of one-packet flows costs probation only.
+///
+/// **Memory**: a bucket is a cache line of two slots for keys of 24 and values of 4 bytes, and the table has 0.9 buckets for
+/// each flow of its capacity (load factor 0.56): 58 bytes for an established flow, and 4 for its share of probation.
+/// **Lookup**: one line, unless the home bucket once overflowed (about one in ten at full load); ask for it ahead with
+/// [`FlowTable::prefetch`].
+/// **Expiry** is lazy: an expired entry is not found, and its slot is reused; [`FlowTable::maintain`] sweeps the rest. A
+/// sweep has to come round within 18 idle times, or an entry long dead would look young again.
+#[derive(Debug)]
+pub struct FlowTable<K, V> {
+    established: Segment<K, V, ESTABLISHED_PROBES>,
+    probation: Segment<K, V, 1>,
+    capacity: usize,
+    quota: Option<Quota<K>>,
+}
+
+impl<K: Copy + Eq + Default, V: Copy + Default> FlowTable<K, V> {
+    /// A table for `capacity` established flows, with a probation segment of a sixteenth of that.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        Self::with_probation(capacity, capacity / 16)
+    }
+
+    /// A table for `capacity` established flows with place for `probation` new ones.
+    ///
+    /// Where a flow that is forgotten is a flow that breaks (NAT, stateful rules), make probation as large as the flows that
+    /// may be new between the first and the second packet of one.
+    #[must_use]
+    pub fn with_probation(capacity: usize, probation: usize) -> Self {
+        let capacity = capacity.max(16);
+        Self {
+            established: Segment::new(capacity - capacity / 10),
+            probation: Segment::new(probation.div_ceil(2).max(64)),
+            capacity,
+            quota: None,
+        }
+    }
+
+    #[must_use]
+    pub fn with_quota(mut self, quota: Quota<K>) -> Self {
+        self.quota = Some(quota);
+        self
+    }
+
+    /// Brings the line of an established flow into the cache.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        self.established.prefetch(hash);
+    }
+
+    /// Brings the line of a new flow into the cache.
+    #[inline]
+    pub fn prefetch_probation(&self, hash: u64) {
+        self.probation.prefetch(hash);
+    }
+
+    /// What is known of `key`, and notes that it was seen. A flow in probation is promoted by this if there is room.
+    #[inline]
+    pub fn lookup(&mut self, key: &K, hash: u64, now: Coarse) -> Option<Hit<V>> {
+        self.lookup_established(key, hash, now).or_else(|| self.lookup_probation(key, hash, now))
+    }
+
+    /// [`FlowTable::lookup`] in the established segment alone.
+    #[inline]
+    pub fn lookup_established(&mut self, key: &K, hash: u64, now: Coarse) -> Option<Hit<V>> {
+        let place = self.established.find(key, hash)?;
+        let slot = self.established.slot(place);
+        if slot.stamp.is_expired(now) {
+            return None;
+        }
+        let hit = Hit { value: slot.value, epoch: slot.stamp.epoch_low(), promoted: false };
+        self.established.touch(place, now);
+        Some(hit)
+    }
+
+    /// [`FlowTable::lookup`] in probation alone, with promotion.
+    pub fn lookup_probation(&mut self, key: &K, hash: u64, now: Coarse) -> Option<Hit<V>> {
+        let place = self.probation.find(key, hash)?;
+        let mut slot = *self.probation.slot(place);
+        if slot.stamp.is_expired(now) {
+            return None;
+        }
+        slot.stamp = slot.stamp.touched(now);
+        let promoted = self.establish(slot, hash, now).is_ok();
+        if promoted {
+            self.probation.clear(place);
+        } else {
+            self.probation.touch(place, now);
+        }
+        Some(Hit { value: slot.value, epoch: slot.stamp.epoch_low(), promoted })
+    }
+
+    /// What is known of `key`, without noting anything.
+    #[must_use]
+    pub fn peek(&self, key: &K, hash: u64, now: Coarse) -> Option<Hit<V>> {
+        let found = |slot: &Slot<K, V>| {
+            (!slot.stamp.is_expired(now)).then(|| Hit {
+                value: slot.value,
+                epoch: slot.stamp.epoch_low(),
+                promoted: false,
+            })
+        };
+        let established = self.established.find(key, hash).and_then(|p| found(self.established.slot(p)));
+        established.or_else(|| self.probation.find(key, hash).and_then(|p| found(self.probation.slot(p))))
+    }
+
+    /// Remembers `value` for `key`: in place if it is known, in probation if it is new.
+    ///
+    /// # Errors
+    /// [`Full`] if the group of the key has used its quota of established flows: it is not to open more.
+    pub fn insert(
+        &mut self,
+        key: K,
+        hash: u64,
+        value: V,
+        epoch: Epoch,
+        idle_seconds: u16,
+        now: Coarse,
+    ) -> Result<(), Full> {
+        let slot = Slot { key, value, stamp: Stamp::new(epoch, idle_seconds, now) };
+        if let Some(place) = self.established.find(&key, hash) {
+            self.established.overwrite(place, slot);
+            return Ok(());
+        }
+        if let Some(place) = self.probation.find(&key, hash) {
+            self.probation.overwrite(place, slot);
+            return Ok(());
+        }
+        if self.quota.as_ref().is_some_and(|q| !q.admits(&key)) || self.is_full() {
+            return Err(Full);
+        }
+        self.probation.force(slot, hash, now);
+        Ok(())
+    }
+
+    /// Remembers `value` for `key` in the established segment at once.
+    ///
+    /// # Errors
+    /// [`Full`] if there is no room or the group of the key has used its quota.
+    pub fn insert_established(
+        &mut self,
+        key: K,
+        hash: u64,
+        value: V,
+        epoch: Epoch,
+        idle_seconds: u16,
+        now: Coarse,
+    ) -> Result<(), Full> {
+        let slot = Slot { key, value, stamp: Stamp::new(epoch, idle_seconds, now) };
+        if let Some(place) = self.established.find(&key, hash) {
+            self.established.overwrite(place, slot);
+            return Ok(());
+        }
+        self.establish(slot, hash, now)?;
+        if let Some(place) = self.probation.find(&key, hash) {
+            self.probation.clear(place);
+        }
+        Ok(())
+    }
+
+    /// Moves a flow from probation to established. False if it is not in probation or there is no room.
+    pub fn promote(&mut self, key: &K, hash: u64, now: Coarse) -> bool {
+        let Some(place) = self.probation.find(key, hash) else { return false };
+        let slot = *self.probation.slot(place);
+        if slot.stamp.is_expired(now) || self.establish(slot, hash, now).is_err() {
+            return false;
+        }
+        self.probation.clear(place);
+        true
+    }
+
+    fn establish(&mut self, slot: Slot<K, V>, hash: u64, now: Coarse) -> Result<(), Full> {
+        // An expired entry of the same key must not stay behind the new one.
+        if let Some(place) = self.established.find(&slot.key, hash) {
+            self.established.overwrite(place, slot);
+            return Ok(());
+        }
+        if self.quota.as_ref().is_some_and(|q| !q.admits(&slot.key)) {
+            return Err(Full);
+        }
+        let expired = self.established.claim(slot, hash, now).ok_or(Full)?;
+        if let Some(quota) = &mut self.quota {
+            quota.add(&slot.key);
+            if let Some(old) = expired {
+                quota.release(&old.key);
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets `key`.
+    pub fn remove(&mut self, key: &K, hash: u64) -> Option<V> {
+        if let Some(place) = self.probation.find(key, hash) {
+            return Some(self.probation.clear(place).value);
+        }
+        let place = self.established.find(key, hash)?;
+        let old = self.established.clear(place);
+        if let Some(quota) = &mut self.quota {
+            quota.release(&old.key);
+        }
+        Some(old.value)
+    }
+
+    /// Looks at `budget` buckets of each segment and frees what has expired there. `hash` must be the function whose values
+    /// `insert` was given. Returns how many were freed.
+    pub fn maintain(&mut self, now: Coarse, budget: usize, hash: impl Fn(&K) -> u64) -> usize {
+        let quota = &mut self.quota;
+        let mut ended = |key: &K, _: &V| {
+            if let Some(quota) = quota {
+                quota.release(key);
+            }
+        };
+        self.established.maintain(now, budget, &hash, &mut ended)
+            + self.probation.maintain(now, budget, &hash, &mut |_, _| {})
+    }
+
+    /// No more flows are taken.
+    fn is_full(&self) -> bool {
+        self.established.len() >= self.capacity
+    }
+
+    /// Flows that are remembered, expired ones that nobody has swept included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.established.len() + self.probation.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Flows that were seen more than once.
+    #[must_use]
+    pub fn established(&self) -> usize {
+        self.established.len()
+    }
+
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Buckets that a full sweep looks at.
+    #[must_use]
+    pub fn buckets(&self) -> usize {
+        self.established.slots() / 2
+    }
+
+    /// Memory of both segments.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.established.bytes() + self.probation.bytes()
+    }
+}
