@@ -70,6 +70,37 @@ impl EncapTemplate {
         &self.bytes[..usize::from(self.len)]
     }
 
+    /// Writes the template to the front of `frame` with the fields that depend on the packet: lengths, DSCP and ECN of the
+    /// inner header (RFC 6040 section 4.1: in normal mode the ECN field is copied), the IPv4 header checksum, and a source
+    /// port from the hash (RFC 7348 section 5: in the dynamic range, so that the underlay spreads flows).
+    #[inline]
+    pub(crate) fn write(&self, frame: &mut [u8], ip_len: u16, udp_len: u16, tos: u8, hash: u64) {
+        let port = (0xc000 | hash as u16).to_be_bytes();
+        let udp_len = udp_len.to_be_bytes();
+        if self.is_v4() {
+            let (Some(to), Some(from)) = (frame.first_chunk_mut::<50>(), self.bytes.first_chunk::<50>()) else { return };
+            *to = *from;
+            to[15] = tos;
+            [to[16], to[17]] = ip_len.to_be_bytes();
+            // The template's checksum is that of length 0 and type of service 0 (RFC 1624 equation 3).
+            let sum = u32::from(!u16::from_be_bytes([from[24], from[25]])) + u32::from(ip_len) + u32::from(tos);
+            let sum = (sum & 0xffff) + (sum >> 16);
+            let sum = (sum & 0xffff) + (sum >> 16);
+            [to[24], to[25]] = (!(sum as u16)).to_be_bytes();
+            [to[34], to[35]] = port;
+            [to[38], to[39]] = udp_len;
+        } else {
+            let (Some(to), Some(from)) = (frame.first_chunk_mut::<70>(), self.bytes.first_chunk::<70>()) else { return };
+            *to = *from;
+            to[14] |= tos >> 4;
+            to[15] |= tos << 4;
+            // The payload length counts what follows the 40 bytes of the header.
+            [to[18], to[19]] = udp_len;
+            [to[54], to[55]] = port;
+            [to[58], to[59]] = udp_len;
+        }
+    }
+
     #[must_use]
     pub fn is_v4(&self) -> bool {
         self.len == 50

@@ -5,10 +5,14 @@
 //! takes no lock and allocates nothing in the loop.
 #![forbid(unsafe_code)]
 
+mod apply;
 mod encap;
 mod explain;
+mod port;
 mod resolver;
 
+pub use apply::apply;
 pub use encap::EncapTemplate;
 pub use explain::{Ending, Explanation, Step, Why};
+pub use port::{Counter, Port};
 pub use resolver::{Class, Prior, Resolution, Resolver};

@@ -5,10 +5,11 @@
 //! It knows no flow, policy or tenant. Nothing here can panic on any input.
 //!
 //! Order of use: [`parse`] gives [`Headers`] (offsets and the fields that decisions need, all bounds checked);
-//! [`parse_vxlan`] goes on into the inner frame; the writers in [`checksum`], [`rewrite`], [`vxlan`] change bytes in place.
+//! [`parse_vxlan`] goes on into the inner frame; the writers in [`checksum`], [`rewrite`] change bytes in place.
 #![forbid(unsafe_code)]
 
 pub mod checksum;
 mod headers;
+pub mod rewrite;
 
 pub use headers::{Fragment, Headers, TcpFlags, VXLAN_HEADER_LEN, VXLAN_PORT, ethertype, parse, parse_ip, parse_vxlan};

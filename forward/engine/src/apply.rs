@@ -1,0 +1,113 @@
+use crate::EncapTemplate;
+use penstock_flow::{Flags, Transposition};
+use penstock_model::{DropReason, Gso, Offload, Packet, PortId, TunnelId, Verdict};
+use penstock_wire::rewrite::{Rewrite, complete_partial_checksum, decrement_ttl, rewrite};
+use penstock_wire::{Headers, VXLAN_HEADER_LEN};
+
+/// Replays a decision on a packet: pop, rewrite, TTL, Ethernet, push or strip. Meters and counters are the caller's.
+///
+/// `headers` describe the packet that the decision is about: with `DECAP` the inner one. `encap` is the template that the
+/// transposition names; it is needed with `ENCAP` only. A frame that is to be segmented (`offload.gso`) cannot be
+/// encapsulated or tunnelled: segment it first (`penstock_wire::gso`).
+///
+/// # Errors
+/// Why the packet is dropped. Its bytes may have been changed in part then.
+#[inline]
+pub fn apply(
+    t: &Transposition,
+    packet: &mut Packet<'_>,
+    headers: &Headers,
+    hash: u64,
+    encap: Option<&EncapTemplate>,
+) -> Result<Verdict, DropReason> {
+    let flags = t.flags;
+    if let Some(reason) = t.drop_reason() {
+        return Err(reason);
+    }
+    let mut h = *headers;
+    if flags.has(Flags::DECAP) {
+        decapsulate(packet, &mut h)?;
+    }
+    let leaves_frame = flags.has(Flags::ENCAP | Flags::TUNNEL);
+    if leaves_frame && packet.offload.gso != Gso::None {
+        return Err(DropReason::BadOffload);
+    }
+    let partial = packet.offload.partial_checksum;
+    if flags.has(Flags::SRC | Flags::DST | Flags::SRC_PORT | Flags::DST_PORT) {
+        let change = Rewrite {
+            src: flags.has(Flags::SRC).then_some(t.src),
+            dst: flags.has(Flags::DST).then_some(t.dst),
+            src_port: flags.has(Flags::SRC_PORT).then_some(t.src_port),
+            dst_port: flags.has(Flags::DST_PORT).then_some(t.dst_port),
+        };
+        rewrite(packet.frame_mut(), &mut h, &change, partial)?;
+    }
+    if flags.has(Flags::DEC_TTL) {
+        decrement_ttl(packet.frame_mut(), &mut h)?;
+    }
+    if flags.has(Flags::ETH) && let Some(eth) = packet.frame_mut().get_mut(h.l2 as usize..).and_then(|f| f.first_chunk_mut::<12>()) {
+        eth[..6].copy_from_slice(&t.eth_dst.0);
+        eth[6..].copy_from_slice(&t.eth_src.0);
+    }
+    if (partial && leaves_frame) || flags.has(Flags::COMPLETE_CHECKSUM) && packet.offload.gso == Gso::None {
+        complete_partial_checksum(packet.frame_mut(), &h);
+        packet.offload = Offload::default();
+    }
+    if flags.has(Flags::ENCAP) {
+        let template = encap.ok_or(DropReason::NextHopUnresolved)?;
+        encapsulate(packet, &h, hash, template)?;
+        return Ok(Verdict::Transmit(template.out));
+    }
+    if flags.has(Flags::TUNNEL) {
+        strip(packet, &h)?;
+        return Ok(Verdict::Tunnel(TunnelId(t.encap)));
+    }
+    Ok(Verdict::Transmit(PortId(t.out)))
+}
+
+/// Takes off everything in front of the inner frame, and the padding behind it.
+fn decapsulate(packet: &mut Packet<'_>, h: &mut Headers) -> Result<(), DropReason> {
+    let base = h.l2;
+    if !packet.set_len(h.end as usize) || !packet.pop_front(usize::from(base)) {
+        return Err(DropReason::TruncatedTunnel);
+    }
+    h.l2 = 0;
+    h.l3 -= base;
+    h.l4 -= base;
+    h.payload -= base;
+    h.end -= u32::from(base);
+    let offload = &mut packet.offload;
+    match offload.checksum_start.checked_sub(base) {
+        Some(start) if start >= h.l3 => offload.checksum_start = start,
+        _ => *offload = Offload::default(),
+    }
+    Ok(())
+}
+
+/// Leaves the bare IP packet.
+fn strip(packet: &mut Packet<'_>, h: &Headers) -> Result<(), DropReason> {
+    if !packet.set_len(h.end as usize) || !packet.pop_front(usize::from(h.l3)) {
+        return Err(DropReason::TruncatedEthernet);
+    }
+    packet.offload = Offload::default();
+    Ok(())
+}
+
+/// Pushes the template and writes the fields that depend on the packet.
+#[inline]
+fn encapsulate(packet: &mut Packet<'_>, h: &Headers, hash: u64, template: &EncapTemplate) -> Result<(), DropReason> {
+    // What lies behind the IP packet is padding of the Ethernet it came by.
+    if !packet.set_len(h.end as usize) || !packet.pop_front(usize::from(h.l2)) {
+        return Err(DropReason::TruncatedEthernet);
+    }
+    let push = template.bytes().len();
+    let ip_len = packet.len() + push - 14;
+    let udp_len = packet.len() + 8 + VXLAN_HEADER_LEN;
+    let (Ok(ip_len), Ok(udp_len)) = (u16::try_from(ip_len), u16::try_from(udp_len)) else {
+        return Err(DropReason::TooLarge);
+    };
+    let frame = packet.push_front(push).ok_or(DropReason::TooLarge)?;
+    template.write(frame, ip_len, udp_len, h.tos, hash);
+    packet.offload = Offload::default();
+    Ok(())
+}

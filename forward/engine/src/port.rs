@@ -1,0 +1,267 @@
+use crate::{Class, Prior, Resolution, Resolver, apply};
+use penstock_flow::{FlowTable, Meter, Transposition};
+use penstock_model::{BATCH, Coarse, DropReason, Epoch, Ledger, Nanos, Packet, Verdict};
+use penstock_wire::Headers;
+
+/// Packets and bytes that a transposition's counter has seen (frame bytes as received).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counter {
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+/// One worker's engine: a resolver, the flows that it has decided, and what became of the packets.
+///
+/// Order of calls: [`Port::process`] for each batch, then act on the verdicts; [`Port::maintain`] once a round. Getters at any
+/// time. Nothing in here is shared between workers.
+#[derive(Debug)]
+pub struct Port<R: Resolver> {
+    resolver: R,
+    flows: FlowTable<R::Key, R::Value>,
+    stats: Stats,
+}
+
+#[derive(Debug, Default)]
+struct Stats {
+    ledger: Ledger,
+    counters: Vec<Counter>,
+    meters: Vec<Meter>,
+    /// Packets that the resolver was asked about.
+    resolved: u64,
+}
+
+/// What the first stages have found out about a packet.
+struct Job<K> {
+    headers: Headers,
+    class: Class<K>,
+}
+
+impl<R: Resolver> Port<R> {
+    #[must_use]
+    pub fn new(resolver: R, flows: FlowTable<R::Key, R::Value>) -> Self {
+        Self { resolver, flows, stats: Stats::default() }
+    }
+
+    /// Decides every packet of the batch and rewrites those that go on. Afterwards no verdict is `Pending`.
+    pub fn process(&mut self, batch: &mut [Packet<'_>], now: Nanos) {
+        self.resolver.refresh(now);
+        for chunk in batch.chunks_mut(BATCH) {
+            self.process_chunk(chunk, now);
+        }
+    }
+
+    fn process_chunk(&mut self, batch: &mut [Packet<'_>], now: Nanos) {
+        let mut jobs: arrayvec::ArrayVec<Job<R::Key>, BATCH> = arrayvec::ArrayVec::new();
+        for packet in batch.iter() {
+            jobs.push(self.look_at(packet));
+        }
+        let coarse = now.coarse();
+        for (packet, job) in batch.iter_mut().zip(jobs.iter()) {
+            self.finish(packet, job, now, coarse);
+        }
+        debug_assert!(self.stats.ledger.balances());
+    }
+
+    #[inline]
+    fn look_at(&mut self, packet: &Packet<'_>) -> Job<R::Key> {
+        let mut headers = match penstock_wire::parse(packet.frame()) {
+            Ok(headers) => headers,
+            Err(reason) => return Job { headers: Headers::default(), class: Class::Drop(reason) },
+        };
+        let class = self.resolver.classify(packet, &mut headers);
+        match class {
+            Class::Flow { hash, .. } => self.flows.prefetch(hash),
+            Class::Direct { token, .. } => self.resolver.prefetch(token),
+            _ => {}
+        }
+        Job { headers, class }
+    }
+
+    #[inline]
+    fn finish(&mut self, packet: &mut Packet<'_>, job: &Job<R::Key>, now: Nanos, coarse: Coarse) {
+        let bytes = packet.len() as u64;
+        self.stats.ledger.received += 1;
+        self.stats.ledger.received_bytes += bytes;
+        let h = &job.headers;
+        let verdict = match job.class {
+            Class::Flow { key, hash, epoch } => self.by_flow(packet, h, &key, hash, epoch, now, coarse),
+            Class::Direct { token, hash } => match self.resolver.direct(token, hash, h) {
+                Ok(t) => replay(&self.resolver, &mut self.stats, t, packet, h, hash, now),
+                Err(reason) => Verdict::Drop(reason),
+            },
+            Class::Local => self.resolver.local(packet, h, now),
+            Class::Pass => Verdict::Pass,
+            Class::Drop(reason) => Verdict::Drop(reason),
+        };
+        packet.verdict = self.stats.enter(verdict, packet.len() as u64);
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn by_flow(
+        &mut self,
+        packet: &mut Packet<'_>,
+        h: &Headers,
+        key: &R::Key,
+        hash: u64,
+        epoch: Epoch,
+        now: Nanos,
+        coarse: Coarse,
+    ) -> Verdict {
+        let hit = self.flows.lookup(key, hash, coarse);
+        let value = match hit {
+            Some(hit) if hit.is_of(epoch) => hit.value,
+            stale => match self.resolve(packet, h, key, hash, epoch, stale.map(|s| s.value), now) {
+                Ok(value) => value,
+                Err(reason) => return Verdict::Drop(reason),
+            },
+        };
+        replay(&self.resolver, &mut self.stats, self.resolver.transposition(&value), packet, h, hash, now)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn resolve(
+        &mut self,
+        packet: &Packet<'_>,
+        h: &Headers,
+        key: &R::Key,
+        hash: u64,
+        epoch: Epoch,
+        stale: Option<R::Value>,
+        now: Nanos,
+    ) -> Result<R::Value, DropReason> {
+        self.stats.resolved += 1;
+        let coarse = now.coarse();
+        let prior: Option<Transposition> = stale.map(|v| *self.resolver.transposition(&v));
+        let prior = prior.as_ref().map(|transposition| Prior { transposition });
+        match self.resolver.resolve(key, hash, packet, h, prior, now) {
+            Resolution::Drop(reason) => Err(reason),
+            Resolution::Once(value) => Ok(value),
+            Resolution::Install { value, peer, idle_seconds } => {
+                let full = |_| DropReason::FlowTableFull;
+                self.flows.insert(*key, hash, value, epoch, idle_seconds, coarse).map_err(full)?;
+                if let Some((peer_key, peer_value)) = peer {
+                    let peer_hash = self.resolver.hash(&peer_key);
+                    let known = self.flows.peek(&peer_key, peer_hash, coarse);
+                    if !known.is_some_and(|k| k.is_of(epoch)) {
+                        self.flows
+                            .insert(peer_key, peer_hash, peer_value, epoch, idle_seconds, coarse)
+                            .map_err(full)?;
+                    }
+                }
+                Ok(value)
+            }
+        }
+    }
+
+    /// Frees flows that have expired, a bounded share of the table per call.
+    pub fn maintain(&mut self, now: Nanos) {
+        const BUCKETS: usize = 64;
+        let resolver = &self.resolver;
+        self.flows.maintain(now.coarse(), BUCKETS, |key| resolver.hash(key));
+    }
+
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.stats.ledger
+    }
+
+    /// Indexed by [`Transposition::counter`].
+    #[must_use]
+    pub fn counters(&self) -> &[Counter] {
+        &self.stats.counters
+    }
+
+    /// Makes room for counters `0..n`; what is counted beyond is lost. Not in the packet loop: it allocates.
+    pub fn ensure_counters(&mut self, n: usize) {
+        if self.stats.counters.len() < n {
+            self.stats.counters.resize(n, Counter::default());
+        }
+    }
+
+    /// Replaces the meters that [`Transposition::meter`] indexes. Not in the packet loop.
+    pub fn set_meters(&mut self, meters: Vec<Meter>) {
+        self.stats.meters = meters;
+    }
+
+    /// Flows in the table.
+    #[must_use]
+    pub fn flows(&self) -> usize {
+        self.flows.len()
+    }
+
+    #[must_use]
+    pub fn flow_table(&self) -> &FlowTable<R::Key, R::Value> {
+        &self.flows
+    }
+
+    /// How often the slow path was taken.
+    #[must_use]
+    pub fn resolved(&self) -> u64 {
+        self.stats.resolved
+    }
+
+    #[must_use]
+    pub fn resolver(&self) -> &R {
+        &self.resolver
+    }
+
+    pub fn resolver_mut(&mut self) -> &mut R {
+        &mut self.resolver
+    }
+}
+
+/// Meters, replays and counts one packet.
+#[inline]
+fn replay<R: Resolver>(
+    resolver: &R,
+    stats: &mut Stats,
+    t: &Transposition,
+    packet: &mut Packet<'_>,
+    h: &Headers,
+    hash: u64,
+    now: Nanos,
+) -> Verdict {
+    let bytes = packet.len();
+    if t.meter != Transposition::NO_METER
+        && let Some(meter) = stats.meters.get_mut(usize::from(t.meter))
+        && !meter.admit(bytes, now)
+    {
+        return Verdict::Drop(DropReason::MeterExceeded);
+    }
+    let encap = if t.flags.has(penstock_flow::Flags::ENCAP) {
+        match resolver.encap(t.encap) {
+            Ok(template) => Some(template),
+            Err(reason) => return Verdict::Drop(reason),
+        }
+    } else {
+        None
+    };
+    if let Some(counter) = stats.counters.get_mut(t.counter as usize) {
+        counter.packets += 1;
+        counter.bytes += bytes as u64;
+    }
+    apply(t, packet, h, hash, encap).unwrap_or_else(Verdict::Drop)
+}
+
+impl Stats {
+    /// Books the outcome of one packet. `Pending` from a resolver is a drop that nobody gave a reason for.
+    #[inline]
+    fn enter(&mut self, verdict: Verdict, bytes: u64) -> Verdict {
+        let ledger = &mut self.ledger;
+        match verdict {
+            Verdict::Transmit(_) => {
+                ledger.transmitted += 1;
+                ledger.transmitted_bytes += bytes;
+            }
+            Verdict::Tunnel(_) => ledger.tunnelled += 1,
+            Verdict::Pass => ledger.passed += 1,
+            Verdict::Consumed => ledger.consumed += 1,
+            Verdict::Drop(reason) => ledger.count_drop(reason),
+            Verdict::Pending => {
+                ledger.count_drop(DropReason::Unsupported);
+                return Verdict::Drop(DropReason::Unsupported);
+            }
+        }
+        verdict
+    }
+}
