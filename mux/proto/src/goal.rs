@@ -7,6 +7,10 @@ use std::net::IpAddr;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct MuxGoal {
     pub revision: Revision,
+    /// Secret of the slot hash. The same on every mux, so that any of them takes over a flow without moving it; unknown to
+    /// clients, so that they cannot aim at one backend.
+    #[serde(default)]
+    pub hash_seed: [u64; 2],
     pub services: Vec<Service>,
     pub pools: Vec<Pool>,
     pub backends: Vec<Backend>,

@@ -1,0 +1,250 @@
+//! What becomes of a packet: one function for the packet loop (`why` is `()`) and for `trace`.
+
+use crate::echo::is_echo_request;
+use crate::goal::Distribution;
+use crate::hash::halves;
+use crate::key::MuxKey;
+use crate::policy::Policy;
+use crate::quote::{Quote, is_icmp_error, read_quote};
+use crate::slots::{NOBODY, Slots};
+use crate::vips::{Kind, VipEntry};
+use penstock_engine::Why;
+use penstock_model::{Addr16, BackendId, DropReason, Epoch, Protocol, ServiceId};
+use penstock_spread::SLOTS;
+use penstock_wire::{Fragment, Headers};
+
+/// What a packet needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// Its slot's owner, whatever the flow table says.
+    Stable(Place),
+    /// The flow table first: its slot is changing hands or has.
+    Tracked { place: Place, key: MuxKey, epoch: Epoch, pool: u32, opening: Opening },
+    /// An answer from the mux itself.
+    Echo,
+    /// It is not for a virtual IP.
+    Foreign,
+    Drop(DropReason),
+}
+
+/// Where a packet hashes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) service: ServiceId,
+    /// Of [`Slots`].
+    pub(crate) slot: u64,
+    /// Of the 5-tuple, for the source port of the encapsulation.
+    pub(crate) entropy: u64,
+}
+
+/// What a packet says about the beginning of its flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Opening {
+    /// It opens a connection.
+    First,
+    /// It may be of a flow that is older than the table.
+    Perhaps,
+    /// It is about a flow but not of it (ICMP error): nothing is learnt from it.
+    About,
+}
+
+/// The fields that choose a service and a slot; for an ICMP error those of the packet that it quotes, turned round.
+struct Tuple {
+    client: Addr16,
+    vip: Addr16,
+    protocol: Protocol,
+    client_port: u16,
+    vip_port: u16,
+    opening: Opening,
+}
+
+/// Decides by destination, protocol and port of the packet.
+#[inline]
+pub(crate) fn decide(policy: &Policy, frame: &[u8], h: &Headers, why: &mut impl Why) -> Decision {
+    if !h.is_ip() {
+        return Decision::Foreign;
+    }
+    let vips = &policy.tables.vips;
+    match vips.find(&h.dst, h.protocol, h.dst_port, Kind::Service) {
+        Some(entry) if h.fragment == Fragment::No => place(policy, entry, &tuple_of(h), why),
+        Some(entry) if entry.distribution() != Distribution::Default => portless(policy, h, why),
+        Some(_) => {
+            why.because("vip", || "a fragment; the rule chooses by ports, which later fragments lack".to_owned());
+            Decision::Drop(DropReason::FragmentUnsupported)
+        }
+        None => without_service(policy, frame, h, why),
+    }
+}
+
+/// Chooses the owner for a flow that the table has no valid entry for. `prior` is the backend of an older entry.
+pub(crate) fn choose(
+    policy: &Policy,
+    place: &Place,
+    pool: u32,
+    opening: Opening,
+    prior: Option<BackendId>,
+    why: &mut impl Why,
+) -> Choice {
+    let Some(info) = policy.tables.slots.pool(pool) else { return Choice::Drop(DropReason::NoHealthyBackend) };
+    if let Some(backend) = prior.filter(|b| info.serves(*b)) {
+        why.because("affinity", || format!("the flow stays with {}", policy.backend_name(backend)));
+        return Choice::Remember(backend);
+    }
+    let owner = policy.tables.slots.owner(place.slot);
+    let previous = info.previous_owner(place.slot as usize % SLOTS);
+    let backend = match (opening, previous) {
+        (Opening::First, Some(p)) if owner != NOBODY => {
+            why.because("affinity", || {
+                format!("the packet opens a connection: not to the previous owner {}", policy.backend_name(p))
+            });
+            owner
+        }
+        (_, Some(p)) => {
+            why.because("affinity", || {
+                format!("the packet may belong to an older flow: to the previous owner {}", policy.backend_name(p))
+            });
+            p
+        }
+        (_, None) => owner,
+    };
+    match (backend, opening, previous) {
+        (NOBODY, ..) => Choice::Drop(DropReason::NoHealthyBackend),
+        // In a slot that has settled, what the table does not know belongs to the owner: no entry would change that.
+        (b, Opening::About, _) | (b, _, None) => Choice::Once(b),
+        (b, ..) => Choice::Remember(b),
+    }
+}
+
+/// An answer of [`choose`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Choice {
+    Remember(BackendId),
+    Once(BackendId),
+    Drop(DropReason),
+}
+
+fn tuple_of(h: &Headers) -> Tuple {
+    let first = h.protocol == Protocol::TCP && h.tcp_flags.opens();
+    Tuple {
+        client: h.src,
+        vip: h.dst,
+        protocol: h.protocol,
+        client_port: h.src_port,
+        vip_port: h.dst_port,
+        opening: if first { Opening::First } else { Opening::Perhaps },
+    }
+}
+
+/// Finds the slot, and whether its packets consult the flow table.
+#[inline]
+fn place(policy: &Policy, entry: &VipEntry, t: &Tuple, why: &mut impl Why) -> Decision {
+    explain_rule(policy, entry, t, why);
+    let (slot, entropy) = slot_of(policy, entry.distribution(), t);
+    let place = Place { service: entry.service, slot: Slots::reference(entry.pool(), slot), entropy };
+    explain_slot(policy, entry, slot, why);
+    if entry.moved() && policy.tables.slots.pool(entry.pool()).is_some_and(|p| p.has_moved(slot)) {
+        why.because("slot", || "it has or had another owner: the flow table is consulted".to_owned());
+        let key = MuxKey::new(t.client, t.client_port, t.vip_port, entry.service, t.protocol);
+        return Decision::Tracked { place, key, epoch: entry.epoch, pool: entry.pool(), opening: t.opening };
+    }
+    Decision::Stable(place)
+}
+
+/// The slot by the fields that the distribution names, and a hash of all of them.
+#[inline]
+fn slot_of(policy: &Policy, distribution: Distribution, t: &Tuple) -> (usize, u64) {
+    let hasher = &policy.tables.hasher;
+    let ([a, b], [c, d]) = (halves(&t.client), halves(&t.vip));
+    let protocol = u64::from(t.protocol.0) << 32;
+    let all = hasher.hash5(&[a, b, c, d, protocol | u64::from(t.client_port) << 16 | u64::from(t.vip_port)]);
+    let chosen = match distribution {
+        Distribution::Default => all,
+        Distribution::SourceIp => hasher.hash5(&[a, b, c, d, 0]),
+        Distribution::SourceIpProtocol => hasher.hash5(&[a, b, c, d, protocol]),
+    };
+    // The upper bits: the lower ones go into the source port of the encapsulation.
+    ((chosen >> 48) as usize % SLOTS, all)
+}
+
+/// A fragment: if all services of its VIP and protocol agree, ports do not matter. It follows the slot's previous owner while
+/// a change settles and never enters the flow table, because its siblings could not find the entry.
+fn portless(policy: &Policy, h: &Headers, why: &mut impl Why) -> Decision {
+    let Some(entry) = policy.tables.vips.find(&h.dst, h.protocol, 0, Kind::Portless) else {
+        why.because("vip", || "a fragment; the rules of this virtual IP do not all choose one pool by addresses".to_owned());
+        return Decision::Drop(DropReason::FragmentUnsupported);
+    };
+    let whole = Tuple { client_port: 0, vip_port: 0, opening: Opening::About, ..tuple_of(h) };
+    place(policy, entry, &whole, why)
+}
+
+/// No rule names the destination: an ICMP packet about a virtual IP, a fragment, a closed port, or none of ours.
+#[cold]
+fn without_service(policy: &Policy, frame: &[u8], h: &Headers, why: &mut impl Why) -> Decision {
+    if policy.tables.vips.find(&h.dst, Protocol(0), 0, Kind::Vip).is_none() {
+        why.because("vip", || format!("{} is no virtual IP of this mux", h.dst.to_ip()));
+        return Decision::Foreign;
+    }
+    if h.fragment == Fragment::Later {
+        return portless(policy, h, why);
+    }
+    if is_echo_request(h) {
+        why.because("vip", || format!("the mux answers echo requests to {}", h.dst.to_ip()));
+        return Decision::Echo;
+    }
+    if is_icmp_error(h) && h.fragment == Fragment::No {
+        return about(policy, frame, h, why);
+    }
+    why.because("rule", || format!("{} has no rule for {} port {}", h.dst.to_ip(), h.protocol, h.dst_port));
+    Decision::Drop(DropReason::NoServiceOnPort)
+}
+
+/// An ICMP error goes where the packets go that it is about (path MTU discovery depends on it, RFC 1191, RFC 8201).
+fn about(policy: &Policy, frame: &[u8], h: &Headers, why: &mut impl Why) -> Decision {
+    let entry = |q: &Quote| policy.tables.vips.find(&q.vip, q.protocol, q.vip_port, Kind::Service);
+    match read_quote(frame, h).and_then(|q| Some((q, entry(&q)?))) {
+        Some((q, entry)) => {
+            why.because("icmp", || {
+                let (vip, client) = (q.vip.to_ip(), q.client.to_ip());
+                format!("an error about {} {vip} port {} to {client} port {}", q.protocol, q.vip_port, q.client_port)
+            });
+            let t = Tuple {
+                client: q.client,
+                vip: q.vip,
+                protocol: q.protocol,
+                client_port: q.client_port,
+                vip_port: q.vip_port,
+                opening: Opening::About,
+            };
+            place(policy, entry, &t, why)
+        }
+        None => {
+            why.because("icmp", || "an error that quotes no packet of a rule".to_owned());
+            Decision::Drop(DropReason::NoReverseMapping)
+        }
+    }
+}
+
+fn explain_rule(policy: &Policy, entry: &VipEntry, t: &Tuple, why: &mut impl Why) {
+    why.because("vip", || format!("{} is a virtual IP of this mux", t.vip.to_ip()));
+    why.because("rule", || {
+        let name = policy.service(entry.service).map_or("?", |s| s.name.as_str());
+        format!("{name}: {} port {}", t.protocol, t.vip_port)
+    });
+}
+
+fn explain_slot(policy: &Policy, entry: &VipEntry, slot: usize, why: &mut impl Why) {
+    why.because("slot", || {
+        let by = match entry.distribution() {
+            Distribution::Default => "addresses, protocol and ports",
+            Distribution::SourceIp => "addresses",
+            Distribution::SourceIpProtocol => "addresses and protocol",
+        };
+        format!("hash of {by}: slot {slot} of {SLOTS}")
+    });
+    why.because("table", || {
+        let owner = policy.tables.slots.owner(Slots::reference(entry.pool(), slot));
+        let (name, version) =
+            policy.tables.slots.pool(entry.pool()).map_or(("?", 0), |p| (p.name.as_str(), p.version));
+        format!("{name}, version {version}: the slot belongs to {}", policy.backend_name(owner))
+    });
+}

@@ -1,0 +1,253 @@
+use crate::error::GoalError;
+use crate::goal::{Backend, Distribution, MuxGoal, Service};
+use crate::hash::hasher;
+use crate::slots::{NOBODY, Slots};
+use crate::validate::validate;
+use crate::vips::{Kind, VipEntry, VipTable};
+use penstock_engine::EncapTemplate;
+use penstock_flow::{Flags, FlowHasher, Transposition};
+use penstock_model::{
+    Addr16, BackendId, DropReason, EncapId, Mac, PortId, Protocol, Revision, ServiceId, Underlay, Vni,
+};
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+/// Largest [`BackendId`]: ids index a table of transpositions, 64 bytes each, so at most 64 MiB. The controller gives the
+/// lowest free id.
+pub const MAX_BACKEND: u32 = (1 << 20) - 1;
+/// Largest [`ServiceId`]: ids index every worker's counters, 16 bytes each, so at most 16 MiB a worker.
+pub const MAX_SERVICE: u32 = (1 << 20) - 1;
+/// Source of the inner frames: the mux as seen by containers' hosts. Locally administered, "PST" in its middle.
+pub const MUX_MAC: Mac = Mac([0x02, 0x50, 0x53, 0x54, 0x00, 0x02]);
+
+/// How to reach an underlay address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NextHopInfo {
+    pub eth_src: Mac,
+    pub eth_dst: Mac,
+    pub out: PortId,
+}
+
+/// Everything that a worker decides by, immutable: a goal joined with the state of the underlay.
+///
+/// [`Policy::build`] once per goal; [`Policy::succeed`] to tell it what it replaces; [`Policy::with_next_hops`] when only
+/// the underlay changed. Memory: see [`MAX_BACKEND`] and the docs of the tables; names are kept once.
+#[derive(Debug)]
+pub struct Policy {
+    pub(crate) tables: Arc<Tables>,
+    /// By backend id: what becomes of a packet for it.
+    transpositions: Box<[Transposition]>,
+    /// By [`EncapId`]: one per host and VNI; `None` until its next hop is known.
+    encaps: Box<[Option<EncapTemplate>]>,
+}
+
+/// What follows from the goal alone.
+#[derive(Debug)]
+pub(crate) struct Tables {
+    pub(crate) revision: Revision,
+    pub(crate) own: Underlay<IpAddr>,
+    pub(crate) vips: VipTable,
+    pub(crate) slots: Slots,
+    pub(crate) hasher: FlowHasher,
+    services: HashMap<ServiceId, Service>,
+    backends: HashMap<BackendId, Backend>,
+    addresses: BTreeSet<IpAddr>,
+}
+
+impl Policy {
+    /// A mux that has no goal yet: it owns nothing.
+    #[must_use]
+    pub fn empty() -> Self {
+        let tables = tables(&MuxGoal::default(), Underlay(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
+        Self { tables: Arc::new(tables), transpositions: Box::default(), encaps: Box::default() }
+    }
+
+    /// Validates the goal and builds all of it.
+    ///
+    /// # Errors
+    /// The first field that is wrong; nothing is built.
+    pub fn build(
+        goal: &MuxGoal,
+        next_hop: impl Fn(Underlay<IpAddr>) -> Option<NextHopInfo>,
+        own: Underlay<IpAddr>,
+    ) -> Result<Self, GoalError> {
+        validate(goal, own)?;
+        Ok(Self::of(Arc::new(tables(goal, own)), next_hop))
+    }
+
+    /// Takes over what `earlier` knows of slots that changed hands: packets of those slots consult the flow table, so that
+    /// flows of this node stay where they are, also after the controller calls a change settled.
+    #[must_use]
+    pub fn succeed(mut self, earlier: &Policy) -> Self {
+        if let Some(tables) = Arc::get_mut(&mut self.tables) {
+            tables.slots.remember_moves_since(&earlier.tables.slots);
+            tables.mark_moved_services();
+        }
+        self
+    }
+
+    /// The same goal over a changed underlay.
+    #[must_use]
+    pub fn with_next_hops(&self, next_hop: impl Fn(Underlay<IpAddr>) -> Option<NextHopInfo>) -> Self {
+        Self::of(Arc::clone(&self.tables), next_hop)
+    }
+
+    fn of(tables: Arc<Tables>, next_hop: impl Fn(Underlay<IpAddr>) -> Option<NextHopInfo>) -> Self {
+        let ids = tables.backends.keys().map(|b| b.0 as usize + 1).max().unwrap_or(0);
+        let mut transpositions = vec![Transposition::drop(DropReason::NoHealthyBackend); ids].into_boxed_slice();
+        let mut encaps = Vec::new();
+        let mut known: HashMap<(Underlay<IpAddr>, Vni), EncapId> = HashMap::new();
+        for b in tables.backends.values() {
+            let encap = *known.entry((b.host, b.dip.vni)).or_insert_with(|| {
+                encaps.push(next_hop(b.host).and_then(|n| {
+                    EncapTemplate::vxlan(tables.own, b.host, b.dip.vni, n.eth_src, n.eth_dst, n.out)
+                }));
+                EncapId(encaps.len() as u32 - 1)
+            });
+            let out = encaps.get(encap.0 as usize).and_then(|e| e.as_ref()).map_or(PortId(0), |e| e.out);
+            if let Some(t) = transpositions.get_mut(b.id.0 as usize) {
+                *t = to_backend(b, encap, out);
+            }
+        }
+        Self { tables, transpositions, encaps: encaps.into_boxed_slice() }
+    }
+
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.tables.revision
+    }
+
+    /// The virtual IPs of the goal.
+    #[must_use]
+    pub fn vips(&self) -> &BTreeSet<IpAddr> {
+        &self.tables.addresses
+    }
+
+    /// Underlay addresses that packets are sent to.
+    #[must_use]
+    pub fn hosts(&self) -> BTreeSet<Underlay<IpAddr>> {
+        self.tables.backends.values().map(|b| b.host).collect()
+    }
+
+    /// Hosts' encapsulations whose next hop is not known yet.
+    #[must_use]
+    pub fn unresolved(&self) -> usize {
+        self.encaps.iter().filter(|e| e.is_none()).count()
+    }
+
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.tables.services.values()
+    }
+
+    pub fn backends(&self) -> impl Iterator<Item = &Backend> {
+        self.tables.backends.values()
+    }
+
+    #[must_use]
+    pub fn service(&self, id: ServiceId) -> Option<&Service> {
+        self.tables.services.get(&id)
+    }
+
+    #[must_use]
+    pub fn backend(&self, id: BackendId) -> Option<&Backend> {
+        self.tables.backends.get(&id)
+    }
+
+    /// Version of a service's slot table, and whether it is in transition or was since the node started.
+    #[must_use]
+    pub fn table_version(&self, service: &Service) -> Option<(u64, bool)> {
+        let pool = self.tables.slots.pool(self.tables.slots.pool_index(service.pool)?)?;
+        Some((pool.version, pool.any_moved()))
+    }
+
+    /// How many counters [`Transposition::counter`] can name.
+    #[must_use]
+    pub fn backend_counters(&self) -> usize {
+        self.transpositions.len()
+    }
+
+    /// How many counters of services a worker needs.
+    #[must_use]
+    pub fn service_counters(&self) -> usize {
+        self.tables.services.keys().map(|s| s.0 as usize + 1).max().unwrap_or(0)
+    }
+
+    pub(crate) fn backend_name(&self, id: BackendId) -> String {
+        match self.backend(id) {
+            Some(b) => format!("{} ({})", b.name, b.dip.addr.0),
+            None => "nobody".to_owned(),
+        }
+    }
+
+    /// What becomes of a packet for a backend.
+    #[inline]
+    pub(crate) fn transposition(&self, backend: BackendId) -> &Transposition {
+        const GONE: &Transposition = &Transposition::drop(DropReason::NoHealthyBackend);
+        self.transpositions.get(backend.0 as usize).unwrap_or(GONE)
+    }
+
+    #[inline]
+    pub(crate) fn encap(&self, id: u32) -> Result<&EncapTemplate, DropReason> {
+        self.encaps.get(id as usize).and_then(Option::as_ref).ok_or(DropReason::NextHopUnresolved)
+    }
+}
+
+fn to_backend(b: &Backend, encap: EncapId, out: PortId) -> Transposition {
+    Transposition::to_port(out)
+        .with_ttl_decrement()
+        .with_eth(b.mac, MUX_MAC)
+        .with_flag(Flags::COMPLETE_CHECKSUM)
+        .encapsulated(encap)
+        .with_counter(b.id.0)
+}
+
+/// Builds from a validated goal.
+fn tables(goal: &MuxGoal, own: Underlay<IpAddr>) -> Tables {
+    let backends: HashMap<_, _> = goal.backends.iter().map(|b| (b.id, b.clone())).collect();
+    let mut tables = Tables {
+        revision: goal.revision,
+        own,
+        // A service may bring its VIP and its protocol with it.
+        vips: VipTable::new(goal.services.len() * 3, goal.hash_seed),
+        slots: Slots::new(&goal.pools, |b| b != NOBODY && backends.contains_key(&b)),
+        hasher: hasher(goal.hash_seed),
+        services: goal.services.iter().map(|s| (s.id, s.clone())).collect(),
+        addresses: goal.services.iter().map(|s| s.vip).collect(),
+        backends,
+    };
+    tables.mark_moved_services();
+    tables
+}
+
+impl Tables {
+    /// Writes the entries of all services, with the pools' present epochs and marks.
+    fn mark_moved_services(&mut self) {
+        let entry = |s: &Service| {
+            let index = self.slots.pool_index(s.pool).unwrap_or_default();
+            let (moved, epoch) = self.slots.pool(index).map_or_else(Default::default, |p| (p.any_moved(), p.epoch));
+            VipEntry::NONE.of_service(s.id).to_pool(index, s.distribution, moved, epoch)
+        };
+        for s in self.services.values() {
+            let vip = Addr16::from(s.vip);
+            self.vips.insert(&vip, s.protocol, s.port, Kind::Service, entry(s));
+            self.vips.insert(&vip, Protocol(0), 0, Kind::Vip, entry(s));
+        }
+        for s in portless(self.services.values()) {
+            self.vips.insert(&Addr16::from(s.vip), s.protocol, 0, Kind::Portless, entry(s));
+        }
+    }
+}
+
+/// For each VIP and protocol whose services all use one pool by the source address alone: one of them, the lowest id.
+fn portless<'a>(services: impl Iterator<Item = &'a Service>) -> Vec<&'a Service> {
+    let mut groups: HashMap<(IpAddr, Protocol), Vec<&Service>> = HashMap::new();
+    for s in services {
+        groups.entry((s.vip, s.protocol)).or_default().push(s);
+    }
+    let agree = |g: &[&Service]| {
+        g.iter().all(|s| s.distribution != Distribution::Default)
+            && g.windows(2).all(|w| w[0].pool == w[1].pool && w[0].distribution == w[1].distribution)
+    };
+    groups.into_values().filter(|g| agree(g)).filter_map(|g| g.into_iter().min_by_key(|s| s.id)).collect()
+}

@@ -1,0 +1,169 @@
+use crate::decide::{Choice, Decision, choose, decide};
+use crate::echo;
+use crate::hash::hasher;
+use crate::key::MuxKey;
+use crate::policy::Policy;
+use arc_swap::ArcSwap;
+use penstock_engine::{Class, EncapTemplate, Prior, Resolution, Resolver};
+use penstock_flow::{FlowHasher, Transposition, prefetch};
+use penstock_model::{BackendId, DropReason, Nanos, Packet, Protocol, ServiceId, Verdict};
+use penstock_wire::Headers;
+use std::sync::Arc;
+
+/// A TCP flow may be silent for this long: RFC 5382 REQ-5 (2 hours 4 minutes).
+const TCP_IDLE_SECONDS: u16 = 7440;
+/// RFC 4787 REQ-5 recommends five minutes.
+const UDP_IDLE_SECONDS: u16 = 300;
+
+/// What becomes of packets that are for no virtual IP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Foreign {
+    /// The kernel sees a copy anyway (AF_PACKET): not ours to count as lost.
+    Pass,
+    /// They came to us alone (AF_XDP), so this ends them: `NotOurs`.
+    Drop,
+}
+
+/// Packets and bytes that a service was offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Count {
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+/// The mux's decisions for one worker.
+#[derive(Debug)]
+pub struct MuxResolver {
+    published: Arc<ArcSwap<Policy>>,
+    policy: Arc<Policy>,
+    flows: FlowHasher,
+    foreign: Foreign,
+    /// By service id.
+    services: Vec<Count>,
+}
+
+impl MuxResolver {
+    /// `secret` is this node's own, drawn at start: it keys the flow table. Slots are chosen by the goal's seed.
+    #[must_use]
+    pub fn new(published: Arc<ArcSwap<Policy>>, secret: [u64; 2], foreign: Foreign) -> Self {
+        let policy = published.load_full();
+        let services = vec![Count::default(); policy.service_counters()];
+        Self { published, policy, flows: hasher(secret), foreign, services }
+    }
+
+    /// The policy of the present batch.
+    #[must_use]
+    pub fn policy(&self) -> &Arc<Policy> {
+        &self.policy
+    }
+
+    /// Counts by service id.
+    #[must_use]
+    pub fn services(&self) -> &[Count] {
+        &self.services
+    }
+
+    #[inline]
+    fn count(&mut self, service: ServiceId, bytes: usize) {
+        if let Some(c) = self.services.get_mut(service.0 as usize) {
+            c.packets += 1;
+            c.bytes += bytes as u64;
+        }
+    }
+}
+
+impl Resolver for MuxResolver {
+    type Key = MuxKey;
+    type Value = BackendId;
+
+    /// The counters grow here, once for a policy that has more services.
+    fn refresh(&mut self, _now: Nanos) {
+        let newest = self.published.load();
+        if !Arc::ptr_eq(&newest, &self.policy) {
+            self.policy = Arc::clone(&newest);
+            let needed = self.policy.service_counters().max(self.services.len());
+            self.services.resize(needed, Count::default());
+        }
+    }
+
+    #[inline]
+    fn classify(&mut self, packet: &Packet<'_>, headers: &mut Headers) -> Class<MuxKey> {
+        match decide(&self.policy, packet.frame(), headers, &mut ()) {
+            Decision::Stable(place) => {
+                self.count(place.service, packet.len());
+                Class::Direct { token: place.slot, hash: place.entropy }
+            }
+            Decision::Tracked { place, key, epoch, .. } => {
+                self.count(place.service, packet.len());
+                Class::Flow { key, hash: key.hash(&self.flows), epoch }
+            }
+            Decision::Echo => Class::Local,
+            Decision::Foreign if self.foreign == Foreign::Pass => Class::Pass,
+            Decision::Foreign => Class::Drop(DropReason::NotOurs),
+            Decision::Drop(reason) => Class::Drop(reason),
+        }
+    }
+
+    #[inline]
+    fn prefetch(&self, token: u64) {
+        if let Some(owner) = self.policy.tables.slots.place(token) {
+            prefetch::prefetch(owner);
+        }
+    }
+
+    #[inline]
+    fn direct(&self, token: u64, _hash: u64, _headers: &Headers) -> Result<&Transposition, DropReason> {
+        Ok(self.policy.transposition(self.policy.tables.slots.owner(token)))
+    }
+
+    /// Slow path: the packet is decided again for its place, which the key does not hold.
+    fn resolve(
+        &mut self,
+        _key: &MuxKey,
+        _hash: u64,
+        packet: &Packet<'_>,
+        headers: &Headers,
+        prior: Option<Prior<'_>>,
+        _now: Nanos,
+    ) -> Resolution<MuxKey, BackendId> {
+        let prior = prior.map(|p| BackendId(p.transposition.counter));
+        match decide(&self.policy, packet.frame(), headers, &mut ()) {
+            Decision::Tracked { place, pool, opening, .. } => {
+                resolution(choose(&self.policy, &place, pool, opening, prior, &mut ()), headers.protocol)
+            }
+            Decision::Stable(place) => Resolution::Once(self.policy.tables.slots.owner(place.slot)),
+            Decision::Drop(reason) => Resolution::Drop(reason),
+            Decision::Echo | Decision::Foreign => Resolution::Drop(DropReason::NotOurs),
+        }
+    }
+
+    #[inline]
+    fn transposition<'a>(&'a self, value: &'a BackendId) -> &'a Transposition {
+        self.policy.transposition(*value)
+    }
+
+    #[inline]
+    fn hash(&self, key: &MuxKey) -> u64 {
+        key.hash(&self.flows)
+    }
+
+    #[inline]
+    fn encap(&self, id: u32) -> Result<&EncapTemplate, DropReason> {
+        self.policy.encap(id)
+    }
+
+    fn local(&mut self, packet: &mut Packet<'_>, headers: &Headers, _now: Nanos) -> Verdict {
+        echo::answer(packet, headers)
+    }
+}
+
+fn resolution(choice: Choice, protocol: Protocol) -> Resolution<MuxKey, BackendId> {
+    match choice {
+        Choice::Remember(value) => {
+            let idle_seconds = if protocol == Protocol::TCP { TCP_IDLE_SECONDS } else { UDP_IDLE_SECONDS };
+            Resolution::Install { value, peer: None, idle_seconds }
+        }
+        Choice::Once(value) => Resolution::Once(value),
+        Choice::Drop(reason) => Resolution::Drop(reason),
+    }
+}

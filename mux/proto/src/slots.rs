@@ -1,0 +1,238 @@
+use crate::goal::Pool;
+use penstock_model::{BackendId, Epoch, PoolId};
+use penstock_spread::{SLOTS, SlotTable};
+use std::collections::{HashMap, HashSet};
+
+/// Owner of a slot that has none.
+pub(crate) const NOBODY: BackendId = BackendId(u32::MAX);
+
+/// One bit a slot.
+type Bitmap = [u64; SLOTS / 64];
+
+/// What is known of a pool beside its owners.
+#[derive(Debug)]
+pub(crate) struct PoolInfo {
+    pub(crate) name: String,
+    pub(crate) version: u64,
+    /// Changes with everything that flow entries of the pool depend on.
+    pub(crate) epoch: Epoch,
+    /// Slots that have or had another owner since this node started: their packets consult the flow table.
+    moved: Option<Box<Bitmap>>,
+    /// Previous owners while a change settles.
+    previous: Option<Box<[BackendId]>>,
+    members: HashSet<BackendId>,
+    previous_members: HashSet<BackendId>,
+}
+
+impl PoolInfo {
+    #[inline]
+    pub(crate) fn has_moved(&self, slot: usize) -> bool {
+        self.moved.as_ref().is_some_and(|m| m.get(slot / 64).is_some_and(|w| w >> (slot % 64) & 1 == 1))
+    }
+
+    pub(crate) fn any_moved(&self) -> bool {
+        self.moved.is_some()
+    }
+
+    /// The previous owner, if the last change moved the slot and that owner can still serve.
+    pub(crate) fn previous_owner(&self, slot: usize) -> Option<BackendId> {
+        self.previous.as_ref()?.get(slot).copied().filter(|b| *b != NOBODY)
+    }
+
+    /// Whether the backend can serve established flows of this pool: it is a healthy member now or was before the change.
+    pub(crate) fn serves(&self, backend: BackendId) -> bool {
+        self.members.contains(&backend) || self.previous_members.contains(&backend)
+    }
+}
+
+/// The slot tables of all pools.
+///
+/// Memory: 16 KiB a pool, and 16.5 KiB more while its table is in transition (0.5 KiB afterwards); 10,000 pools: 160 MiB.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    /// `SLOTS` for each pool, one after the other: the owner is one load away.
+    owners: Box<[BackendId]>,
+    pools: Vec<PoolInfo>,
+    index: HashMap<PoolId, u32>,
+}
+
+impl Slots {
+    /// `exists` says whether a backend is in the goal. The pools are validated.
+    pub(crate) fn new(pools: &[Pool], exists: impl Fn(BackendId) -> bool) -> Self {
+        let mut owners = Vec::with_capacity(pools.len() * SLOTS);
+        let mut infos = Vec::with_capacity(pools.len());
+        let mut index = HashMap::with_capacity(pools.len());
+        for (i, pool) in pools.iter().enumerate() {
+            index.insert(pool.id, i as u32);
+            let current = spread_out(&pool.table, |_| true);
+            infos.push(info(pool, &current, &exists));
+            owners.extend_from_slice(&current);
+        }
+        Self { owners: owners.into_boxed_slice(), pools: infos, index }
+    }
+
+    /// Marks the slots that differ from an earlier table, or differed from one before that: flows of this node may have
+    /// entries there.
+    pub(crate) fn remember_moves_since(&mut self, earlier: &Slots) {
+        for (id, i) in &self.index {
+            let Some(old) = earlier.index.get(id) else { continue };
+            let (Some(now), Some(then)) = (self.range(*i), earlier.range(*old)) else { continue };
+            let mut bits: Bitmap = [0; SLOTS / 64];
+            for (slot, (a, b)) in now.iter().zip(then).enumerate() {
+                bits[slot / 64] |= u64::from(a != b && *b != NOBODY) << (slot % 64);
+            }
+            if let Some(m) = earlier.pools.get(*old as usize).and_then(|p| p.moved.as_ref()) {
+                bits.iter_mut().zip(m.iter()).for_each(|(mine, theirs)| *mine |= theirs);
+            }
+            if let Some(p) = self.pools.get_mut(*i as usize) {
+                if let Some(m) = &p.moved {
+                    bits.iter_mut().zip(m.iter()).for_each(|(mine, theirs)| *mine |= theirs);
+                }
+                p.moved = bits.iter().any(|w| *w != 0).then(|| Box::new(bits));
+            }
+        }
+    }
+
+    fn range(&self, pool: u32) -> Option<&[BackendId]> {
+        let at = pool as usize * SLOTS;
+        self.owners.get(at..at + SLOTS)
+    }
+
+    pub(crate) fn pool_index(&self, id: PoolId) -> Option<u32> {
+        self.index.get(&id).copied()
+    }
+
+    #[inline]
+    pub(crate) fn pool(&self, index: u32) -> Option<&PoolInfo> {
+        self.pools.get(index as usize)
+    }
+
+    /// Where a slot of a pool is kept.
+    #[inline]
+    pub(crate) fn reference(pool: u32, slot: usize) -> u64 {
+        u64::from(pool) * SLOTS as u64 + slot as u64
+    }
+
+    /// Where a slot's owner lies in memory.
+    #[inline]
+    pub(crate) fn place(&self, reference: u64) -> Option<&BackendId> {
+        self.owners.get(reference as usize)
+    }
+
+    /// The owner of a slot; [`NOBODY`] if it has none.
+    #[inline]
+    pub(crate) fn owner(&self, reference: u64) -> BackendId {
+        self.owners.get(reference as usize).copied().unwrap_or(NOBODY)
+    }
+}
+
+fn spread_out(table: &SlotTable, usable: impl Fn(BackendId) -> bool) -> Vec<BackendId> {
+    let member = |s: &u16| table.members.get(usize::from(*s)).copied().filter(|b| usable(*b)).unwrap_or(NOBODY);
+    let mut owners: Vec<BackendId> = table.slots.iter().map(member).collect();
+    owners.resize(SLOTS, NOBODY);
+    owners
+}
+
+fn info(pool: &Pool, current: &[BackendId], exists: &impl Fn(BackendId) -> bool) -> PoolInfo {
+    let previous_members: HashSet<_> =
+        pool.previous.iter().flat_map(|t| &t.members).copied().filter(|b| exists(*b)).collect();
+    let mut moved: Bitmap = [0; SLOTS / 64];
+    let mut previous = pool.previous.as_ref().map(|t| spread_out(t, exists));
+    for (slot, (before, now)) in previous.iter_mut().flatten().zip(current).enumerate() {
+        if before == now {
+            *before = NOBODY;
+        }
+        moved[slot / 64] |= u64::from(*before != NOBODY) << (slot % 64);
+    }
+    let in_transition = moved.iter().any(|w| *w != 0);
+    PoolInfo {
+        name: pool.name.clone(),
+        version: pool.version,
+        epoch: epoch(pool, &previous_members),
+        moved: in_transition.then(|| Box::new(moved)),
+        previous: previous.filter(|_| in_transition).map(Vec::into_boxed_slice),
+        members: pool.table.members.iter().copied().collect(),
+        previous_members,
+    }
+}
+
+/// A digest of what decides whether a flow entry still holds: the version of the table and who can serve.
+fn epoch(pool: &Pool, previous_members: &HashSet<BackendId>) -> Epoch {
+    let mut previous: Vec<_> = previous_members.iter().map(|b| b.0).collect();
+    previous.sort_unstable();
+    let members = pool.table.members.iter().map(|b| u64::from(b.0));
+    let before = previous.iter().map(|b| u64::from(*b) | 1 << 32);
+    let digest = members.chain(before).fold(pool.version, |d, word| {
+        (d ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
+    });
+    Epoch((digest ^ (digest >> 32)) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(members: &[u32], owner: impl Fn(usize) -> u16) -> SlotTable {
+        SlotTable {
+            members: members.iter().map(|m| BackendId(*m)).collect(),
+            slots: if members.is_empty() { Vec::new() } else { (0..SLOTS).map(owner).collect() },
+        }
+    }
+
+    fn pool(version: u64, current: SlotTable, previous: Option<SlotTable>) -> Pool {
+        Pool { id: PoolId(9), name: "p".to_owned(), version, table: current, previous }
+    }
+
+    fn half_moved() -> Pool {
+        pool(2, table(&[1, 2], |s| u16::from(s % 2 == 1)), Some(table(&[1], |_| 0)))
+    }
+
+    #[test]
+    fn only_slots_whose_owner_changed_are_in_transition() {
+        let slots = Slots::new(&[half_moved()], |_| true);
+        let p = slots.pool(0).unwrap();
+        assert!(!p.has_moved(0) && p.has_moved(1));
+        assert_eq!((p.previous_owner(0), p.previous_owner(1)), (None, Some(BackendId(1))));
+        assert_eq!(slots.owner(Slots::reference(0, 1)), BackendId(2));
+    }
+
+    #[test]
+    fn a_previous_owner_that_left_the_goal_does_not_count() {
+        let slots = Slots::new(&[half_moved()], |b| b != BackendId(1));
+        let p = slots.pool(0).unwrap();
+        assert!(!p.has_moved(1) && p.previous_owner(1).is_none() && !p.any_moved());
+    }
+
+    #[test]
+    fn moved_slots_stay_marked_after_the_change_has_settled() {
+        let then = Slots::new(&[half_moved()], |_| true);
+        let mut settled = Slots::new(&[pool(2, half_moved().table, None)], |_| true);
+        settled.remember_moves_since(&then);
+        let p = settled.pool(0).unwrap();
+        assert!(p.has_moved(1) && !p.has_moved(0) && p.previous_owner(1).is_none());
+    }
+
+    #[test]
+    fn a_move_that_came_without_a_previous_table_is_marked_too() {
+        let then = Slots::new(&[pool(1, table(&[1], |_| 0), None)], |_| true);
+        let mut now = Slots::new(&[pool(2, half_moved().table, None)], |_| true);
+        now.remember_moves_since(&then);
+        assert!(now.pool(0).unwrap().has_moved(1));
+    }
+
+    #[test]
+    fn the_epoch_follows_version_and_members_and_nothing_else() {
+        let epoch = |p: Pool| Slots::new(&[p], |_| true).pool(0).unwrap().epoch;
+        let base = epoch(half_moved());
+        assert_eq!(base, epoch(Pool { name: "other".to_owned(), ..half_moved() }));
+        assert_ne!(base, epoch(Pool { version: 3, ..half_moved() }));
+        assert_ne!(base, epoch(Pool { previous: None, ..half_moved() }));
+    }
+
+    #[test]
+    fn an_empty_pool_has_nobody_in_every_slot() {
+        let slots = Slots::new(&[pool(1, table(&[], |_| 0), None)], |_| true);
+        assert_eq!(slots.owner(Slots::reference(0, 17)), NOBODY);
+        assert_eq!(slots.owner(u64::MAX), NOBODY);
+    }
+}

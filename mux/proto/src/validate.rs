@@ -1,0 +1,119 @@
+//! What a goal must satisfy before anything is built from it.
+
+use crate::error::GoalError;
+use crate::goal::{Backend, MuxGoal, Pool, Service};
+use crate::policy::{MAX_BACKEND, MAX_SERVICE};
+use penstock_model::{Addr16, BackendId, Mac, PoolId, Protocol, Underlay};
+use penstock_spread::{SLOTS, SlotTable};
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+/// Checks everything; the first problem is reported.
+pub(crate) fn validate(goal: &MuxGoal, own: Underlay<IpAddr>) -> Result<(), GoalError> {
+    let backends = validate_backends(&goal.backends, own)?;
+    let pools = validate_pools(&goal.pools, &backends)?;
+    validate_services(&goal.services, &pools)
+}
+
+fn validate_backends(list: &[Backend], own: Underlay<IpAddr>) -> Result<HashSet<BackendId>, GoalError> {
+    let mut seen = HashSet::with_capacity(list.len());
+    for (i, b) in list.iter().enumerate() {
+        let refuse = |field: &str, problem: String| Err(GoalError::new(format!("backends[{i}].{field}"), problem));
+        if b.id.0 > MAX_BACKEND {
+            return refuse("id", format!("{} is out of range: at most {MAX_BACKEND}", b.id));
+        }
+        if !seen.insert(b.id) {
+            return refuse("id", format!("{} is used twice", b.id));
+        }
+        if b.mac.is_group() || b.mac == Mac::ZERO {
+            return refuse("mac", format!("{} is not the address of one station", b.mac));
+        }
+        if !is_unicast(b.dip.addr.0) {
+            return refuse("dip.addr", format!("{} is not the address of one station", b.dip.addr.0));
+        }
+        if !is_unicast(b.host.0) {
+            return refuse("host", format!("{} is not the address of one station", b.host.0));
+        }
+        if b.host.0.is_ipv4() != own.0.is_ipv4() {
+            return refuse("host", format!("{} is not of the family of the mux's own address {}", b.host.0, own.0));
+        }
+    }
+    Ok(seen)
+}
+
+fn validate_pools(list: &[Pool], backends: &HashSet<BackendId>) -> Result<HashSet<PoolId>, GoalError> {
+    let mut seen = HashSet::with_capacity(list.len());
+    for (i, p) in list.iter().enumerate() {
+        if !seen.insert(p.id) {
+            return Err(GoalError::new(format!("pools[{i}].id"), format!("{} is used twice", p.id)));
+        }
+        validate_table(&p.table, &format!("pools[{i}].table"))?;
+        for (m, member) in p.table.members.iter().enumerate() {
+            if !backends.contains(member) {
+                let field = format!("pools[{i}].table.members[{m}]");
+                return Err(GoalError::new(field, format!("there is no backend {member}")));
+            }
+        }
+        // A previous owner may have left the goal: its slots then have no previous owner.
+        if let Some(previous) = &p.previous {
+            validate_table(previous, &format!("pools[{i}].previous"))?;
+        }
+    }
+    Ok(seen)
+}
+
+fn validate_table(table: &SlotTable, field: &str) -> Result<(), GoalError> {
+    let expected = if table.members.is_empty() { 0 } else { SLOTS };
+    if table.slots.len() != expected {
+        let problem =
+            format!("{} slots for {} members: must be {expected}", table.slots.len(), table.members.len());
+        return Err(GoalError::new(format!("{field}.slots"), problem));
+    }
+    let mut seen = HashSet::with_capacity(table.members.len());
+    if let Some((m, member)) = table.members.iter().enumerate().find(|(_, member)| !seen.insert(**member)) {
+        return Err(GoalError::new(format!("{field}.members[{m}]"), format!("{member} is a member twice")));
+    }
+    match table.slots.iter().position(|s| usize::from(*s) >= table.members.len()) {
+        Some(at) => {
+            let problem = format!("member {} of {}", table.slots[at], table.members.len());
+            Err(GoalError::new(format!("{field}.slots[{at}]"), problem))
+        }
+        None => Ok(()),
+    }
+}
+
+fn validate_services(list: &[Service], pools: &HashSet<PoolId>) -> Result<(), GoalError> {
+    let mut ids = HashSet::with_capacity(list.len());
+    let mut frontends = HashSet::with_capacity(list.len());
+    for (i, s) in list.iter().enumerate() {
+        let refuse = |field: &str, problem: String| Err(GoalError::new(format!("services[{i}].{field}"), problem));
+        if s.id.0 > MAX_SERVICE {
+            return refuse("id", format!("{} is out of range: at most {MAX_SERVICE}", s.id));
+        }
+        if !ids.insert(s.id) {
+            return refuse("id", format!("{} is used twice", s.id));
+        }
+        if !is_unicast(s.vip) {
+            return refuse("vip", format!("{} cannot be a virtual IP", s.vip));
+        }
+        if s.protocol != Protocol::TCP && s.protocol != Protocol::UDP {
+            return refuse("protocol", format!("{} cannot be balanced: TCP and UDP can", s.protocol));
+        }
+        if s.port == 0 {
+            return refuse("port", "0 is not a port".to_owned());
+        }
+        if !frontends.insert((s.vip, s.protocol, s.port)) {
+            return refuse("port", format!("{}:{}:{} is served twice", s.vip, s.protocol, s.port));
+        }
+        if !pools.contains(&s.pool) {
+            return refuse("pool", format!("there is no pool {}", s.pool));
+        }
+    }
+    Ok(())
+}
+
+fn is_unicast(ip: IpAddr) -> bool {
+    let limited_broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast() || v4.octets()[0] == 0);
+    let mapped = ip.is_ipv6() && Addr16::from(ip).is_v4();
+    !(ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() || limited_broadcast || mapped)
+}
