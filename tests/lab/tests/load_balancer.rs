@@ -1,0 +1,202 @@
+//! A client's connection through a VIP to a container, and back.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use penstock_lab::{Lab, text, tshark};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+const BLUE: [&str; 3] = ["blue-1", "blue-2", "blue-3"];
+
+macro_rules! lab {
+    () => {
+        match Lab::shared() {
+            Some(lab) => lab,
+            None => return,
+        }
+    };
+}
+
+/// Who answered, by count: each line of `output` is `<container> <client address>`.
+fn tally(output: &str) -> BTreeMap<String, u32> {
+    let mut counts = BTreeMap::new();
+    for line in output.lines() {
+        *counts.entry(line.split(' ').next().unwrap_or_default().to_owned()).or_default() += 1;
+    }
+    counts
+}
+
+#[test]
+fn a_thousand_connections_spread_evenly_over_the_containers() {
+    let lab = lab!();
+    let output = lab.out(
+        "client",
+        "curl -s --parallel --parallel-max 30 -H 'Connection: close' 'http://203.0.113.10/?[1-1000]'",
+    );
+    let counts = tally(&output);
+    assert_eq!(counts.values().sum::<u32>(), 1000, "{counts:?}");
+    assert_eq!(counts.keys().map(String::as_str).collect::<Vec<_>>(), BLUE);
+    // Binomial with p = 1/3: five standard deviations are 75.
+    assert!(counts.values().all(|n| (n.abs_diff(333)) < 76), "{counts:?}");
+}
+
+#[test]
+fn ipv6_and_udp_are_balanced_too() {
+    let lab = lab!();
+    let v6 = lab.out("client", "curl -gs -H 'Connection: close' 'http://[2001:db8:f::10]/?[1-30]'");
+    let counts = tally(&v6);
+    assert_eq!(counts.values().sum::<u32>(), 30, "{v6}");
+    assert!(counts.len() == 3 && counts.keys().all(|k| k.starts_with("blue-")), "{counts:?}");
+    for vip in ["203.0.113.10", "2001:db8:f::10"] {
+        let echo = format!(
+            "for i in $(seq 20); do timeout 3 bash -c 'exec 3<>/dev/udp/{vip}/7; echo hello >&3; head -n 1 <&3'; done"
+        );
+        let echoed = lab.out("client", &echo);
+        assert_eq!(echoed.lines().filter(|l| l.ends_with(" hello")).count(), 20, "{echoed}");
+        assert!(tally(&echoed).len() > 1, "{echoed}");
+    }
+}
+
+#[test]
+fn the_container_sees_the_clients_own_address() {
+    let lab = lab!();
+    assert!(lab.out("client", "curl -s http://203.0.113.10/").ends_with(" 198.51.100.2"));
+    assert!(lab.out("client", "curl -gs 'http://[2001:db8:f::10]/'").ends_with(" 2001:db8:c::2"));
+}
+
+#[test]
+fn the_way_back_does_not_touch_the_mux_and_the_way_in_is_vxlan_of_the_right_tenant() {
+    let lab = lab!();
+    let load = || {
+        for vip in ["203.0.113.10", "203.0.113.20"] {
+            lab.out("client", &format!("curl -s -H 'Connection: close' 'http://{vip}/?[1-40]'"));
+        }
+    };
+    let host = lab.state().join("host1.pcap");
+    let mut mux2 = None;
+    let mux1 = lab.capture("mux1", "tcp port 80 or udp port 4789", || {
+        mux2 = Some(lab.capture("mux2", "tcp port 80 or udp port 4789", || {
+            lab.capture("host1", "tcp port 80 or udp port 4789", load);
+        }));
+    });
+    let (mut entered, mut ports) = (0, std::collections::BTreeSet::new());
+    let vnis = [vni(lab, "blue"), vni(lab, "green")];
+    for capture in [mux1, mux2.unwrap()] {
+        assert_eq!(tshark(&capture, "!vxlan && tcp.srcport == 80", &["ip.src"]).len(), 0, "a reply passed a mux");
+        entered += tshark(&capture, "!vxlan && tcp.dstport == 80", &["ip.src"]).len();
+        for row in tshark(&capture, "vxlan", &["vxlan.vni", "udp.srcport", "ip.dst", "tcp.dstport"]) {
+            let vip = row[2].split(',').nth(1).unwrap();
+            let expected = if vip == "203.0.113.10" { &vnis[0] } else { &vnis[1] };
+            assert_eq!(&row[0], expected, "{row:?}");
+            ports.insert(row[1].clone());
+        }
+        assert_eq!(tshark(&capture, "_ws.malformed", &["frame.number"]).len(), 0);
+    }
+    assert!(entered > 80 * 4, "only {entered} packets came in by the muxes");
+    assert!(ports.len() > 40, "outer source ports do not vary: {ports:?}");
+    let replies = tshark(&host, "!vxlan && tcp.srcport == 80 && ip.src == 203.0.113.0/24", &["ip.dst"]);
+    assert!(replies.len() > 40 && replies.iter().all(|r| r[0] == "198.51.100.2"));
+}
+
+/// The VXLAN network id of a virtual network, as the API shows it.
+fn vni(lab: &Lab, network: &str) -> String {
+    let shown = lab.cli_json(&["get", "virtualNetworks", network]);
+    let id = &shown["properties"]["subnets"][0]["properties"]["virtualSubnetId"];
+    id.as_u64().map(|n| n.to_string()).or_else(|| id.as_str().map(str::to_owned)).unwrap_or_else(|| panic!("{shown}"))
+}
+
+#[test]
+fn tenants_with_equal_addresses_never_meet() {
+    let lab = lab!();
+    let green = lab.out("client", "curl -s -H 'Connection: close' 'http://203.0.113.20/?[1-60]'");
+    assert!(tally(&green).keys().all(|k| k.starts_with("green-")), "{green}");
+    for (from, tenant) in [("blue-1", "blue"), ("blue-3", "blue"), ("green-1", "green"), ("green-3", "green")] {
+        for n in 1..=3 {
+            let answer = lab.out(from, &format!("curl -s -m 3 http://10.0.0.1{n}:8080/"));
+            assert!(answer.starts_with(&format!("{tenant}-{n} 10.0.0.1")), "{from} asked 10.0.0.1{n}: {answer}");
+            let answer = lab.out(from, &format!("curl -gs -m 3 'http://[fd10::1{n}]:8080/'"));
+            assert!(answer.starts_with(&format!("{tenant}-{n} fd10::1")), "{from} asked fd10::1{n}: {answer}");
+        }
+    }
+}
+
+#[test]
+fn a_gibibyte_arrives_intact_with_default_offloads() {
+    let lab = lab!();
+    let expected = std::fs::read_to_string("/var/tmp/penstock-lab/big.sha256").unwrap();
+    let expected = expected.split(' ').next().unwrap();
+    let got = lab.out("client", "set -o pipefail; curl -sf http://203.0.113.10/big | sha256sum");
+    assert_eq!(got.split(' ').next(), Some(expected));
+    for direction in ["", "-R"] {
+        let report = lab.out("client", &format!("iperf3 -J -t 3 {direction} -c 203.0.113.10"));
+        let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+        let mbit = report["end"]["sum_received"]["bits_per_second"].as_f64().unwrap() / 1e6;
+        println!("iperf3 {direction}: {mbit:.0} Mbit/s");
+        assert!(mbit > 20.0, "iperf3 {direction}: {mbit} Mbit/s");
+    }
+    let bad = lab.out("client", "nstat -asz TcpInCsumErrors | awk '/TcpInCsumErrors/ {print $2}'");
+    assert_eq!(bad, "0", "checksum errors at the client");
+}
+
+#[test]
+fn a_dead_container_leaves_within_its_probe_time_and_comes_back() {
+    let lab = lab!();
+    let steady = lab.start("client", "for i in 1 2 3 4 5 6; do curl -s -o /dev/null -D - -r 0-1999999 http://203.0.113.10/slow & done; wait");
+    std::thread::sleep(Duration::from_millis(500));
+    let answers = || tally(&lab.out("client", "curl -s -m 1 --parallel --parallel-max 20 -H 'Connection: close' 'http://203.0.113.10/?[1-60]' || true"));
+    lab.script(&["container-stop", "blue-2"]);
+    // Interval 1 s, 2 failures: at most 3 s until the second failure is certain, and a second to publish.
+    lab.wait_until(Duration::from_secs(5), "blue-2 leaves", || {
+        let seen = answers();
+        seen.values().sum::<u32>() == 60 && !seen.contains_key("blue-2")
+    });
+    let out = steady.wait_with_output().unwrap();
+    let headers = String::from_utf8_lossy(&out.stdout).into_owned();
+    let others = headers.matches("X-Container: blue-1").count() + headers.matches("X-Container: blue-3").count();
+    assert!(others > 0, "no steady transfer was on another container: {headers}");
+    lab.script(&["container-start", "blue-2"]);
+    lab.wait_until(Duration::from_secs(5), "blue-2 comes back", || answers().contains_key("blue-2"));
+}
+
+#[test]
+fn established_transfers_to_others_survive_a_dead_container() {
+    let lab = lab!();
+    // Each transfer writes who served it and curl's exit code.
+    let line = "for i in $(seq 30); do (who=$(curl -s -o /dev/null -D - -r 0-1199999 http://203.0.113.10/slow); code=$?; echo \"$code $(grep -i x-container <<<\"$who\" | tr -d '\\r')\") & done; wait";
+    let transfers = lab.start("client", line);
+    std::thread::sleep(Duration::from_millis(800));
+    lab.script(&["container-stop", "blue-2"]);
+    std::thread::sleep(Duration::from_secs(6));
+    lab.script(&["container-start", "blue-2"]);
+    let _ = lab.run("client", "pkill -f 'range-never-matches'; sleep 1; ss -K dst 203.0.113.10 dport = 80 >/dev/null 2>&1; pkill curl; true");
+    let out = transfers.wait_with_output().unwrap();
+    let output = String::from_utf8_lossy(&out.stdout).into_owned();
+    let served_by_others: Vec<_> = output.lines().filter(|l| l.contains("blue-1") || l.contains("blue-3")).collect();
+    assert!(served_by_others.len() >= 10, "{output}");
+    assert!(served_by_others.iter().all(|l| l.starts_with("0 ")), "{output}");
+    lab.wait_until(Duration::from_secs(5), "blue-2 comes back", || lab.ok("client", "curl -s -m 1 -H 'Connection: close' 'http://203.0.113.10/?[1-60]' | grep -q blue-2"));
+}
+
+#[test]
+fn no_transfer_breaks_when_a_mux_is_killed() {
+    let lab = lab!();
+    let line = "curl -s --parallel --parallel-max 200 --parallel-immediate -H 'Connection: close' -r 0-3999999 \
+                -w '%{exitcode} %{size_download} %{num_connects}\\n' -o /dev/null 'http://203.0.113.10/slow?[1-200]'";
+    let line = &line.replace("-o /dev/null", "-o '/dev/null#1'").replace("/dev/null#1", "/tmp/pst-void-#1");
+    let transfers = lab.start("client", &format!("d=$(mktemp -d); cd $d; {}; cd /; rm -rf $d", line.replace("/tmp/pst-void-", "void-")));
+    std::thread::sleep(Duration::from_secs(3));
+    let through_mux1 = lab.metric("mux1", "penstock_mux_packets_total", "");
+    lab.script(&["kill", "mux1"]);
+    // The static route stands for BGP: the router stops sending to the dead mux.
+    lab.out("router", "ip route replace 203.0.113.0/24 via 10.1.2.2 && ip -6 route flush 2001:db8:f::/64 && ip -6 route add 2001:db8:f::/64 via fd00:1:2::2");
+    let out = transfers.wait_with_output().unwrap();
+    let output = String::from_utf8_lossy(&out.stdout).into_owned();
+    lab.script(&["start", "mux1"]);
+    let whole = output.lines().filter(|l| *l == "0 4000000 1").count();
+    assert_eq!(whole, 200, "{whole} of 200 transfers arrived whole: {}", text(&out));
+    assert!(through_mux1 > 0.0, "mux1 had no traffic to lose");
+    lab.wait_until(Duration::from_secs(10), "mux1 serves again", || {
+        lab.out("router", "ip route replace 203.0.113.0/24 via 10.1.1.2");
+        lab.ok("client", "curl -sf -m 1 http://203.0.113.10/")
+    });
+    lab.out("router", "ip route replace 203.0.113.0/24 nexthop via 10.1.1.2 nexthop via 10.1.2.2 && ip -6 route flush 2001:db8:f::/64 && ip -6 route add 2001:db8:f::/64 nexthop via fd00:1:1::2 nexthop via fd00:1:2::2");
+}
