@@ -110,11 +110,7 @@ impl NodeReport {
 #[serde(rename_all = "lowercase")]
 pub enum ToController {
     /// First on the stream. The role must be one that the node's certificate grants.
-    Hello {
-        role: NodeRole,
-        /// The revision of the goal that the node already has (from disk or an earlier connection).
-        have: Option<Revision>,
-    },
+    Hello { role: NodeRole },
     Report(NodeReport),
 }
 
@@ -126,6 +122,11 @@ pub enum ToNode {
     Goal(NodeGoal),
 }
 
+impl ToNode {
+    /// How the variant is called in JSON.
+    pub(crate) const GOAL: &str = "goal";
+}
+
 /// What ties the goal and the status of one role together.
 pub trait Role: Send + Sync + 'static {
     type Goal: fmt::Debug + Clone + PartialEq + Send + Sync + 'static;
@@ -135,6 +136,11 @@ pub trait Role: Send + Sync + 'static {
     /// The goal, if it is one for this role.
     fn goal(goal: NodeGoal) -> Option<Self::Goal>;
     fn report(status: Self::Status) -> NodeReport;
+    fn revision(goal: &Self::Goal) -> Revision;
+    /// The revision that the data plane forwards by.
+    fn applied(status: &Self::Status) -> Revision;
+    /// The goal as a message, to be kept on disk.
+    fn message(goal: &Self::Goal) -> NodeGoal;
 }
 
 macro_rules! role {
@@ -157,6 +163,18 @@ macro_rules! role {
 
             fn report(status: $status) -> NodeReport {
                 NodeReport::$variant(status)
+            }
+
+            fn revision(goal: &$goal) -> Revision {
+                goal.revision
+            }
+
+            fn applied(status: &$status) -> Revision {
+                status.applied
+            }
+
+            fn message(goal: &$goal) -> NodeGoal {
+                NodeGoal::$variant(goal.clone())
             }
         }
     };

@@ -1,13 +1,14 @@
 use crate::message::{NodeGoal, NodeReport, NodeRole};
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// The controller's side of the southbound link: where goals come from and reports go. Called on the link's tasks,
 /// so nothing here may block.
 pub trait GoalSource: Debug + Send + Sync {
     /// The goals of `node` in `role`, from now on. `None` inside: none has been compiled yet; the node keeps what it has.
-    /// `None` outside: no such node is configured; it is refused and tries again later.
+    /// `None` outside: no such node is configured; it stays connected and is looked for again several times a second.
     fn subscribe(&self, role: NodeRole, node: &str) -> Option<watch::Receiver<Option<Arc<NodeGoal>>>>;
 
     /// What a node said of itself. Its role is [`NodeReport::role`], already checked against the node's certificate.
@@ -15,4 +16,25 @@ pub trait GoalSource: Debug + Send + Sync {
 
     /// A node has come (`true`) or gone. With several roles in one node: called for each.
     fn connected(&self, role: NodeRole, node: &str, connected: bool);
+}
+
+/// How often an unknown node is looked for again: within this time of being configured it gets its goal.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// Waits until the node is configured. It stays connected meanwhile, so that it is served at once when it is.
+pub(crate) async fn subscribed(
+    hub: &dyn GoalSource,
+    role: NodeRole,
+    node: &str,
+) -> watch::Receiver<Option<Arc<NodeGoal>>> {
+    let mut told = false;
+    loop {
+        if let Some(goals) = hub.subscribe(role, node) {
+            return goals;
+        }
+        if !std::mem::replace(&mut told, true) {
+            tracing::warn!(%role, node, "southbound: no such node is configured; it waits: create its resource to give it work");
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
 }
