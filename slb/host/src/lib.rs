@@ -1,11 +1,43 @@
 //! What does a host do with a packet from the underlay or from a container?
 //!
 //! The host agent's decisions: decapsulate, VIP to DIP and back (direct return), overlay routing, ACL, ARP and neighbour
-//! discovery for the containers' gateway. Sans-IO: driven by `penstock-engine`. [`HostGoal`] is what the controller tells a host.
+//! discovery for the containers' gateway. Sans-IO: driven by `penstock-engine`. It knows no device, no socket and no clock.
+//!
+//! Order of use: [`Policy::build`] compiles a [`HostGoal`] (what the controller says) against this machine; the policy is
+//! published in an `ArcSwap`; each worker's [`HostResolver`] follows it inside a `penstock_engine::Port`. [`explain`] says what
+//! would happen to a frame, by the same code. [`ProbeMachine`] judges the answers of a health probe.
+//!
+//! | a packet | goes |
+//! | --- | --- |
+//! | VXLAN from a trusted endpoint, inner destination a VIP | VIP:port to DIP:port, ACL, to the container |
+//! | the container's answer to it | DIP to VIP, plain, by the underlay straight to the client |
+//! | container to an endpoint of its network | to the local port, or by VXLAN to its host |
+//! | container to a routed prefix | by VXLAN to the route's tunnel endpoint |
+//! | ARP, neighbour discovery, echo to a subnet's gateway | answered here |
+//! | container to the source of probes | to the probes |
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod access;
+mod answer;
+mod build;
+mod classify;
+mod decide;
+mod explain;
+mod fabric;
 mod goal;
+mod policy;
+mod probe;
+mod resolver;
+mod routes;
 mod status;
 
+pub use build::{GoalError, Surroundings};
+pub use decide::HostFlow;
+pub use explain::explain;
+pub use fabric::{Hop, PROBE_V4, PROBE_V6, ROUTER_MAC, UnderlayFib, is_probe_source};
 pub use goal::{HostGoal, NatRule, Port, Probe, ProbeKind};
+pub use policy::Policy;
+pub use probe::{Outcome, ProbeMachine};
+pub use resolver::HostResolver;
 pub use status::{HostStatus, PortStatus, ProbeStatus};

@@ -1,0 +1,346 @@
+use crate::access::AccessList;
+use crate::fabric::UnderlayFib;
+use crate::goal::{HostGoal, NatRule, Port};
+use crate::policy::{LocalPort, Nat, Neighbour, Network, Place, Policy};
+use crate::routes::Routes;
+use crate::ROUTER_MAC;
+use penstock_engine::EncapTemplate;
+use penstock_model::{Addr16, EncapId, Epoch, PortId, Protocol, Underlay, Vni};
+use penstock_policy::{AclId, NextHop, VirtualNetwork};
+use std::collections::{BTreeSet, HashMap};
+use std::fmt::Display;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// A goal state that cannot be done, and which field of it is to blame.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub struct GoalError {
+    /// Path in the goal state: `ports[2].acl`.
+    pub field: String,
+    pub problem: String,
+}
+
+/// What a goal state is compiled against: this machine.
+#[derive(Debug, Clone)]
+pub struct Surroundings<'a> {
+    /// The containers' devices: which port is which network interface. Ports of the goal that are not here are left out.
+    pub local_ports: &'a [(PortId, String)],
+    /// This host's underlay address.
+    pub own: IpAddr,
+    pub underlay_port: PortId,
+    pub fib: Arc<dyn UnderlayFib>,
+    /// Differs whenever `fib` answers differently.
+    pub fib_generation: u64,
+}
+
+impl Policy {
+    /// Compiles `goal`. `previous` is the policy that this one replaces: encapsulations keep their ids and networks that
+    /// have not changed their epochs, so that flows of other tenants go on untouched.
+    ///
+    /// # Errors
+    /// The first field that contradicts another or this machine.
+    pub fn build(goal: &HostGoal, here: &Surroundings<'_>, previous: &Policy) -> Result<Self, GoalError> {
+        let mut builder = Builder { goal, here, previous, policy: Policy::empty(here.own, here.underlay_port, here.fib.clone()) };
+        builder.policy.revision = goal.revision;
+        builder.policy.fib_generation = here.fib_generation;
+        builder.policy.last_epoch = previous.last_epoch;
+        builder.vteps()?;
+        builder.acls()?;
+        builder.networks()?;
+        builder.ports()?;
+        builder.nat_rules()?;
+        builder.probes()?;
+        builder.encapsulations()?;
+        builder.endpoints()?;
+        builder.epochs();
+        Ok(builder.policy)
+    }
+}
+
+struct Builder<'a> {
+    goal: &'a HostGoal,
+    here: &'a Surroundings<'a>,
+    previous: &'a Policy,
+    policy: Policy,
+}
+
+type Done = Result<(), GoalError>;
+
+fn refuse<T>(field: impl Display, problem: impl Display) -> Result<T, GoalError> {
+    Err(GoalError { field: field.to_string(), problem: problem.to_string() })
+}
+
+impl Builder<'_> {
+    fn vteps(&mut self) -> Done {
+        let vteps: BTreeSet<Addr16> = self.goal.vteps.iter().map(|v| Addr16::from(v.0)).collect();
+        self.policy.vteps = vteps.into_iter().collect();
+        Ok(())
+    }
+
+    fn acls(&mut self) -> Done {
+        for (i, acl) in self.goal.acls.iter().enumerate() {
+            match AccessList::compile(acl) {
+                Ok(list) => self.policy.acls.push(list),
+                Err(problem) => return refuse(format_args!("acls[{i}]"), problem),
+            }
+        }
+        Ok(())
+    }
+
+    fn networks(&mut self) -> Done {
+        for (i, n) in self.goal.networks.iter().enumerate() {
+            if self.policy.by_vni.insert(n.vni, i).is_some() {
+                return refuse(format_args!("networks[{i}].vni"), format_args!("another network has VNI {}", n.vni));
+            }
+            self.policy.networks.push(Network {
+                name: n.name.clone(),
+                tenant: n.tenant,
+                vni: n.vni,
+                epoch: n.epoch,
+                goal_epoch: n.epoch,
+                prefixes: n.prefixes.clone(),
+                subnets: n.subnets.clone(),
+                endpoints: HashMap::with_capacity(n.endpoints.len()),
+                routes: routes_of(i, n)?,
+            });
+        }
+        Ok(())
+    }
+
+    fn ports(&mut self) -> Done {
+        let slots = self.here.local_ports.iter().map(|(id, _)| usize::from(id.0) + 1).max().unwrap_or(0);
+        self.policy.ports.resize(slots, None);
+        let mut names = BTreeSet::new();
+        for (i, port) in self.goal.ports.iter().enumerate() {
+            let at = format!("ports[{i}]");
+            if !names.insert(&port.network_interface) {
+                return refuse(format_args!("{at}.network_interface"), format_args!("\"{}\" is there twice", port.network_interface));
+            }
+            let network = self.network_of(port, &at)?;
+            let acl = self.acl_index(port.acl, &at)?;
+            let local = self.here.local_ports.iter().find(|(_, name)| *name == port.network_interface);
+            let Some((id, _)) = local else { continue };
+            if self.policy.by_mac.insert((port.vni, port.mac), *id).is_some() {
+                return refuse(format_args!("{at}.mac"), format_args!("another port of the network has {}", port.mac));
+            }
+            let compiled = LocalPort {
+                id: *id,
+                name: port.network_interface.clone(),
+                network,
+                mac: port.mac,
+                addresses: port.addresses.clone(),
+                own: port.addresses.iter().map(|a| Addr16::from(a.ip())).collect(),
+                acl,
+                nat: Vec::new(),
+            };
+            if let Some(slot) = self.policy.ports.get_mut(usize::from(id.0)) {
+                *slot = Some(compiled);
+            }
+        }
+        Ok(())
+    }
+
+    fn network_of(&self, port: &Port, at: &str) -> Result<usize, GoalError> {
+        let Some((i, network)) = self.policy.by_vni.get(&port.vni).and_then(|i| Some((*i, self.policy.networks.get(*i)?))) else {
+            return refuse(format_args!("{at}.vni"), format_args!("no network has VNI {}", port.vni));
+        };
+        if network.tenant != port.tenant {
+            let problem = format!("network \"{}\" belongs to tenant {}, the port to {}", network.name, network.tenant, port.tenant);
+            return refuse(format_args!("{at}.tenant"), problem);
+        }
+        if port.mac.is_group() || port.mac == ROUTER_MAC {
+            return refuse(format_args!("{at}.mac"), format_args!("{} cannot be a container's", port.mac));
+        }
+        if let Some(a) = port.addresses.iter().find(|a| !network.contains(Addr16::from(a.ip()))) {
+            return refuse(format_args!("{at}.addresses"), format_args!("{} is outside network \"{}\"", a.ip(), network.name));
+        }
+        if let Some(a) = port.addresses.iter().find(|a| network.is_gateway(a.ip())) {
+            return refuse(format_args!("{at}.addresses"), format_args!("{} is the gateway of its subnet", a.ip()));
+        }
+        Ok(i)
+    }
+
+    fn acl_index(&self, acl: Option<AclId>, at: &str) -> Result<Option<usize>, GoalError> {
+        match acl.map(|id| id.0 as usize) {
+            Some(i) if i >= self.policy.acls.len() => refuse(format_args!("{at}.acl"), format_args!("there is no access control list {i}")),
+            other => Ok(other),
+        }
+    }
+
+    fn goal_port(&self, name: &str, at: &str) -> Result<&Port, GoalError> {
+        match self.goal.ports.iter().find(|p| p.network_interface == name) {
+            Some(port) => Ok(port),
+            None => refuse(format_args!("{at}.network_interface"), format_args!("no port is \"{name}\"")),
+        }
+    }
+
+    fn nat_rules(&mut self) -> Done {
+        for (i, rule) in self.goal.nat_rules.iter().enumerate() {
+            let at = format!("nat_rules[{i}]");
+            let port = self.goal_port(&rule.network_interface, &at)?;
+            check_nat(rule, port, &at)?;
+            let Some(id) = self.policy.port_of(&rule.network_interface) else { continue };
+            let nat = Nat {
+                service: rule.service,
+                protocol: rule.protocol,
+                vip: rule.vip.into(),
+                vip_port: rule.vip_port,
+                dip: rule.dip.0.into(),
+                dip_port: rule.dip_port,
+            };
+            let Some(Some(local)) = self.policy.ports.get_mut(usize::from(id.0)) else { continue };
+            if local.nat_in(nat.vip, nat.protocol, nat.vip_port).is_some() {
+                let problem = format!("another rule of the port is for {} {}:{}", rule.protocol, rule.vip, rule.vip_port);
+                return refuse(format_args!("{at}.vip_port"), problem);
+            }
+            local.nat.push(nat);
+        }
+        Ok(())
+    }
+
+    fn probes(&self) -> Done {
+        for (i, probe) in self.goal.probes.iter().enumerate() {
+            let at = format!("probes[{i}]");
+            let port = self.goal_port(&probe.network_interface, &at)?;
+            if !port.addresses.iter().any(|a| a.ip() == probe.dip.0) {
+                return refuse(format_args!("{at}.dip"), format_args!("{} is not an address of its port", probe.dip.0));
+            }
+            if probe.interval_seconds == 0 {
+                return refuse(format_args!("{at}.interval_seconds"), "must be at least 1");
+            }
+            if probe.count == 0 {
+                return refuse(format_args!("{at}.count"), "must be at least 1");
+            }
+        }
+        Ok(())
+    }
+
+    /// One encapsulation for each network and each other host or gateway that it uses.
+    fn encapsulations(&mut self) -> Done {
+        let mut wanted = BTreeSet::new();
+        for (i, n) in self.goal.networks.iter().enumerate() {
+            let hosts = n.endpoints.iter().enumerate().map(|(k, e)| (e.host, format!("endpoints[{k}].host")));
+            let gateways = n.routes.iter().enumerate().filter_map(|(k, r)| match r.next_hop {
+                NextHop::Vtep { addr, .. } => Some((addr, format!("routes[{k}].next_hop"))),
+                _ => None,
+            });
+            for (Underlay(host), field) in hosts.chain(gateways) {
+                if host.is_ipv4() != self.here.own.is_ipv4() {
+                    let problem = format!("{host} and this host's {} are of different families", self.here.own);
+                    return refuse(format_args!("networks[{i}].{field}"), problem);
+                }
+                if host != self.here.own {
+                    wanted.insert((n.vni, host));
+                }
+            }
+        }
+        self.assign_encap_ids(&wanted);
+        Ok(())
+    }
+
+    /// Ids that are still wanted stay. A free id may be given anew: whoever used it was of a network that has changed, so its
+    /// flows are resolved again before they are replayed.
+    fn assign_encap_ids(&mut self, wanted: &BTreeSet<(Vni, IpAddr)>) {
+        let mut taken = BTreeSet::new();
+        for key in wanted {
+            if let Some(id) = self.previous.encap_ids.get(key) {
+                self.policy.encap_ids.insert(*key, *id);
+                taken.insert(id.0);
+            }
+        }
+        let mut free = (0..EncapId::NONE.0).filter(|id| !taken.contains(id));
+        for key in wanted {
+            if !self.policy.encap_ids.contains_key(key) {
+                let Some(id) = free.next() else { return };
+                self.policy.encap_ids.insert(*key, EncapId(id));
+            }
+        }
+        let slots = self.policy.encap_ids.values().map(|id| id.0 as usize + 1).max().unwrap_or(0);
+        self.policy.encaps.resize(slots, None);
+        let (own, out) = (self.here.own, self.here.underlay_port);
+        for ((vni, host), id) in &self.policy.encap_ids {
+            let template = self.here.fib.hop(*host).and_then(|hop| {
+                EncapTemplate::vxlan(Underlay(own), Underlay(*host), *vni, hop.eth_src, hop.eth_dst, out)
+            });
+            if let Some(slot) = self.policy.encaps.get_mut(id.0 as usize) {
+                *slot = template;
+            }
+        }
+    }
+
+    fn endpoints(&mut self) -> Done {
+        for (i, n) in self.goal.networks.iter().enumerate() {
+            let mut endpoints = HashMap::with_capacity(n.endpoints.len());
+            for (k, e) in n.endpoints.iter().enumerate() {
+                let at = format!("networks[{i}].endpoints[{k}]");
+                let Some(place) = self.place(n.vni, e) else { continue };
+                let neighbour = Neighbour { mac: e.mac, host: e.host.0, place, name: e.network_interface.clone() };
+                if endpoints.insert(Addr16::from(e.addr.0), neighbour).is_some() {
+                    return refuse(format_args!("{at}.addr"), format_args!("another endpoint has {}", e.addr.0));
+                }
+            }
+            if let Some(network) = self.policy.networks.get_mut(i) {
+                network.endpoints = endpoints;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where an endpoint is; `None` if it is of this host and no device is configured for it.
+    fn place(&self, vni: Vni, e: &penstock_policy::Endpoint) -> Option<Place> {
+        if e.host.0 == self.here.own {
+            return self.policy.port_of(&e.network_interface).map(Place::Local);
+        }
+        self.policy.encap_to(vni, e.host).map(Place::Remote)
+    }
+
+    /// Keeps the epoch of each network about which nothing has changed and gives the others one that was never used.
+    fn epochs(&mut self) {
+        let mut last = self.policy.last_epoch;
+        let fresh: Vec<Option<Epoch>> = (0..self.policy.networks.len()).map(|i| self.unchanged(i)).collect();
+        for (network, kept) in self.policy.networks.iter_mut().zip(fresh) {
+            network.epoch = kept.unwrap_or_else(|| {
+                last = last.wrapping_add(1);
+                Epoch(last)
+            });
+        }
+        self.policy.last_epoch = last;
+    }
+
+    fn unchanged(&self, index: usize) -> Option<Epoch> {
+        let now = self.policy.networks.get(index)?;
+        let before = self.previous.network_by_vni(now.vni)?;
+        let same = before.goal_epoch == now.goal_epoch
+            && before.tenant == now.tenant
+            && self.previous.fib_generation == self.policy.fib_generation
+            && ports_of(self.previous, now.vni).eq(ports_of(&self.policy, now.vni));
+        same.then_some(before.epoch)
+    }
+}
+
+/// What flows depend on of the ports of a network, apart from indices into tables of one policy.
+fn ports_of(policy: &Policy, vni: Vni) -> impl Iterator<Item = (PortId, penstock_model::Mac, &[Addr16], &[Nat])> {
+    let of = move |p: &&LocalPort| policy.network_of(p).is_some_and(|n| n.vni == vni);
+    policy.ports.iter().flatten().filter(of).map(|p| (p.id, p.mac, p.own.as_slice(), p.nat.as_slice()))
+}
+
+fn routes_of(index: usize, network: &VirtualNetwork) -> Result<Routes<NextHop>, GoalError> {
+    if let Some(k) = network.routes.iter().position(|r| matches!(r.next_hop, NextHop::Tunnel(_))) {
+        return refuse(format_args!("networks[{index}].routes[{k}].next_hop"), "a host has no tunnels");
+    }
+    Ok(network.routes.iter().map(|r| (r.prefix, r.next_hop)).collect())
+}
+
+fn check_nat(rule: &NatRule, port: &Port, at: &str) -> Done {
+    if !port.addresses.iter().any(|a| a.ip() == rule.dip.0) {
+        return refuse(format_args!("{at}.dip"), format_args!("{} is not an address of its port", rule.dip.0));
+    }
+    if rule.vip.is_ipv4() != rule.dip.0.is_ipv4() {
+        return refuse(format_args!("{at}.vip"), format_args!("{} and {} are of different families", rule.vip, rule.dip.0));
+    }
+    if !matches!(rule.protocol, Protocol::TCP | Protocol::UDP) {
+        return refuse(format_args!("{at}.protocol"), format_args!("{} has no ports", rule.protocol));
+    }
+    Ok(())
+}

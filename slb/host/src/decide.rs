@@ -1,0 +1,317 @@
+use crate::policy::{LocalPort, Nat, Network, Place, Policy};
+use crate::{ROUTER_MAC, access};
+use penstock_engine::{Resolution, Why};
+use penstock_flow::{Flags, Transposition};
+use penstock_model::{Addr16, DropReason, FlowKey, Mac, PortId, Protocol, TenantId, Underlay};
+use penstock_policy::{AclDirection, NextHop};
+use penstock_wire::{Fragment, Headers};
+
+/// Idle times. TCP: Azure's longest for a load balancer rule; UDP: RFC 4787 REQ-5 asks for two minutes at least.
+const TCP_IDLE_SECONDS: u16 = 1800;
+const OTHER_IDLE_SECONDS: u16 = 120;
+/// A denied flow costs its entry only while its sender insists.
+const DENIED_IDLE_SECONDS: u16 = 10;
+
+/// The key of a flow as one container port sees it.
+///
+/// As in VFP each port has its flows for itself: the zone of the key is the port (numbered from 1), not the tenant. So
+/// neither two tenants nor two containers of one tenant ever share an entry.
+pub(crate) fn key_at(port: PortId, h: &Headers) -> FlowKey {
+    h.flow_key(zone(port))
+}
+
+fn zone(port: PortId) -> TenantId {
+    TenantId(u32::from(port.0) + 1)
+}
+
+/// The port whose flow `key` is.
+pub(crate) fn port_of(key: &FlowKey) -> PortId {
+    PortId(key.tenant().0.saturating_sub(1) as u16)
+}
+
+fn reply_key(port: PortId, key: &FlowKey) -> FlowKey {
+    FlowKey::new(zone(port), key.dst, key.src, key.protocol(), key.dst_port, key.src_port)
+}
+
+/// What is remembered of a flow: the decision itself, so that a flow is one place in memory (128 bytes with its key).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostFlow(pub Transposition);
+
+impl Default for HostFlow {
+    fn default() -> Self {
+        Self(Transposition::drop(DropReason::NoPolicy))
+    }
+}
+
+pub(crate) type Decided = Resolution<FlowKey, HostFlow>;
+
+/// What the first packet of a flow is decided with.
+pub(crate) struct Decision<'a, W> {
+    pub(crate) policy: &'a Policy,
+    pub(crate) port: &'a LocalPort,
+    pub(crate) network: &'a Network,
+    /// An underlay destination that turned out to be unresolved.
+    pub(crate) unresolved: &'a mut Option<std::net::IpAddr>,
+    pub(crate) why: &'a mut W,
+}
+
+impl<'a, W: Why> Decision<'a, W> {
+    /// A packet from the provider network for the container: `key` is as it came out of its encapsulation.
+    pub(crate) fn inbound(&mut self, key: &FlowKey, h: &Headers, prior: Option<&Transposition>) -> Decided {
+        if prior.is_some_and(|p| p.flags.has(Flags::REPLY)) {
+            return self.reply_to_container(key);
+        }
+        if self.port.owns(key.dst) {
+            self.why.because("nat", || format!("{:?} is the container's own address", key.dst));
+            return self.inbound_to(key, h, None);
+        }
+        if h.fragment == Fragment::Later {
+            self.why.because("nat", || "a later fragment for a virtual address has no ports to translate by".to_owned());
+            return Resolution::Drop(DropReason::FragmentUnsupported);
+        }
+        match self.mapping_of(key, prior) {
+            Ok(nat) => self.inbound_to(key, h, Some(nat)),
+            Err(reason) => Resolution::Drop(reason),
+        }
+    }
+
+    /// The rule of a VIP, or, if it has been removed, what an older epoch of this flow knew: established connections go on.
+    fn mapping_of(&mut self, key: &FlowKey, prior: Option<&Transposition>) -> Result<Nat, DropReason> {
+        if let Some(nat) = self.port.nat_in(key.dst, key.protocol(), key.dst_port) {
+            self.why.because("nat", || {
+                format!("service {}: {:?}:{} is {:?}:{} here", nat.service, nat.vip, nat.vip_port, nat.dip, nat.dip_port)
+            });
+            return Ok(*nat);
+        }
+        let kept = prior.filter(|p| p.flags.has(Flags::DST) && self.port.owns(p.dst));
+        if let Some(p) = kept {
+            self.why.because("nat", || format!("no rule any more; the flow keeps {:?}:{}", p.dst, p.dst_port));
+            return Ok(Nat {
+                service: penstock_model::ServiceId(0),
+                protocol: key.protocol(),
+                vip: key.dst,
+                vip_port: key.dst_port,
+                dip: p.dst,
+                dip_port: p.dst_port,
+            });
+        }
+        let reason = if self.port.has_vip(key.dst) { DropReason::NoServiceOnPort } else { DropReason::UnknownPort };
+        self.why.because("nat", || format!("{:?} is no address of this port and no rule translates it", key.dst));
+        Err(reason)
+    }
+
+    fn inbound_to(&mut self, key: &FlowKey, h: &Headers, nat: Option<Nat>) -> Decided {
+        let (dip, dip_port) = nat.map_or((key.dst, key.dst_port), |n| (n.dip, n.dip_port));
+        let translated = FlowKey::new(key.tenant(), key.src, dip, key.protocol(), key.src_port, dip_port);
+        let mut value = self.deliver(self.port).decapsulated();
+        if nat.is_some() {
+            value = value.with_dst(dip).with_dst_port(dip_port);
+        }
+        if h.fragment == Fragment::Later {
+            return self.later_fragment(value);
+        }
+        if !self.permits(self.port, AclDirection::Inbound, &translated) {
+            return denied(value);
+        }
+        let back = match nat {
+            Some(n) => Ok(self.direct_return(key.src, Some((n.vip, n.vip_port)))),
+            None => self.route(&translated.reversed()),
+        };
+        let peer = back.ok().map(|t| (reply_key(self.port.id, &translated), HostFlow(t.with_flag(Flags::REPLY))));
+        Resolution::Install { value: HostFlow(value), peer, idle_seconds: idle(key.protocol()) }
+    }
+
+    /// The answer to a flow that the container opened. `key` is the answer's; the ACL judges the direction that opened it.
+    fn reply_to_container(&mut self, key: &FlowKey) -> Decided {
+        let value = self.deliver(self.port).decapsulated().with_flag(Flags::REPLY);
+        if !self.permits(self.port, AclDirection::Outbound, &key.reversed()) {
+            return denied(value);
+        }
+        Resolution::Install { value: HostFlow(value), peer: None, idle_seconds: idle(key.protocol()) }
+    }
+
+    /// A packet that the container sent.
+    pub(crate) fn outbound(&mut self, key: &FlowKey, h: &Headers, prior: Option<&Transposition>) -> Decided {
+        if let Some(p) = prior.filter(|p| p.flags.has(Flags::REPLY)) {
+            let vip = p.flags.has(Flags::SRC).then_some((p.src, p.src_port));
+            return self.reply_from_container(key, vip);
+        }
+        match self.route(key) {
+            Ok(value) if h.fragment == Fragment::Later => self.later_fragment(value),
+            Ok(value) => self.outbound_by(key, value),
+            Err(DropReason::NoRoute) => self.without_route(key, h),
+            Err(reason) => Resolution::Drop(reason),
+        }
+    }
+
+    fn outbound_by(&mut self, key: &FlowKey, value: Transposition) -> Decided {
+        if !self.permits(self.port, AclDirection::Outbound, key) {
+            return denied(value);
+        }
+        let Some(other) = self.local_peer(key.dst) else {
+            let back = self.deliver(self.port).decapsulated().with_flag(Flags::REPLY);
+            return Resolution::Install {
+                value: HostFlow(value),
+                peer: Some((reply_key(self.port.id, key), HostFlow(back))),
+                idle_seconds: idle(key.protocol()),
+            };
+        };
+        if !self.permits(other, AclDirection::Inbound, key) {
+            return denied(value);
+        }
+        let back = routed_if(self.deliver(self.port), !other.on_link(key.src)).with_flag(Flags::REPLY);
+        Resolution::Install {
+            value: HostFlow(value),
+            peer: Some((reply_key(other.id, key), HostFlow(back))),
+            idle_seconds: idle(key.protocol()),
+        }
+    }
+
+    /// The container answers a flow that somebody else opened, to its own address or (`vip`) to a virtual one.
+    fn reply_from_container(&mut self, key: &FlowKey, vip: Option<(Addr16, u16)>) -> Decided {
+        let routed = match vip {
+            Some(_) => Ok(self.direct_return(key.dst, vip)),
+            None => self.route(key),
+        };
+        let value = match routed {
+            Ok(value) => value.with_flag(Flags::REPLY),
+            Err(reason) => return Resolution::Drop(reason),
+        };
+        let opened = key.reversed();
+        let sender_permits = match self.local_peer(key.dst) {
+            Some(opener) if vip.is_none() => self.permits(opener, AclDirection::Outbound, &opened),
+            _ => true,
+        };
+        if !sender_permits || !self.permits(self.port, AclDirection::Inbound, &opened) {
+            return denied(value);
+        }
+        Resolution::Install { value: HostFlow(value), peer: None, idle_seconds: idle(key.protocol()) }
+    }
+
+    /// No route: the only thing that explains the packet is a service whose flow this host has forgotten (it restarted).
+    fn without_route(&mut self, key: &FlowKey, h: &Headers) -> Decided {
+        if h.fragment == Fragment::Later {
+            return Resolution::Drop(DropReason::FragmentUnsupported);
+        }
+        let opens = key.protocol() == Protocol::TCP && h.tcp_flags.opens();
+        let Some(nat) = self.port.nat_out(key.src, key.protocol(), key.src_port).copied().filter(|_| !opens) else {
+            return Resolution::Drop(DropReason::NoRoute);
+        };
+        self.why.because("nat", || format!("no flow, but service {} explains {:?}:{}", nat.service, nat.dip, nat.dip_port));
+        self.reply_from_container(key, Some((nat.vip, nat.vip_port)))
+    }
+
+    /// Later fragments have no ports: they pass by addresses, as without their first fragment they are nothing.
+    fn later_fragment(&mut self, value: Transposition) -> Decided {
+        self.why.because("acl", || "a later fragment has no ports: its first fragment is what was judged".to_owned());
+        Resolution::Once(HostFlow(value))
+    }
+
+    /// The way of a packet from this port to an address of the tenant's network.
+    fn route(&mut self, key: &FlowKey) -> Result<Transposition, DropReason> {
+        let routed = !self.port.on_link(key.dst);
+        if let Some(n) = self.network.endpoints.get(&key.dst) {
+            let way = match n.place {
+                Place::Local(id) => self.policy.port(id).map(|p| self.deliver(p)).ok_or(DropReason::UnknownPort)?,
+                Place::Remote(id) => {
+                    self.why.because("route", || format!("{:?} (\"{}\") is on host {}", key.dst, n.name, n.host));
+                    self.encapsulated(id, n.mac)
+                }
+            };
+            return Ok(routed_if(way, routed));
+        }
+        match self.network.routes.lookup(key.dst) {
+            Some((prefix, NextHop::Vtep { addr, mac })) => {
+                self.why.because("route", || format!("{:?} is in {prefix}, by tunnel endpoint {}", key.dst, addr.0));
+                self.to_vtep(*addr, *mac).map(|t| routed_if(t, true))
+            }
+            Some((prefix, NextHop::Discard)) => {
+                self.why.because("route", || format!("{:?} is in {prefix}, which is discarded", key.dst));
+                Err(DropReason::RouteDiscard)
+            }
+            Some((_, NextHop::Tunnel(_))) => Err(DropReason::Unsupported),
+            None => {
+                self.why.because("route", || format!("network \"{}\" has no endpoint and no route for {:?}", self.network.name, key.dst));
+                Err(DropReason::NoRoute)
+            }
+        }
+    }
+
+    fn to_vtep(&mut self, addr: Underlay<std::net::IpAddr>, mac: Mac) -> Result<Transposition, DropReason> {
+        let id = self.policy.encap_to(self.network.vni, addr).ok_or(DropReason::NoRoute)?;
+        Ok(self.encapsulated(id, mac))
+    }
+
+    fn encapsulated(&mut self, id: penstock_model::EncapId, mac: Mac) -> Transposition {
+        self.why.because("encapsulation", || match self.policy.encap(id) {
+            Ok(_) => format!("VXLAN, network id {}", self.network.vni),
+            Err(_) => format!("VXLAN, network id {}; its next hop is not resolved yet", self.network.vni),
+        });
+        if self.policy.encap(id).is_err() {
+            let host = self.policy.encap_ids.iter().find(|(_, i)| **i == id).map(|((_, host), _)| *host);
+            *self.unresolved = host.or(*self.unresolved);
+        }
+        Transposition::to_port(self.policy.underlay_port).with_eth(mac, ROUTER_MAC).encapsulated(id)
+    }
+
+    fn deliver(&mut self, port: &LocalPort) -> Transposition {
+        self.why.because("deliver", || format!("to \"{}\" ({})", port.name, port.mac));
+        Transposition::to_port(port.id).with_eth(port.mac, ROUTER_MAC)
+    }
+
+    /// Straight to the client, plain, never by the mux that the request came through (Ananta section 3.2.2).
+    fn direct_return(&mut self, client: Addr16, vip: Option<(Addr16, u16)>) -> Transposition {
+        let way = match self.policy.fib.hop(client.to_ip()) {
+            Some(hop) => {
+                self.why.because("route", || format!("direct return to {client:?} by {}", hop.eth_dst));
+                Transposition::to_port(self.policy.underlay_port).with_eth(hop.eth_dst, hop.eth_src).with_ttl_decrement()
+            }
+            None => {
+                self.why.because("route", || format!("the next hop to {client:?} is not resolved yet"));
+                *self.unresolved = Some(client.to_ip());
+                Transposition::drop(DropReason::NextHopUnresolved)
+            }
+        };
+        // The mapping stays in the entry even while it drops: the next epoch resolves from it.
+        match vip {
+            Some((vip, port)) => way.with_src(vip).with_src_port(port),
+            None => way,
+        }
+    }
+
+    fn local_peer(&self, addr: Addr16) -> Option<&'a LocalPort> {
+        match self.network.endpoints.get(&addr)?.place {
+            Place::Local(id) => self.policy.port(id),
+            Place::Remote(_) => None,
+        }
+    }
+
+    /// Whether the access control list of `port` lets the flow `key` through, seen in the direction that opens it.
+    fn permits(&mut self, port: &LocalPort, direction: AclDirection, key: &FlowKey) -> bool {
+        let Some(list) = port.acl.and_then(|i| self.policy.acls.get(i)) else {
+            self.why.because("acl", || format!("\"{}\" has no access control list", port.name));
+            return true;
+        };
+        let peer = match direction {
+            AclDirection::Inbound => key.src,
+            AclDirection::Outbound => key.dst,
+        };
+        let question = access::Question { direction, key, peer_is_inside: self.network.contains(peer) };
+        list.permits(&question, self.why)
+    }
+}
+
+fn routed_if(way: Transposition, routed: bool) -> Transposition {
+    if routed { way.with_ttl_decrement() } else { way }
+}
+
+/// Remembers a denial with what the flow would do otherwise, so that a later epoch can resolve from it.
+fn denied(value: Transposition) -> Decided {
+    let mut value = value.with_flag(Flags::DROP);
+    value.out = DropReason::AclDenied as u16;
+    Resolution::Install { value: HostFlow(value), peer: None, idle_seconds: DENIED_IDLE_SECONDS }
+}
+
+fn idle(protocol: Protocol) -> u16 {
+    if protocol == Protocol::TCP { TCP_IDLE_SECONDS } else { OTHER_IDLE_SECONDS }
+}

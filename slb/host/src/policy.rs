@@ -1,0 +1,208 @@
+use crate::fabric::UnderlayFib;
+use ipnetwork::IpNetwork;
+use penstock_engine::EncapTemplate;
+use penstock_model::{Addr16, DropReason, EncapId, Epoch, Mac, PortId, Protocol, Revision, ServiceId, TenantId, Underlay, Vni};
+use penstock_policy::NextHop;
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// What the host does, compiled from a goal state and the state of the provider network. Immutable; replaced whole.
+///
+/// Memory: about 120 bytes an endpoint, 90 an encapsulation (one for each network and peer host), 64 a NAT rule.
+#[derive(Debug)]
+pub struct Policy {
+    pub(crate) revision: Revision,
+    pub(crate) own: IpAddr,
+    pub(crate) underlay_port: PortId,
+    /// Sorted.
+    pub(crate) vteps: Vec<Addr16>,
+    pub(crate) networks: Vec<Network>,
+    pub(crate) by_vni: HashMap<Vni, usize>,
+    /// By [`PortId`]; `None`: a device that no port of the goal uses.
+    pub(crate) ports: Vec<Option<LocalPort>>,
+    pub(crate) by_mac: HashMap<(Vni, Mac), PortId>,
+    pub(crate) encaps: Vec<Option<EncapTemplate>>,
+    pub(crate) encap_ids: HashMap<(Vni, IpAddr), EncapId>,
+    pub(crate) acls: Vec<crate::access::AccessList>,
+    pub(crate) fib: Arc<dyn UnderlayFib>,
+    /// The generation of `fib` that epochs were given for.
+    pub(crate) fib_generation: u64,
+    /// The last epoch given to any network: epochs are never shared.
+    pub(crate) last_epoch: u32,
+}
+
+/// A container's port, as packets need it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LocalPort {
+    pub(crate) id: PortId,
+    pub(crate) name: String,
+    pub(crate) network: usize,
+    pub(crate) mac: Mac,
+    pub(crate) addresses: Vec<IpNetwork>,
+    /// The same addresses as packets carry them.
+    pub(crate) own: Vec<Addr16>,
+    pub(crate) acl: Option<usize>,
+    pub(crate) nat: Vec<Nat>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Nat {
+    pub(crate) service: ServiceId,
+    pub(crate) protocol: Protocol,
+    pub(crate) vip: Addr16,
+    pub(crate) vip_port: u16,
+    pub(crate) dip: Addr16,
+    pub(crate) dip_port: u16,
+}
+
+#[derive(Debug)]
+pub(crate) struct Network {
+    pub(crate) name: String,
+    pub(crate) tenant: TenantId,
+    pub(crate) vni: Vni,
+    /// Of this node: unique over all networks and generations, so that a flow never outlives what it was decided by.
+    pub(crate) epoch: Epoch,
+    /// Of the goal state.
+    pub(crate) goal_epoch: Epoch,
+    pub(crate) prefixes: Vec<IpNetwork>,
+    pub(crate) subnets: Vec<IpNetwork>,
+    pub(crate) endpoints: HashMap<Addr16, Neighbour>,
+    pub(crate) routes: crate::routes::Routes<NextHop>,
+}
+
+/// Another endpoint of a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Neighbour {
+    pub(crate) mac: Mac,
+    pub(crate) host: IpAddr,
+    pub(crate) place: Place,
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    Local(PortId),
+    Remote(EncapId),
+}
+
+impl Policy {
+    /// The policy before any goal state: every packet is dropped.
+    #[must_use]
+    pub fn empty(own: IpAddr, underlay_port: PortId, fib: Arc<dyn UnderlayFib>) -> Self {
+        Self {
+            revision: Revision::default(),
+            own,
+            underlay_port,
+            vteps: Vec::new(),
+            networks: Vec::new(),
+            by_vni: HashMap::new(),
+            ports: Vec::new(),
+            by_mac: HashMap::new(),
+            encaps: Vec::new(),
+            encap_ids: HashMap::new(),
+            acls: Vec::new(),
+            fib,
+            fib_generation: 0,
+            last_epoch: 0,
+        }
+    }
+
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// Underlay addresses whose next hop packets will need: to be solicited.
+    #[must_use]
+    pub fn destinations(&self) -> BTreeSet<IpAddr> {
+        let vteps = self.vteps.iter().map(|a| a.to_ip());
+        self.encap_ids.keys().map(|(_, host)| *host).chain(vteps).filter(|a| *a != self.own).collect()
+    }
+
+    /// The port of a network interface, if this host has it.
+    #[must_use]
+    pub fn port_of(&self, network_interface: &str) -> Option<PortId> {
+        self.ports.iter().flatten().find(|p| p.name == network_interface).map(|p| p.id)
+    }
+
+    /// The Ethernet address of the container behind `port`.
+    #[must_use]
+    pub fn mac_of(&self, port: PortId) -> Option<Mac> {
+        self.port(port).map(|p| p.mac)
+    }
+
+    pub(crate) fn port(&self, id: PortId) -> Option<&LocalPort> {
+        self.ports.get(usize::from(id.0))?.as_ref()
+    }
+
+    pub(crate) fn network_of(&self, port: &LocalPort) -> Option<&Network> {
+        self.networks.get(port.network)
+    }
+
+    pub(crate) fn network_by_vni(&self, vni: Vni) -> Option<&Network> {
+        self.by_vni.get(&vni).and_then(|i| self.networks.get(*i))
+    }
+
+    pub(crate) fn trusts(&self, source: Addr16) -> bool {
+        self.vteps.binary_search(&source).is_ok()
+    }
+
+    pub(crate) fn encap(&self, id: EncapId) -> Result<&EncapTemplate, DropReason> {
+        match self.encaps.get(id.0 as usize) {
+            Some(Some(template)) => Ok(template),
+            _ => Err(DropReason::NextHopUnresolved),
+        }
+    }
+
+    pub(crate) fn encap_to(&self, vni: Vni, host: Underlay<IpAddr>) -> Option<EncapId> {
+        self.encap_ids.get(&(vni, host.0)).copied()
+    }
+}
+
+impl Network {
+    /// Whether `addr` belongs to the virtual network.
+    pub(crate) fn contains(&self, addr: Addr16) -> bool {
+        let ip = addr.to_ip();
+        self.prefixes.iter().any(|p| p.contains(ip))
+    }
+
+    /// Whether `addr` is the gateway (first address) of a subnet.
+    pub(crate) fn is_gateway(&self, addr: IpAddr) -> bool {
+        self.subnets.iter().any(|s| first_address(s) == Some(addr))
+    }
+}
+
+impl LocalPort {
+    pub(crate) fn owns(&self, addr: Addr16) -> bool {
+        self.own.contains(&addr)
+    }
+
+    /// Whether `addr` is in a subnet of this port, so that a packet to it is not routed.
+    pub(crate) fn on_link(&self, addr: Addr16) -> bool {
+        let ip = addr.to_ip();
+        self.addresses.iter().any(|a| a.contains(ip))
+    }
+
+    pub(crate) fn nat_in(&self, vip: Addr16, protocol: Protocol, vip_port: u16) -> Option<&Nat> {
+        self.nat.iter().find(|n| n.vip == vip && n.protocol == protocol && n.vip_port == vip_port)
+    }
+
+    /// The rule that could have brought a packet to `dip:dip_port`.
+    pub(crate) fn nat_out(&self, dip: Addr16, protocol: Protocol, dip_port: u16) -> Option<&Nat> {
+        self.nat.iter().find(|n| n.dip == dip && n.protocol == protocol && n.dip_port == dip_port)
+    }
+
+    pub(crate) fn has_vip(&self, vip: Addr16) -> bool {
+        self.nat.iter().any(|n| n.vip == vip)
+    }
+}
+
+/// The first address of a subnet behind its network address: the subnet's gateway.
+pub(crate) fn first_address(subnet: &IpNetwork) -> Option<IpAddr> {
+    match subnet {
+        IpNetwork::V4(n) if n.prefix() < 32 => u32::from(n.network()).checked_add(1).map(|a| IpAddr::V4(a.into())),
+        IpNetwork::V6(n) if n.prefix() < 128 => u128::from(n.network()).checked_add(1).map(|a| IpAddr::V6(a.into())),
+        _ => None,
+    }
+}

@@ -1,0 +1,170 @@
+use crate::answer::answer;
+use crate::classify::{Origin, flow_of, origin};
+use crate::decide::{Decided, Decision, HostFlow, port_of};
+use crate::fabric::is_probe_source;
+use crate::policy::Policy;
+use arc_swap::{ArcSwap, Cache};
+use penstock_engine::{Class, EncapTemplate, Prior, Resolver, Why};
+use penstock_flow::{Flags, FlowHasher, Transposition};
+use penstock_model::{DropReason, EncapId, FlowKey, Nanos, Packet, PortId, Verdict};
+use penstock_wire::Headers;
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Frames for the probes that wait to be taken; more are dropped, TCP repeats them.
+const MAILBOX: usize = 256;
+/// Destinations that wait to be solicited; the next packet asks again.
+const MAX_UNRESOLVED: usize = 64;
+
+/// The host's decisions for one worker. See [`Resolver`] for the order of calls.
+///
+/// After each batch the worker takes [`HostResolver::poll_probe_frame`] and [`HostResolver::poll_unresolved`] until they give
+/// nothing.
+#[derive(Debug)]
+pub struct HostResolver {
+    newest: Cache<Arc<ArcSwap<Policy>>, Arc<Policy>>,
+    policy: Arc<Policy>,
+    hasher: FlowHasher,
+    mailbox: VecDeque<(PortId, Vec<u8>)>,
+    unresolved: VecDeque<IpAddr>,
+}
+
+impl HostResolver {
+    /// A resolver that follows what is published in `policies`.
+    #[must_use]
+    pub fn new(policies: Arc<ArcSwap<Policy>>, hasher: FlowHasher) -> Self {
+        let policy = policies.load_full();
+        Self {
+            newest: Cache::new(policies),
+            policy,
+            hasher,
+            mailbox: VecDeque::with_capacity(MAILBOX),
+            unresolved: VecDeque::with_capacity(MAX_UNRESOLVED),
+        }
+    }
+
+    #[must_use]
+    pub fn policy(&self) -> &Arc<Policy> {
+        &self.policy
+    }
+
+    /// The next frame that a container sent to the source of probes.
+    pub fn poll_probe_frame(&mut self) -> Option<(PortId, Vec<u8>)> {
+        self.mailbox.pop_front()
+    }
+
+    /// The next underlay destination for which a packet found no next hop.
+    pub fn poll_unresolved(&mut self) -> Option<IpAddr> {
+        self.unresolved.pop_front()
+    }
+
+    /// Whether a frame that a container sent will leave in an encapsulation, so that a frame of many segments has to be
+    /// segmented first. `known` looks into the flow table.
+    #[must_use]
+    pub fn encapsulates(&self, packet: &Packet<'_>, known: impl FnOnce(&FlowKey, u64) -> Option<HostFlow>) -> bool {
+        let Ok(mut h) = penstock_wire::parse(packet.frame()) else { return false };
+        let Ok(origin) = origin(&self.policy, packet.frame(), packet.port, &mut h, &mut ()) else { return false };
+        let (Origin::Container(_), Some(key)) = (origin, flow_of(origin, &h)) else { return false };
+        let flow = known(&key, self.hasher.hash(&key)).or_else(|| match decide(&self.policy, true, &key, &h, None, &mut None, &mut ()) {
+            Decided::Install { value, .. } | Decided::Once(value) => Some(value),
+            Decided::Drop(_) => None,
+        });
+        flow.is_some_and(|f| f.0.flags.has(Flags::ENCAP) && !f.0.flags.has(Flags::DROP))
+    }
+}
+
+/// Decides the flow `key`, saying why.
+pub(crate) fn decide(
+    policy: &Policy,
+    from_container: bool,
+    key: &FlowKey,
+    h: &Headers,
+    prior: Option<&Transposition>,
+    unresolved: &mut Option<IpAddr>,
+    why: &mut impl Why,
+) -> Decided {
+    let port = policy.port(port_of(key));
+    let Some((port, network)) = port.and_then(|p| Some((p, policy.network_of(p)?))) else {
+        return Decided::Drop(DropReason::UnknownPort);
+    };
+    let mut decision = Decision { policy, port, network, unresolved, why };
+    if from_container { decision.outbound(key, h, prior) } else { decision.inbound(key, h, prior) }
+}
+
+impl Resolver for HostResolver {
+    type Key = FlowKey;
+    type Value = HostFlow;
+
+    fn refresh(&mut self, _now: Nanos) {
+        let newest = self.newest.load();
+        if !Arc::ptr_eq(newest, &self.policy) {
+            self.policy = newest.clone();
+        }
+    }
+
+    fn classify(&mut self, packet: &Packet<'_>, headers: &mut Headers) -> Class<FlowKey> {
+        let origin = match origin(&self.policy, packet.frame(), packet.port, headers, &mut ()) {
+            Ok(origin) => origin,
+            Err(reason) => return Class::Drop(reason),
+        };
+        match origin {
+            Origin::Underlay => Class::Pass,
+            Origin::Local(_) => Class::Local,
+            Origin::Overlay(id) | Origin::Container(id) => {
+                let network = self.policy.port(id).and_then(|p| self.policy.network_of(p));
+                let (Some(network), Some(key)) = (network, flow_of(origin, headers)) else {
+                    return Class::Drop(DropReason::NoPolicy);
+                };
+                Class::Flow { key, hash: self.hasher.hash(&key), epoch: network.epoch }
+            }
+        }
+    }
+
+    fn resolve(
+        &mut self,
+        key: &FlowKey,
+        _hash: u64,
+        packet: &Packet<'_>,
+        headers: &Headers,
+        prior: Option<Prior<'_>>,
+        _now: Nanos,
+    ) -> Decided {
+        let from_container = packet.port != self.policy.underlay_port;
+        let mut unresolved = None;
+        let prior = prior.map(|p| p.transposition);
+        let decided = decide(&self.policy, from_container, key, headers, prior, &mut unresolved, &mut ());
+        if let Some(addr) = unresolved.filter(|_| self.unresolved.len() < MAX_UNRESOLVED) {
+            self.unresolved.push_back(addr);
+        }
+        decided
+    }
+
+    fn transposition<'a>(&'a self, value: &'a HostFlow) -> &'a Transposition {
+        &value.0
+    }
+
+    fn hash(&self, key: &FlowKey) -> u64 {
+        self.hasher.hash(key)
+    }
+
+    fn encap(&self, id: u32) -> Result<&EncapTemplate, DropReason> {
+        self.policy.encap(EncapId(id))
+    }
+
+    fn local(&mut self, packet: &mut Packet<'_>, headers: &Headers, _now: Nanos) -> Verdict {
+        let port = self.policy.port(packet.port);
+        let Some((port, network)) = port.and_then(|p| Some((p, self.policy.network_of(p)?))) else {
+            return Verdict::Drop(DropReason::UnknownPort);
+        };
+        let is_probe = headers.is_ip() && headers.protocol == penstock_model::Protocol::TCP && is_probe_source(headers.dst.to_ip());
+        if !is_probe {
+            return answer(network, port, packet, headers);
+        }
+        if self.mailbox.len() >= MAILBOX {
+            return Verdict::Drop(DropReason::HandoffFull);
+        }
+        self.mailbox.push_back((packet.port, packet.frame().to_vec()));
+        Verdict::Consumed
+    }
+}
