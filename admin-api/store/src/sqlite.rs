@@ -1,0 +1,170 @@
+use crate::history::History;
+use crate::lease::Leases;
+use crate::watchers::Watchers;
+use crate::{Answer, Clock, Entry, Event, LeaseId, Range, Rev, Store, StoreError, Txn, TxnResult, Watch};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// The embedded store: one SQLite file in WAL mode, synchronous on every commit, owned by one thread.
+///
+/// What has been answered is on the disk. Dropping the last handle ends the thread.
+#[derive(Debug, Clone)]
+pub struct SqliteStore {
+    jobs: Sender<Job>,
+}
+
+type Job = Box<dyn FnOnce(&mut Worker) + Send>;
+
+struct Worker {
+    history: History,
+    leases: Leases,
+    watchers: Watchers,
+    clock: Clock,
+}
+
+impl SqliteStore {
+    /// Opens or creates the file. `clock` tells the time for leases.
+    ///
+    /// # Errors
+    /// The file cannot be opened, or is damaged.
+    pub async fn open(path: &Path, clock: Clock) -> Result<Self, StoreError> {
+        let (jobs, queue) = channel();
+        let (ready, opened) = oneshot::channel();
+        let path = path.to_owned();
+        let spawned = std::thread::Builder::new().name("store".to_owned()).spawn(move || match Worker::open(&path, clock) {
+            Ok(mut worker) => {
+                if ready.send(Ok(())).is_ok() {
+                    worker.run(&queue);
+                }
+            }
+            Err(e) => drop(ready.send(Err(e))),
+        });
+        drop(spawned.map_err(|_| StoreError::Closed)?);
+        opened.await.map_err(|_| StoreError::Closed)??;
+        Ok(Self { jobs })
+    }
+
+    fn ask<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&mut Worker) -> Result<T, StoreError> + Send + 'static,
+    ) -> Answer<'_, T> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.jobs.send(Box::new(move |worker| drop(reply.send(f(worker)))));
+        Box::pin(async move {
+            sent.map_err(|_| StoreError::Closed)?;
+            answer.await.map_err(|_| StoreError::Closed)?
+        })
+    }
+}
+
+impl Worker {
+    fn open(path: &Path, clock: Clock) -> Result<Self, StoreError> {
+        let history = History::open(path)?;
+        let mut leases = Leases::default();
+        for (id, ttl) in history.leases()? {
+            leases.grant(id, ttl, clock());
+        }
+        Ok(Self { history, leases, watchers: Watchers::default(), clock })
+    }
+
+    fn run(&mut self, queue: &Receiver<Job>) {
+        loop {
+            let job = match self.leases.wait((self.clock)()) {
+                None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(wait) => queue.recv_timeout(wait),
+            };
+            match job {
+                Ok(job) => job(self),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            self.expire();
+        }
+    }
+
+    fn expire(&mut self) {
+        for id in self.leases.expired((self.clock)()) {
+            if let Err(error) = self.end_lease(id) {
+                tracing::error!(%error, lease = id.0, "a lease could not be ended");
+                // It is not tried in a tight loop; a restart finds the lease in the file.
+                let _ = self.leases.remove(id);
+            }
+        }
+    }
+
+    fn end_lease(&mut self, id: LeaseId) -> Result<(), StoreError> {
+        let (rev, events) = self.history.end_lease(id)?;
+        self.announce(rev, &events);
+        self.leases.remove(id)
+    }
+
+    fn txn(&mut self, txn: &Txn) -> Result<TxnResult, StoreError> {
+        for operation in txn.then.iter().chain(&txn.otherwise) {
+            if let crate::Operation::Put { lease: Some(id), .. } = operation
+                && !self.leases.contains(*id)
+            {
+                return Err(StoreError::NoLease(*id));
+            }
+        }
+        let (result, events) = self.history.txn(txn)?;
+        self.announce(result.rev, &events);
+        Ok(result)
+    }
+
+    fn announce(&mut self, rev: Rev, events: &[Event]) {
+        if !events.is_empty() {
+            self.watchers.announce(rev, events);
+        }
+    }
+}
+
+impl Store for SqliteStore {
+    fn get(&self, key: &str, at: Option<Rev>) -> Answer<'_, Option<Entry>> {
+        let key = key.to_owned();
+        self.ask(move |w| w.history.get(&key, at))
+    }
+
+    fn range(&self, prefix: &str, at: Option<Rev>) -> Answer<'_, Range> {
+        let prefix = prefix.to_owned();
+        self.ask(move |w| w.history.range(&prefix, at))
+    }
+
+    fn txn(&self, txn: Txn) -> Answer<'_, TxnResult> {
+        self.ask(move |w| w.txn(&txn))
+    }
+
+    fn watch(&self, prefix: &str, from: Rev) -> Answer<'_, Watch> {
+        let prefix = prefix.to_owned();
+        self.ask(move |w| {
+            let missed = w.history.since(&prefix, from)?;
+            Ok(Watch { receiver: w.watchers.add(prefix, missed) })
+        })
+    }
+
+    fn lease(&self, ttl: Duration) -> Answer<'_, LeaseId> {
+        self.ask(move |w| {
+            let id = w.history.add_lease(ttl)?;
+            w.leases.grant(id, ttl, (w.clock)());
+            Ok(id)
+        })
+    }
+
+    fn keep_alive(&self, lease: LeaseId) -> Answer<'_, ()> {
+        self.ask(move |w| w.leases.keep_alive(lease, (w.clock)()))
+    }
+
+    fn revoke(&self, lease: LeaseId) -> Answer<'_, ()> {
+        self.ask(move |w| {
+            if !w.leases.contains(lease) {
+                return Err(StoreError::NoLease(lease));
+            }
+            w.end_lease(lease)
+        })
+    }
+
+    fn compact(&self, rev: Rev) -> Answer<'_, ()> {
+        self.ask(move |w| w.history.compact(rev))
+    }
+}

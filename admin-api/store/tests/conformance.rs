@@ -1,0 +1,235 @@
+//! What every store must do, written against the trait; run here against SQLite.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use penstock_admin_store::{Compare, Entry, Event, Operation, SqliteStore, Store, StoreError, Txn, Watch};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+struct Place(PathBuf);
+
+impl Place {
+    fn new() -> Self {
+        static N: AtomicU32 = AtomicU32::new(0);
+        let n = N.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("penstock-store-{}-{n}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        Self(dir)
+    }
+
+    async fn open(&self) -> SqliteStore {
+        let start = Instant::now();
+        SqliteStore::open(&self.0.join("store.db"), Box::new(move || start.elapsed())).await.unwrap()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn put(key: &str, value: &str) -> Txn {
+    Txn { then: vec![Operation::put(key, value)], ..Txn::default() }
+}
+
+fn keys(entries: &[Entry]) -> Vec<&str> {
+    entries.iter().map(|e| e.key.as_str()).collect()
+}
+
+async fn next(watch: &mut Watch) -> (u64, Vec<String>) {
+    let batch = tokio::time::timeout(Duration::from_secs(5), watch.next()).await.unwrap().unwrap();
+    let say = |e: &Event| match e {
+        Event::Put(e) => format!("{}={}", e.key, String::from_utf8_lossy(&e.value)),
+        Event::Delete { key } => format!("-{key}"),
+    };
+    (batch.rev, batch.events.iter().map(say).collect())
+}
+
+async fn a_key_counts_its_changes<S: Store>(s: &S) {
+    let first = s.txn(put("/a", "1")).await.unwrap().rev;
+    let second = s.txn(put("/a", "2")).await.unwrap().rev;
+    assert_eq!(second, first + 1);
+    let e = s.get("/a", None).await.unwrap().unwrap();
+    assert_eq!((e.create_rev, e.mod_rev, e.version, e.value.as_slice()), (first, second, 2, &b"2"[..]));
+    assert_eq!(s.get("/a", Some(first)).await.unwrap().unwrap().value, b"1");
+    s.txn(Txn { then: vec![Operation::delete("/a")], ..Txn::default() }).await.unwrap();
+    assert_eq!(s.get("/a", None).await.unwrap(), None);
+    let again = s.txn(put("/a", "3")).await.unwrap().rev;
+    let e = s.get("/a", None).await.unwrap().unwrap();
+    assert_eq!((e.create_rev, e.version), (again, 1), "a deleted key begins anew");
+}
+
+async fn a_range_holds_the_prefix_in_order_at_one_revision<S: Store>(s: &S) {
+    for key in ["/r/b", "/r/a", "/r0", "/q", "/r/c/d"] {
+        s.txn(put(key, "x")).await.unwrap();
+    }
+    let range = s.range("/r/", None).await.unwrap();
+    assert_eq!(keys(&range.entries), ["/r/a", "/r/b", "/r/c/d"]);
+    s.txn(Txn { then: vec![Operation::delete("/r/a")], ..Txn::default() }).await.unwrap();
+    assert_eq!(keys(&s.range("/r/", Some(range.rev)).await.unwrap().entries), ["/r/a", "/r/b", "/r/c/d"]);
+    assert_eq!(keys(&s.range("/r/", None).await.unwrap().entries), ["/r/b", "/r/c/d"]);
+    assert!(matches!(s.range("", Some(range.rev + 1000)).await, Err(StoreError::Future { .. })));
+}
+
+async fn a_transaction_is_all_or_nothing_at_one_revision<S: Store>(s: &S) {
+    let before = s.txn(put("/t/x", "1")).await.unwrap().rev;
+    let swap = |is| Txn {
+        compares: vec![
+            Compare::ModRev { key: "/t/x".into(), is },
+            Compare::Version { key: "/t/new".into(), is: 0 },
+            Compare::Value { key: "/t/x".into(), is: b"1".to_vec() },
+        ],
+        then: vec![Operation::put("/t/x", "2"), Operation::put("/t/new", "n")],
+        otherwise: vec![],
+    };
+    let refused = s.txn(swap(before + 7)).await.unwrap();
+    assert!(!refused.succeeded);
+    assert_eq!(refused.rev, before, "nothing changed, so the revision stands");
+    assert_eq!(s.get("/t/new", None).await.unwrap(), None);
+    let done = s.txn(swap(before)).await.unwrap();
+    assert!(done.succeeded);
+    for key in ["/t/x", "/t/new"] {
+        assert_eq!(s.get(key, None).await.unwrap().unwrap().mod_rev, done.rev);
+    }
+    assert!(!s.txn(swap(before)).await.unwrap().succeeded);
+}
+
+async fn of_two_racing_transactions_one_wins<S: Store + Clone + 'static>(s: &S) {
+    let rev = s.txn(put("/race", "0")).await.unwrap().rev;
+    let mut tasks = Vec::new();
+    for i in 0..16 {
+        let s = s.clone();
+        tasks.push(tokio::spawn(async move {
+            let txn = Txn {
+                compares: vec![Compare::ModRev { key: "/race".into(), is: rev }],
+                then: vec![Operation::put("/race", format!("{i}"))],
+                otherwise: vec![],
+            };
+            s.txn(txn).await.unwrap().succeeded
+        }));
+    }
+    let mut winners = 0;
+    for task in tasks {
+        winners += usize::from(task.await.unwrap());
+    }
+    assert_eq!(winners, 1);
+}
+
+async fn a_watch_is_complete_ordered_and_resumable<S: Store>(s: &S) {
+    let first = s.txn(put("/w/1", "a")).await.unwrap().rev;
+    s.txn(put("/elsewhere", "a")).await.unwrap();
+    let both = Txn { then: vec![Operation::put("/w/2", "b"), Operation::delete("/w/1")], ..Txn::default() };
+    let second = s.txn(both).await.unwrap().rev;
+    let mut watch = s.watch("/w/", first).await.unwrap();
+    assert_eq!(next(&mut watch).await, (first, vec!["/w/1=a".into()]));
+    assert_eq!(next(&mut watch).await, (second, vec!["/w/2=b".into(), "-/w/1".into()]), "a transaction is not split");
+    let third = s.txn(put("/w/3", "c")).await.unwrap().rev;
+    assert_eq!(next(&mut watch).await, (third, vec!["/w/3=c".into()]));
+    drop(watch);
+    let fourth = s.txn(put("/w/4", "d")).await.unwrap().rev;
+    let mut resumed = s.watch("/w/", third + 1).await.unwrap();
+    assert_eq!(next(&mut resumed).await, (fourth, vec!["/w/4=d".into()]));
+}
+
+async fn a_reader_that_falls_behind_is_cut_and_can_resume<S: Store>(s: &S) {
+    let mut watch = s.watch("/slow/", s.range("", None).await.unwrap().rev + 1).await.unwrap();
+    for i in 0..1100 {
+        s.txn(put("/slow/k", &i.to_string())).await.unwrap();
+    }
+    let mut seen = 0;
+    let mut last = 0;
+    while let Some(batch) = watch.next().await {
+        assert!(batch.rev > last);
+        last = batch.rev;
+        seen += 1;
+    }
+    assert!(seen < 1100);
+    let mut resumed = s.watch("/slow/", last + 1).await.unwrap();
+    for _ in seen..1100 {
+        assert_eq!(next(&mut resumed).await.0, last + 1);
+        last += 1;
+    }
+}
+
+async fn what_was_compacted_cannot_be_read<S: Store>(s: &S) {
+    let old = s.txn(put("/c", "1")).await.unwrap().rev;
+    let now = s.txn(put("/c", "2")).await.unwrap().rev;
+    s.compact(now).await.unwrap();
+    assert!(matches!(s.get("/c", Some(old)).await, Err(StoreError::Compacted { .. })));
+    assert!(matches!(s.watch("/c", old).await, Err(StoreError::Compacted { .. })));
+    assert_eq!(s.get("/c", None).await.unwrap().unwrap().value, b"2");
+    let later = s.txn(put("/c", "3")).await.unwrap().rev;
+    let mut watch = s.watch("/c", now + 1).await.unwrap();
+    assert_eq!(next(&mut watch).await.0, later);
+}
+
+async fn a_lease_takes_its_keys_with_it<S: Store>(s: &S) {
+    let lease = s.lease(Duration::from_millis(300)).await.unwrap();
+    let op = |key: &str| Operation::Put { key: key.into(), value: b"x".to_vec(), lease: Some(lease) };
+    let rev = s.txn(Txn { then: vec![op("/l/1"), op("/l/2")], ..Txn::default() }).await.unwrap().rev;
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        s.keep_alive(lease).await.unwrap();
+    }
+    assert_eq!(s.range("/l/", None).await.unwrap().entries.len(), 2);
+    let mut watch = s.watch("/l/", rev + 1).await.unwrap();
+    assert_eq!(next(&mut watch).await.1, ["-/l/1", "-/l/2"], "both go at one revision");
+    assert!(matches!(s.keep_alive(lease).await, Err(StoreError::NoLease(_))));
+    assert!(matches!(s.txn(Txn { then: vec![op("/l/3")], ..Txn::default() }).await, Err(StoreError::NoLease(_))));
+    let other = s.lease(Duration::from_secs(3600)).await.unwrap();
+    let put = Operation::Put { key: "/l/4".into(), value: vec![], lease: Some(other) };
+    s.txn(Txn { then: vec![put], ..Txn::default() }).await.unwrap();
+    s.revoke(other).await.unwrap();
+    assert_eq!(s.get("/l/4", None).await.unwrap(), None);
+}
+
+async fn limits_are_those_of_etcd<S: Store>(s: &S) {
+    let many = (0..129).map(|i| Operation::put(format!("/m/{i}"), "")).collect();
+    assert!(matches!(s.txn(Txn { then: many, ..Txn::default() }).await, Err(StoreError::TooLarge { .. })));
+    let large = Txn { then: vec![Operation::put("/m", vec![0; 1_600_000])], ..Txn::default() };
+    assert!(matches!(s.txn(large).await, Err(StoreError::TooLarge { .. })));
+    let twice = Txn { then: vec![Operation::put("/m", "1"), Operation::delete("/m")], ..Txn::default() };
+    assert!(matches!(s.txn(twice).await, Err(StoreError::DuplicateKey(_))));
+    assert!(s.range("/m", None).await.unwrap().entries.is_empty());
+}
+
+async fn conforms<S: Store + Clone + 'static>(s: &S) {
+    a_key_counts_its_changes(s).await;
+    a_range_holds_the_prefix_in_order_at_one_revision(s).await;
+    a_transaction_is_all_or_nothing_at_one_revision(s).await;
+    of_two_racing_transactions_one_wins(s).await;
+    a_watch_is_complete_ordered_and_resumable(s).await;
+    a_reader_that_falls_behind_is_cut_and_can_resume(s).await;
+    a_lease_takes_its_keys_with_it(s).await;
+    limits_are_those_of_etcd(s).await;
+    what_was_compacted_cannot_be_read(s).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sqlite_conforms() {
+    let place = Place::new();
+    conforms(&place.open().await).await;
+}
+
+#[tokio::test]
+async fn sqlite_keeps_revisions_and_history_over_a_restart() {
+    let place = Place::new();
+    let (first, second) = {
+        let s = place.open().await;
+        (s.txn(put("/a", "1")).await.unwrap().rev, s.txn(put("/a", "2")).await.unwrap().rev)
+    };
+    let s = place.open().await;
+    assert_eq!(s.get("/a", Some(first)).await.unwrap().unwrap().value, b"1");
+    assert_eq!(s.range("", None).await.unwrap().rev, second);
+    assert_eq!(s.txn(put("/a", "3")).await.unwrap().rev, second + 1);
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_an_error_and_not_an_empty_store() {
+    let place = Place::new();
+    let path = place.0.join("store.db");
+    std::fs::write(&path, vec![b'x'; 8192]).unwrap();
+    let opened = SqliteStore::open(&path, Box::new(|| Duration::ZERO)).await;
+    assert!(matches!(opened, Err(StoreError::Open { .. } | StoreError::Damaged(_))));
+}
