@@ -1,3 +1,58 @@
+//! Documents, validated into what compilers work from. All problems of all documents at once.
+mod acl;
+mod gateway;
+mod interface;
+mod load_balancer;
+mod network;
+mod node;
+mod reader;
 
+pub use gateway::{Connection, ConnectionKind};
+pub use interface::{Interface, IpConfiguration};
+pub use load_balancer::{Distribution, Frontend, Pool, Probe, ProbeKind, Service};
+pub use network::{Network, Subnet};
+pub use node::Node;
+pub use reader::{Allocated, Misplaced, Warning};
+
+use crate::{Documents, ReferenceIndex, ResourcePath};
+use penstock_policy::Acl;
+use reader::Reader;
+use std::collections::BTreeMap;
+
+/// What operators want, found free of contradictions.
 #[derive(Debug, Default)]
-pub struct Intent;
+pub struct Intent {
+    pub networks: BTreeMap<ResourcePath, Network>,
+    pub acls: BTreeMap<ResourcePath, Acl>,
+    pub interfaces: BTreeMap<ResourcePath, Interface>,
+    pub pools: BTreeMap<ResourcePath, Pool>,
+    pub services: Vec<Service>,
+    pub servers: BTreeMap<ResourcePath, Node>,
+    pub muxes: BTreeMap<ResourcePath, Node>,
+    pub gateways: BTreeMap<ResourcePath, Node>,
+    pub connections: Vec<Connection>,
+    /// What was accepted but has no effect, and why: shown in `configurationState`.
+    pub warnings: BTreeMap<ResourcePath, Vec<Warning>>,
+}
+
+impl Intent {
+    /// # Errors
+    /// Every problem, with the document in which it stands.
+    pub fn build(documents: &Documents, index: &ReferenceIndex) -> Result<Self, Vec<Misplaced>> {
+        let mut r = Reader::new(documents, index);
+        r.dangling();
+        let mut intent = Self::default();
+        node::read(&mut r, &mut intent);
+        intent.acls = acl::read(&mut r);
+        intent.networks = network::read(&mut r);
+        intent.interfaces = interface::read(&mut r, &intent);
+        load_balancer::read(&mut r, &mut intent);
+        intent.connections = gateway::read(&mut r, &intent);
+        let (problems, warnings) = r.finish();
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        intent.warnings = warnings;
+        Ok(intent)
+    }
+}

@@ -1,0 +1,179 @@
+use super::Intent;
+use super::network::{masked, overlap};
+use super::reader::{Node, Reader};
+use crate::{ALLOCATED, ResourcePath, value};
+use ipnetwork::IpNetwork;
+use penstock_model::TunnelId;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+/// A site-to-site connection of a virtual gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connection {
+    pub id: TunnelId,
+    pub path: ResourcePath,
+    /// The tenant's network, that of the gateway's subnets.
+    pub network: ResourcePath,
+    /// The gateway that ends it: the first of its pools.
+    pub gateway: ResourcePath,
+    /// Routes to the site, and what it may send from.
+    pub prefixes: Vec<IpNetwork>,
+    pub kind: ConnectionKind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConnectionKind {
+    WireGuard {
+        /// Sealed, as they stand in the store.
+        private_key: Value,
+        preshared_key: Option<Value>,
+        peer_public_key: [u8; 32],
+        listen_port: u16,
+        endpoint: Option<SocketAddr>,
+        persistent_keepalive_seconds: Option<u16>,
+    },
+}
+
+/// A gateway's UDP port, with the key that answers there: tunnels of one key may share a port.
+type Ports = BTreeMap<(ResourcePath, u16), (String, ResourcePath)>;
+
+pub(crate) fn read(r: &mut Reader<'_>, intent: &Intent) -> Vec<Connection> {
+    let mut out: Vec<Connection> = Vec::new();
+    let mut ports = Ports::new();
+    for virtual_gateway in r.all("VirtualGateways") {
+        let network = network(r, &virtual_gateway);
+        let gateway = gateway(&virtual_gateway, intent);
+        for node in virtual_gateway.children("networkConnections") {
+            let kind = node.word("connectionType");
+            if kind != "wireguard" {
+                r.warn(&node.path, "NotImplemented", format!("connection type {kind} is stored; WireGuard has a function in this version"));
+                warn_bad_prefixes(r, &node);
+                continue;
+            }
+            let prefixes = prefixes(r, &node);
+            let Some(kind) = wireguard(r, &node) else { continue };
+            if node.word("connectionStatus") == "disabled" {
+                continue;
+            }
+            let Some(network) = network.clone() else {
+                r.warn(&node.path, "SubnetIsRequired", "the virtual gateway has no gatewaySubnets: no tenant to connect");
+                continue;
+            };
+            let Some(gateway) = gateway.clone() else {
+                r.warn(&node.path, "HostUnreachable", "no gateway in the virtual gateway's GatewayPools has an underlay address");
+                continue;
+            };
+            check_port(r, &node, &kind, &gateway, &mut ports);
+            check_overlap(r, &node, &prefixes, &network, &out, intent);
+            let id = TunnelId(node.allocated().number("tunnel"));
+            out.push(Connection { id, path: node.path, network, gateway, prefixes, kind });
+        }
+    }
+    out
+}
+
+fn network(r: &mut Reader<'_>, node: &Node<'_>) -> Option<ResourcePath> {
+    let subnets = node.references("gatewaySubnets");
+    let network = subnets.first()?.parent();
+    for (i, subnet) in subnets.iter().enumerate() {
+        if subnet.parent() != network {
+            let message = "gatewaySubnets are all in one virtual network".to_owned();
+            r.problem(node, node.at(&format!("gatewaySubnets/{i}/resourceRef")), "VirtualNetworkMismatch", message);
+        }
+    }
+    network
+}
+
+fn gateway(node: &Node<'_>, intent: &Intent) -> Option<ResourcePath> {
+    let pools = node.references("GatewayPools");
+    let in_pool = |g: &&super::Node| g.address.is_some() && g.pool.as_ref().is_some_and(|p| pools.contains(p));
+    intent.gateways.values().find(in_pool).map(|g| g.path.clone())
+}
+
+fn routes<'a>(node: &Node<'a>) -> impl Iterator<Item = (usize, String)> + 'a {
+    let texts = |(i, route): (usize, &Value)| Some((i, value::get_text(route, "destinationPrefix")?));
+    value::list(node.properties(), "routes").iter().enumerate().filter_map(texts)
+}
+
+fn prefixes(r: &mut Reader<'_>, node: &Node<'_>) -> Vec<IpNetwork> {
+    let mut out: Vec<IpNetwork> = Vec::new();
+    for (i, text) in routes(node) {
+        let at = node.at(&format!("routes/{i}/destinationPrefix"));
+        match text.parse::<IpNetwork>().map(masked) {
+            Ok(prefix) if out.contains(&prefix) => r.problem(node, at, "RouteConflict", format!("{prefix} stands twice")),
+            Ok(prefix) => out.push(prefix),
+            Err(_) => r.problem(node, at, "InvalidIPPrefix", format!("'{text}' is not an address prefix")),
+        }
+    }
+    out
+}
+
+fn warn_bad_prefixes(r: &mut Reader<'_>, node: &Node<'_>) {
+    for (i, text) in routes(node) {
+        if text.parse::<IpNetwork>().is_err() {
+            r.warn(&node.path, "InvalidIPPrefix", format!("routes/{i}: '{text}' is not an address prefix"));
+        }
+    }
+}
+
+fn wireguard(r: &mut Reader<'_>, node: &Node<'_>) -> Option<ConnectionKind> {
+    let Some(said) = value::get(node.properties(), "wireGuardConfiguration") else {
+        let message = "a WireGuard connection has a wireGuardConfiguration".to_owned();
+        r.problem(node, node.at("wireGuardConfiguration"), "RequiredParamMissing", message);
+        return None;
+    };
+    let allocated = node.value.get(ALLOCATED).unwrap_or(&Value::Null);
+    let number = |name: &str| value::get_int(said, name).and_then(|n| u16::try_from(n).ok());
+    let endpoint = match value::get_text(said, "endpoint").map(|s| s.parse::<SocketAddr>().map_err(|_| s)) {
+        Some(Err(s)) => {
+            let message = format!("'{s}' is not address:port, with brackets around an IPv6 address");
+            r.problem(node, node.at("wireGuardConfiguration/endpoint"), "InvalidParameterValue", message);
+            None
+        }
+        Some(Ok(endpoint)) => Some(endpoint),
+        None => None,
+    };
+    Some(ConnectionKind::WireGuard {
+        private_key: value::get(said, "privateKey").or_else(|| value::get(allocated, "privateKey"))?.clone(),
+        preshared_key: value::get(said, "presharedKey").cloned(),
+        peer_public_key: value::get_text(said, "peerPublicKey").and_then(|s| crate::check::key(&s))?,
+        listen_port: number("listenPort").or_else(|| u16::try_from(node.allocated().number("port")).ok())?,
+        endpoint,
+        persistent_keepalive_seconds: number("persistentKeepalive").filter(|n| *n != 0),
+    })
+}
+
+fn check_port(r: &mut Reader<'_>, node: &Node<'_>, kind: &ConnectionKind, gateway: &ResourcePath, ports: &mut Ports) {
+    let ConnectionKind::WireGuard { listen_port, .. } = kind;
+    let key = node.allocated().parsed::<String>("publicKey").unwrap_or_default();
+    let (first_key, first) = ports.entry((gateway.clone(), *listen_port)).or_insert((key.clone(), node.path.clone()));
+    if *first_key != key {
+        let message = format!("UDP port {listen_port} of '{gateway}' is that of '{first}', which has another private key");
+        r.problem(node, node.at("wireGuardConfiguration/listenPort"), "InvalidParameterValue", message);
+    }
+}
+
+fn check_overlap(
+    r: &mut Reader<'_>,
+    node: &Node<'_>,
+    prefixes: &[IpNetwork],
+    network: &ResourcePath,
+    others: &[Connection],
+    intent: &Intent,
+) {
+    let space = intent.networks.get(network).map_or(&[][..], |n| n.prefixes.as_slice());
+    for (i, text) in routes(node) {
+        let Ok(prefix) = text.parse::<IpNetwork>().map(masked) else { continue };
+        if !prefixes.contains(&prefix) {
+            continue;
+        }
+        let at = node.at(&format!("routes/{i}/destinationPrefix"));
+        if let Some(own) = space.iter().find(|s| overlap(s, &prefix) && prefix.prefix() >= s.prefix()) {
+            r.problem(node, at.clone(), "RouteConflict", format!("{prefix} is within {own} of the virtual network itself"));
+        }
+        if let Some(other) = others.iter().find(|o| o.network == *network && o.prefixes.contains(&prefix)) {
+            r.problem(node, at, "RouteConflict", format!("{prefix} leads to '{}' already", other.path));
+        }
+    }
+}

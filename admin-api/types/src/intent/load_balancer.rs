@@ -1,0 +1,259 @@
+use super::Intent;
+use super::reader::{Node, Reader};
+use crate::{ResourcePath, value};
+use ipnetwork::IpNetwork;
+use penstock_model::{PoolId, Protocol, ServiceId};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// A frontend of a rule: VIP, protocol and port, and the pool behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    pub id: ServiceId,
+    /// The rule.
+    pub path: ResourcePath,
+    pub frontend: ResourcePath,
+    pub vip: IpAddr,
+    pub protocol: Protocol,
+    pub port: u16,
+    pub backend_port: u16,
+    pub pool: ResourcePath,
+    pub distribution: Distribution,
+    pub probe: Option<Probe>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Distribution {
+    #[default]
+    Default,
+    SourceIp,
+    SourceIpProtocol,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    pub id: PoolId,
+    pub path: ResourcePath,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    pub path: ResourcePath,
+    pub kind: ProbeKind,
+    pub port: u16,
+    pub interval_seconds: u16,
+    pub count: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProbeKind {
+    Tcp,
+    Http { path: String },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frontend {
+    pub path: ResourcePath,
+    pub vip: IpAddr,
+}
+
+type Taken = BTreeMap<(IpAddr, Protocol, u16), ResourcePath>;
+
+pub(crate) fn read(r: &mut Reader<'_>, intent: &mut Intent) {
+    let vips = VipPools::read(r);
+    let mut taken = Taken::new();
+    for balancer in r.all("loadBalancers") {
+        let mut frontends = BTreeMap::new();
+        for node in balancer.children("frontendIPConfigurations") {
+            if let Some(vip) = frontend(r, &node, &vips) {
+                frontends.insert(node.path.clone(), vip);
+            }
+        }
+        for node in balancer.children("backendAddressPools") {
+            let id = PoolId(node.allocated().number("pool"));
+            intent.pools.insert(node.path.clone(), Pool { id, path: node.path });
+        }
+        let probes: BTreeMap<_, _> =
+            balancer.children("probes").iter().map(|n| (n.path.clone(), probe(r, n))).collect();
+        for rule in balancer.children("loadBalancingRules") {
+            services(r, &rule, &frontends, &probes, &mut taken, &mut intent.services);
+        }
+    }
+    one_network_per_pool(r, intent);
+}
+
+/// Addresses that frontends may have; empty: any.
+struct VipPools(Vec<(IpAddr, IpAddr)>);
+
+impl VipPools {
+    fn read(r: &Reader<'_>) -> Self {
+        let pools = r.all("loadBalancerManager").iter().flat_map(|m| m.references("vipIpPools")).collect::<Vec<_>>();
+        let bounds = |path: &ResourcePath| {
+            let p = value::properties(r.node(path)?);
+            let end = |name| value::get_text(p, name)?.parse::<IpAddr>().ok();
+            Some((end("startIpAddress")?, end("endIpAddress")?))
+        };
+        Self(pools.iter().filter_map(bounds).collect())
+    }
+
+    fn allow(&self, vip: IpAddr) -> bool {
+        self.0.is_empty() || self.0.iter().any(|(a, b)| a.is_ipv4() == vip.is_ipv4() && *a <= vip && vip <= *b)
+    }
+}
+
+fn frontend(r: &mut Reader<'_>, node: &Node<'_>, pools: &VipPools) -> Option<IpAddr> {
+    let public = node.reference("publicIPAddress");
+    let subnet = node.reference("subnet");
+    if public.is_some() && subnet.is_some() {
+        let message = format!("'{}' has both a subnet and a publicIPAddress", node.path);
+        r.problem(node, node.at("publicIPAddress"), "FrontendIPConfigHasBothSubnetAndPublicIP", message);
+        return None;
+    }
+    if subnet.as_ref().is_some_and(|s| s.kind_path() == "virtualNetworks/subnets") {
+        r.warn(&node.path, "NotImplemented", "frontends inside virtual networks are stored; they have no function in this version");
+        return None;
+    }
+    let allocated = node.allocated();
+    let vip = match &public {
+        Some(public) => {
+            let public = r.node(public)?;
+            let said = value::get_text(value::properties(public), "ipAddress").and_then(|s| s.parse().ok());
+            said.or_else(|| super::Allocated(public.get(crate::ALLOCATED)?).parsed("address"))
+        }
+        None => node.address("privateIPAddress").or_else(|| allocated.parsed("address")),
+    };
+    let Some(vip) = vip else {
+        let message = format!("'{}' has no address: a publicIPAddress that has one, or privateIPAddress with its subnet", node.path);
+        r.problem(node, node.at("privateIPAddress"), "FrontendIPConfigHasNoSubnetOrPublicIP", message);
+        return None;
+    };
+    if let Some(prefix) = subnet.and_then(|s| subnet_prefix(r, &s))
+        && !prefix.contains(vip)
+    {
+        r.problem(node, node.at("privateIPAddress"), "PrivateIPAddressNotInSubnet", format!("{vip} is not in the subnet's prefix {prefix}"));
+    }
+    if !pools.allow(vip) {
+        r.problem(node, node.at("privateIPAddress"), "FrontEndIpNotInVipPool", format!("{vip} is in none of the VIP pools of loadBalancerManager"));
+    }
+    Some(vip)
+}
+
+fn subnet_prefix(r: &Reader<'_>, path: &ResourcePath) -> Option<IpNetwork> {
+    value::get_text(value::properties(r.node(path)?), "addressPrefix")?.parse().ok()
+}
+
+fn probe(r: &mut Reader<'_>, node: &Node<'_>) -> Probe {
+    let number = |name: &str, default: u16| {
+        value::get_int(node.properties(), name).and_then(|n| u16::try_from(n).ok()).unwrap_or(default)
+    };
+    let path = value::get_text(node.properties(), "requestPath");
+    let kind = match (node.word("protocol").as_str(), path) {
+        ("http", Some(path)) if path.starts_with('/') => ProbeKind::Http { path },
+        ("http", path) => {
+            let message = format!("an HTTP probe has a requestPath that begins with '/': {path:?}");
+            r.problem(node, node.at("requestPath"), "ProbeRequestPathIsRequired", message);
+            ProbeKind::Tcp
+        }
+        (_, Some(path)) => {
+            r.problem(node, node.at("requestPath"), "ProbeRequestPathIsNotNull", format!("a TCP probe has no requestPath: '{path}'"));
+            ProbeKind::Tcp
+        }
+        _ => ProbeKind::Tcp,
+    };
+    Probe {
+        path: node.path.clone(),
+        kind,
+        port: number("port", 0),
+        interval_seconds: number("intervalInSeconds", 5).max(1),
+        count: number("numberOfProbes", 2).max(1),
+    }
+}
+
+fn services(
+    r: &mut Reader<'_>,
+    rule: &Node<'_>,
+    frontends: &BTreeMap<ResourcePath, IpAddr>,
+    probes: &BTreeMap<ResourcePath, Probe>,
+    taken: &mut Taken,
+    out: &mut Vec<Service>,
+) {
+    let number = |name: &str| value::get_int(rule.properties(), name).and_then(|n| u16::try_from(n).ok()).filter(|n| *n != 0);
+    let protocol = match rule.word("protocol").as_str() {
+        "tcp" => Protocol::TCP,
+        "udp" => Protocol::UDP,
+        other => {
+            r.warn(&rule.path, "NotImplemented", format!("protocol {other} is stored; TCP and UDP have a function in this version"));
+            return;
+        }
+    };
+    let Some(port) = number("frontendPort") else {
+        let message = format!("rule '{}' has no frontendPort from 1 to 65535", rule.path.id());
+        r.problem(rule, rule.at("frontendPort"), "PortValueIsOutOfRange", message);
+        return;
+    };
+    if value::get_bool(rule.properties(), "enableFloatingIP") == Some(true) {
+        r.warn(&rule.path, "NotImplemented", "enableFloatingIP is stored; the rule has no effect in this version");
+        return;
+    }
+    let Some(pool) = rule.reference("backendAddressPool") else {
+        r.warn(&rule.path, "BackendPoolReferenceNotProvided", "no backendAddressPool: the rule has no effect");
+        return;
+    };
+    let listed = rule.references("frontendIPConfigurations");
+    if listed.is_empty() {
+        let message = format!("rule '{}' names no frontend", rule.path.id());
+        r.problem(rule, rule.at("frontendIPConfigurations"), "FrontendIpConfigReferenceNotProvided", message);
+    }
+    let ids = rule.allocated();
+    for (i, frontend) in listed.into_iter().enumerate() {
+        let at = rule.at(&format!("frontendIPConfigurations/{i}/resourceRef"));
+        if frontend.document() != rule.path.document() || pool.document() != rule.path.document() {
+            r.problem(rule, at, "InvalidResourceReference", "frontend and pool of a rule are of its own load balancer".to_owned());
+            continue;
+        }
+        let Some(vip) = frontends.get(&frontend).copied() else { continue };
+        if let Some(other) = taken.insert((vip, protocol, port), rule.path.clone()) {
+            let message = format!("{vip} {protocol} port {port} is served by '{other}' already");
+            r.problem(rule, rule.at("frontendPort"), "RulesUseSameFrontendPort", message);
+            continue;
+        }
+        let id = super::Allocated(ids.0.get("services").unwrap_or(&serde_json::Value::Null)).number(frontend.id());
+        out.push(Service {
+            id: ServiceId(id),
+            path: rule.path.clone(),
+            frontend,
+            vip,
+            protocol,
+            port,
+            backend_port: number("backendPort").unwrap_or(port),
+            pool: pool.clone(),
+            distribution: distribution(&rule.word("loadDistribution")),
+            probe: rule.reference("probe").and_then(|p| probes.get(&p).cloned()),
+        });
+    }
+}
+
+fn distribution(word: &str) -> Distribution {
+    match word {
+        "sourceip" => Distribution::SourceIp,
+        "sourceipprotocol" => Distribution::SourceIpProtocol,
+        _ => Distribution::Default,
+    }
+}
+
+fn one_network_per_pool(r: &mut Reader<'_>, intent: &Intent) {
+    for pool in intent.pools.keys() {
+        let mut network: Option<ResourcePath> = None;
+        for member in r.referring(pool, "networkInterfaces/ipConfigurations") {
+            let Some(interface) = member.parent().and_then(|p| intent.interfaces.get(&p)) else { continue };
+            if network.get_or_insert_with(|| interface.network.clone()) != &interface.network {
+                let document = interface.path.clone();
+                let i = interface.ip_configurations.iter().position(|c| c.path == member).unwrap_or(0);
+                let node = Node { path: document, value: &serde_json::Value::Null, pointer: String::new() };
+                let at = format!("/properties/ipConfigurations/{i}/properties/loadBalancerBackendAddressPools");
+                let message = format!("'{pool}' has members in another virtual network already");
+                r.problem(&node, at, "BackendIPConfigurationsDontUseSameVnet", message);
+            }
+        }
+    }
+}
