@@ -34,6 +34,12 @@ impl PortRange {
     pub const fn contains(&self, port: u16) -> bool {
         self.first <= port && port <= self.last
     }
+
+    /// Whether the rule does not look at this port: `0-65535`, or `1-65535` as the specification's prose writes it.
+    #[must_use]
+    pub const fn is_any(&self) -> bool {
+        self.first <= 1 && self.last == u16::MAX
+    }
 }
 
 /// One rule. Lower `priority` values are looked at first; the first match decides.
@@ -54,9 +60,11 @@ pub struct AclRule {
     pub log: bool,
 }
 
-/// An access control list: stateful, the reply of an allowed flow is allowed. What no rule matches is denied inbound from
-/// outside the virtual network and allowed otherwise, as the vSwitch of the Network Controller does, when the list is empty
-/// everything is allowed.
+/// An access control list: stateful, the reply of an allowed flow is allowed.
+///
+/// What no rule matches is denied inbound from outside the virtual network and allowed otherwise, as the vSwitch of the
+/// Network Controller does. When the list is empty everything is allowed. (The specification's later
+/// `inboundDefaultAction` and `outboundDefaultAction` are, where an operator sets them, a last rule for everything.)
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acl {
     pub name: String,

@@ -1,11 +1,41 @@
 //! What may pass, and where does it go?
 //!
-//! Rules of a tenant as data ([`AclRule`], [`Route`], [`VirtualNetwork`]) and their compiled forms, used by host, gateway
-//! and `trace` alike. Pure: it knows no flow state, no socket and no API.
+//! Rules of a tenant as data ([`Acl`], [`Route`], [`VirtualNetwork`]: what a goal state says) and their compiled forms
+//! ([`CompiledAcl`], [`CompiledNetwork`], [`Lpm`]: what packets are held against), used by host, gateway and `trace`
+//! alike. It knows no flow state, no socket and no API.
+//!
+//! Order: a goal state arrives -> [`CompiledNetwork::compile`] and [`CompiledAcl::compile`], which refuse what is wrong
+//! with the name of the field -> publish both together -> for the first packet of a flow
+//! [`CompiledNetwork::lookup`] and [`CompiledAcl::evaluate`], which neither allocate nor lock.
+//!
+//! | table | a lookup costs | memory |
+//! | --- | --- | --- |
+//! | [`CompiledAcl`] | five small searches and an AND over n/64 words, until the first hit | see there: 1,000 rules under 1 MiB |
+//! | [`Lpm`] | one step for each 6 bits of the prefix | about 25 to 40 bytes a route and the value |
+//! | [`CompiledNetwork`] | one [`Lpm`] lookup | an [`Lpm`] entry and the [`Endpoint`] for each address |
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod acl;
+mod bitmap;
+mod compiled_acl;
+mod compiled_network;
+mod dimension;
+mod error;
+mod lpm;
 mod overlay;
+mod trie;
+
+#[cfg(test)]
+mod acl_tests;
+#[cfg(test)]
+mod lpm_tests;
+#[cfg(test)]
+mod network_tests;
 
 pub use acl::{Acl, AclAction, AclDirection, AclId, AclRule, PortRange};
+pub use compiled_acl::{AclMatch, AclVerdict, CompiledAcl, MAX_RULES};
+pub use compiled_network::{CompiledNetwork, Target, gateway_of};
+pub use error::{PolicyError, Problem};
+pub use lpm::Lpm;
 pub use overlay::{Endpoint, NextHop, Route, VirtualNetwork};
