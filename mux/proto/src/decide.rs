@@ -10,7 +10,7 @@ use crate::slots::{NOBODY, Slots};
 use crate::vips::{Kind, VipEntry};
 use penstock_engine::Why;
 use penstock_model::{Addr16, BackendId, DropReason, Epoch, Protocol, ServiceId};
-use penstock_spread::SLOTS;
+use penstock_spread::{SLOTS, SlotTable};
 use penstock_wire::{Fragment, Headers};
 
 /// What a packet needs.
@@ -162,8 +162,7 @@ fn slot_of(policy: &Policy, distribution: Distribution, t: &Tuple) -> (usize, u6
         Distribution::SourceIp => hasher.hash5(&[a, b, c, d, 0]),
         Distribution::SourceIpProtocol => hasher.hash5(&[a, b, c, d, protocol]),
     };
-    // The upper bits: the lower ones go into the source port of the encapsulation.
-    ((chosen >> 48) as usize % SLOTS, all)
+    (SlotTable::slot(chosen), all)
 }
 
 /// A fragment: if all services of its VIP and protocol agree, ports do not matter. It follows the slot's previous owner while

@@ -24,6 +24,7 @@
 mod decide;
 mod echo;
 mod error;
+mod explain;
 mod goal;
 mod hash;
 mod key;
@@ -35,9 +36,13 @@ mod status;
 mod validate;
 mod vips;
 
+#[cfg(test)]
+mod tests;
+
 pub use error::GoalError;
+pub use explain::explain;
 pub use goal::{Backend, Distribution, MuxGoal, Pool, Service};
 pub use key::MuxKey;
 pub use policy::{MAX_BACKEND, MAX_SERVICE, MUX_MAC, NextHopInfo, Policy};
-pub use resolver::{Count, Foreign, MuxResolver};
+pub use resolver::{Foreign, MuxResolver};
 pub use status::{MuxStatus, Traffic};

@@ -4,7 +4,7 @@ use crate::hash::hasher;
 use crate::key::MuxKey;
 use crate::policy::Policy;
 use arc_swap::ArcSwap;
-use penstock_engine::{Class, EncapTemplate, Prior, Resolution, Resolver};
+use penstock_engine::{Class, Counter, EncapTemplate, Prior, Resolution, Resolver};
 use penstock_flow::{FlowHasher, Transposition, prefetch};
 use penstock_model::{BackendId, DropReason, Nanos, Packet, Protocol, ServiceId, Verdict};
 use penstock_wire::Headers;
@@ -24,13 +24,6 @@ pub enum Foreign {
     Drop,
 }
 
-/// Packets and bytes that a service was offered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Count {
-    pub packets: u64,
-    pub bytes: u64,
-}
-
 /// The mux's decisions for one worker.
 #[derive(Debug)]
 pub struct MuxResolver {
@@ -39,7 +32,7 @@ pub struct MuxResolver {
     flows: FlowHasher,
     foreign: Foreign,
     /// By service id.
-    services: Vec<Count>,
+    services: Vec<Counter>,
 }
 
 impl MuxResolver {
@@ -47,7 +40,7 @@ impl MuxResolver {
     #[must_use]
     pub fn new(published: Arc<ArcSwap<Policy>>, secret: [u64; 2], foreign: Foreign) -> Self {
         let policy = published.load_full();
-        let services = vec![Count::default(); policy.service_counters()];
+        let services = vec![Counter::default(); policy.service_counters()];
         Self { published, policy, flows: hasher(secret), foreign, services }
     }
 
@@ -57,9 +50,9 @@ impl MuxResolver {
         &self.policy
     }
 
-    /// Counts by service id.
+    /// What each service was offered, by service id.
     #[must_use]
-    pub fn services(&self) -> &[Count] {
+    pub fn services(&self) -> &[Counter] {
         &self.services
     }
 
@@ -82,7 +75,7 @@ impl Resolver for MuxResolver {
         if !Arc::ptr_eq(&newest, &self.policy) {
             self.policy = Arc::clone(&newest);
             let needed = self.policy.service_counters().max(self.services.len());
-            self.services.resize(needed, Count::default());
+            self.services.resize(needed, Counter::default());
         }
     }
 

@@ -127,10 +127,7 @@ impl Slots {
 }
 
 fn spread_out(table: &SlotTable, usable: impl Fn(BackendId) -> bool) -> Vec<BackendId> {
-    let member = |s: &u16| table.members.get(usize::from(*s)).copied().filter(|b| usable(*b)).unwrap_or(NOBODY);
-    let mut owners: Vec<BackendId> = table.slots.iter().map(member).collect();
-    owners.resize(SLOTS, NOBODY);
-    owners
+    (0..SLOTS).map(|slot| table.owner_of_slot(slot).filter(|b| usable(*b)).unwrap_or(NOBODY)).collect()
 }
 
 fn info(pool: &Pool, current: &[BackendId], exists: &impl Fn(BackendId) -> bool) -> PoolInfo {

@@ -4,7 +4,7 @@ use crate::error::GoalError;
 use crate::goal::{Backend, MuxGoal, Pool, Service};
 use crate::policy::{MAX_BACKEND, MAX_SERVICE};
 use penstock_model::{Addr16, BackendId, Mac, PoolId, Protocol, Underlay};
-use penstock_spread::{SLOTS, SlotTable};
+use penstock_spread::SlotTable;
 use std::collections::HashSet;
 use std::net::IpAddr;
 
@@ -63,23 +63,13 @@ fn validate_pools(list: &[Pool], backends: &HashSet<BackendId>) -> Result<HashSe
 }
 
 fn validate_table(table: &SlotTable, field: &str) -> Result<(), GoalError> {
-    let expected = if table.members.is_empty() { 0 } else { SLOTS };
-    if table.slots.len() != expected {
-        let problem =
-            format!("{} slots for {} members: must be {expected}", table.slots.len(), table.members.len());
-        return Err(GoalError::new(format!("{field}.slots"), problem));
-    }
-    let mut seen = HashSet::with_capacity(table.members.len());
-    if let Some((m, member)) = table.members.iter().enumerate().find(|(_, member)| !seen.insert(**member)) {
-        return Err(GoalError::new(format!("{field}.members[{m}]"), format!("{member} is a member twice")));
-    }
-    match table.slots.iter().position(|s| usize::from(*s) >= table.members.len()) {
-        Some(at) => {
-            let problem = format!("member {} of {}", table.slots[at], table.members.len());
-            Err(GoalError::new(format!("{field}.slots[{at}]"), problem))
+    table.validate().map_err(|e| {
+        let text = e.to_string();
+        match text.split_once(": ") {
+            Some((at, problem)) => GoalError::new(format!("{field}.{at}"), problem),
+            None => GoalError::new(field, text),
         }
-        None => Ok(()),
-    }
+    })
 }
 
 fn validate_services(list: &[Service], pools: &HashSet<PoolId>) -> Result<(), GoalError> {

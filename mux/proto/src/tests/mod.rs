@@ -1,0 +1,8 @@
+mod fixture;
+
+mod balance;
+mod build;
+mod explain;
+mod icmp;
+mod transition;
+mod twin;
