@@ -41,7 +41,7 @@ fn owner(network: &Network, port: &LocalPort, target: IpAddr) -> Option<Mac> {
     if port.owns(addr) {
         return None;
     }
-    network.endpoints.get(&addr).map(|n| n.mac)
+    network.endpoint(addr).map(|(e, _)| e.mac)
 }
 
 /// RFC 826, with RFC 5227 probes (sender 0.0.0.0).

@@ -1,13 +1,11 @@
-use crate::access::AccessList;
 use crate::fabric::UnderlayFib;
 use crate::goal::{HostGoal, NatRule, Port};
-use crate::policy::{LocalPort, Nat, Neighbour, Network, Place, Policy};
-use crate::routes::Routes;
+use crate::policy::{LocalPort, Nat, Network, Place, Policy};
 use crate::ROUTER_MAC;
 use penstock_engine::EncapTemplate;
 use penstock_model::{Addr16, EncapId, Epoch, PortId, Protocol, Underlay, Vni};
-use penstock_policy::{AclId, NextHop, VirtualNetwork};
-use std::collections::{BTreeSet, HashMap};
+use penstock_policy::{AclId, CompiledAcl, CompiledNetwork, NextHop, VirtualNetwork};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -41,18 +39,17 @@ impl Policy {
     /// # Errors
     /// The first field that contradicts another or this machine.
     pub fn build(goal: &HostGoal, here: &Surroundings<'_>, previous: &Policy) -> Result<Self, GoalError> {
-        let mut builder = Builder { goal, here, previous, policy: Policy::empty(here.own, here.underlay_port, here.fib.clone()) };
+        let mut builder = Builder { goal, here, previous, lists: BTreeMap::new(), policy: Policy::empty(here.own, here.underlay_port, here.fib.clone()) };
         builder.policy.revision = goal.revision;
         builder.policy.fib_generation = here.fib_generation;
         builder.policy.last_epoch = previous.last_epoch;
         builder.vteps()?;
-        builder.acls()?;
         builder.networks()?;
         builder.ports()?;
         builder.nat_rules()?;
         builder.probes()?;
         builder.encapsulations()?;
-        builder.endpoints()?;
+        builder.places();
         builder.epochs();
         Ok(builder.policy)
     }
@@ -62,6 +59,8 @@ struct Builder<'a> {
     goal: &'a HostGoal,
     here: &'a Surroundings<'a>,
     previous: &'a Policy,
+    /// Where a list is among `policy.acls`, as compiled for a network.
+    lists: BTreeMap<(AclId, usize), usize>,
     policy: Policy,
 }
 
@@ -78,32 +77,17 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn acls(&mut self) -> Done {
-        for (i, acl) in self.goal.acls.iter().enumerate() {
-            match AccessList::compile(acl) {
-                Ok(list) => self.policy.acls.push(list),
-                Err(problem) => return refuse(format_args!("acls[{i}]"), problem),
-            }
-        }
-        Ok(())
-    }
-
     fn networks(&mut self) -> Done {
         for (i, n) in self.goal.networks.iter().enumerate() {
             if self.policy.by_vni.insert(n.vni, i).is_some() {
                 return refuse(format_args!("networks[{i}].vni"), format_args!("another network has VNI {}", n.vni));
             }
-            self.policy.networks.push(Network {
-                name: n.name.clone(),
-                tenant: n.tenant,
-                vni: n.vni,
-                epoch: n.epoch,
-                goal_epoch: n.epoch,
-                prefixes: n.prefixes.clone(),
-                subnets: n.subnets.clone(),
-                endpoints: HashMap::with_capacity(n.endpoints.len()),
-                routes: routes_of(i, n)?,
-            });
+            check_routes(i, n)?;
+            // The lists of ports are compiled with the ports: endpoints of other hosts are guarded there.
+            let compiled = CompiledNetwork::compile(&without_lists(n), &[])
+                .map_err(|e| GoalError { field: format!("networks.{}", e.field), problem: e.problem.to_string() })?;
+            let (tenant, vni, epoch) = (n.tenant, n.vni, n.epoch);
+            self.policy.networks.push(Network { compiled, tenant, vni, epoch, places: Vec::new() });
         }
         Ok(())
     }
@@ -118,7 +102,7 @@ impl Builder<'_> {
                 return refuse(format_args!("{at}.network_interface"), format_args!("\"{}\" is there twice", port.network_interface));
             }
             let network = self.network_of(port, &at)?;
-            let acl = self.acl_index(port.acl, &at)?;
+            let acl = self.list_of(port.acl, network, &at)?;
             let local = self.here.local_ports.iter().find(|(_, name)| *name == port.network_interface);
             let Some((id, _)) = local else { continue };
             if self.policy.by_mac.insert((port.vni, port.mac), *id).is_some() {
@@ -146,14 +130,14 @@ impl Builder<'_> {
             return refuse(format_args!("{at}.vni"), format_args!("no network has VNI {}", port.vni));
         };
         if network.tenant != port.tenant {
-            let problem = format!("network \"{}\" belongs to tenant {}, the port to {}", network.name, network.tenant, port.tenant);
+            let problem = format!("network \"{}\" belongs to tenant {}, the port to {}", network.name(), network.tenant, port.tenant);
             return refuse(format_args!("{at}.tenant"), problem);
         }
         if port.mac.is_group() || port.mac == ROUTER_MAC {
             return refuse(format_args!("{at}.mac"), format_args!("{} cannot be a container's", port.mac));
         }
-        if let Some(a) = port.addresses.iter().find(|a| !network.contains(Addr16::from(a.ip()))) {
-            return refuse(format_args!("{at}.addresses"), format_args!("{} is outside network \"{}\"", a.ip(), network.name));
+        if let Some(a) = port.addresses.iter().find(|a| !network.compiled.contains(a.ip())) {
+            return refuse(format_args!("{at}.addresses"), format_args!("{} is outside network \"{}\"", a.ip(), network.name()));
         }
         if let Some(a) = port.addresses.iter().find(|a| network.is_gateway(a.ip())) {
             return refuse(format_args!("{at}.addresses"), format_args!("{} is the gateway of its subnet", a.ip()));
@@ -161,11 +145,21 @@ impl Builder<'_> {
         Ok(i)
     }
 
-    fn acl_index(&self, acl: Option<AclId>, at: &str) -> Result<Option<usize>, GoalError> {
-        match acl.map(|id| id.0 as usize) {
-            Some(i) if i >= self.policy.acls.len() => refuse(format_args!("{at}.acl"), format_args!("there is no access control list {i}")),
-            other => Ok(other),
+    fn list_of(&mut self, acl: Option<AclId>, network: usize, at: &str) -> Result<Option<usize>, GoalError> {
+        let Some(id) = acl else { return Ok(None) };
+        if let Some(known) = self.lists.get(&(id, network)) {
+            return Ok(Some(*known));
         }
+        let prefixes = self.goal.networks.get(network).map_or(&[][..], |n| &n.prefixes);
+        let Some(list) = self.goal.acls.get(id.0 as usize) else {
+            return refuse(format_args!("{at}.acl"), format_args!("there is no access control list {}", id.0));
+        };
+        let compiled = CompiledAcl::compile(list, prefixes)
+            .map_err(|e| GoalError { field: format!("acls.{}", e.field), problem: e.problem.to_string() })?;
+        let index = self.policy.acls.len();
+        self.policy.acls.push(compiled);
+        self.lists.insert((id, network), index);
+        Ok(Some(index))
     }
 
     fn goal_port(&self, name: &str, at: &str) -> Result<&Port, GoalError> {
@@ -269,22 +263,13 @@ impl Builder<'_> {
         }
     }
 
-    fn endpoints(&mut self) -> Done {
+    fn places(&mut self) {
         for (i, n) in self.goal.networks.iter().enumerate() {
-            let mut endpoints = HashMap::with_capacity(n.endpoints.len());
-            for (k, e) in n.endpoints.iter().enumerate() {
-                let at = format!("networks[{i}].endpoints[{k}]");
-                let Some(place) = self.place(n.vni, e) else { continue };
-                let neighbour = Neighbour { mac: e.mac, host: e.host.0, place, name: e.network_interface.clone() };
-                if endpoints.insert(Addr16::from(e.addr.0), neighbour).is_some() {
-                    return refuse(format_args!("{at}.addr"), format_args!("another endpoint has {}", e.addr.0));
-                }
-            }
+            let places = n.endpoints.iter().map(|e| self.place(n.vni, e)).collect();
             if let Some(network) = self.policy.networks.get_mut(i) {
-                network.endpoints = endpoints;
+                network.places = places;
             }
         }
-        Ok(())
     }
 
     /// Where an endpoint is; `None` if it is of this host and no device is configured for it.
@@ -311,7 +296,7 @@ impl Builder<'_> {
     fn unchanged(&self, index: usize) -> Option<Epoch> {
         let now = self.policy.networks.get(index)?;
         let before = self.previous.network_by_vni(now.vni)?;
-        let same = before.goal_epoch == now.goal_epoch
+        let same = before.compiled.network().epoch == now.compiled.network().epoch
             && before.tenant == now.tenant
             && self.previous.fib_generation == self.policy.fib_generation
             && ports_of(self.previous, now.vni).eq(ports_of(&self.policy, now.vni));
@@ -325,11 +310,19 @@ fn ports_of(policy: &Policy, vni: Vni) -> impl Iterator<Item = (PortId, penstock
     policy.ports.iter().flatten().filter(of).map(|p| (p.id, p.mac, p.own.as_slice(), p.nat.as_slice()))
 }
 
-fn routes_of(index: usize, network: &VirtualNetwork) -> Result<Routes<NextHop>, GoalError> {
-    if let Some(k) = network.routes.iter().position(|r| matches!(r.next_hop, NextHop::Tunnel(_))) {
-        return refuse(format_args!("networks[{index}].routes[{k}].next_hop"), "a host has no tunnels");
+fn check_routes(index: usize, network: &VirtualNetwork) -> Done {
+    match network.routes.iter().position(|r| matches!(r.next_hop, NextHop::Tunnel(_))) {
+        Some(k) => refuse(format_args!("networks[{index}].routes[{k}].next_hop"), "a host has no tunnels"),
+        None => Ok(()),
     }
-    Ok(network.routes.iter().map(|r| (r.prefix, r.next_hop)).collect())
+}
+
+fn without_lists(network: &VirtualNetwork) -> VirtualNetwork {
+    let mut network = network.clone();
+    for endpoint in &mut network.endpoints {
+        endpoint.acl = None;
+    }
+    network
 }
 
 fn check_nat(rule: &NatRule, port: &Port, at: &str) -> Done {

@@ -49,7 +49,7 @@ fn from_underlay(policy: &Policy, frame: &[u8], h: &mut Headers, why: &mut impl 
     let (vni, inner) = parse_vxlan(frame, h)?;
     *h = inner;
     let network = policy.network_by_vni(vni).ok_or(DropReason::UnknownVni)?;
-    why.because("underlay", || format!("VXLAN from {outer:?}, network id {vni}: \"{}\"", network.name));
+    why.because("underlay", || format!("VXLAN from {outer:?}, network id {vni}: \"{}\"", network.name()));
     if !h.is_ip() {
         return Err(DropReason::Unsupported);
     }
@@ -58,7 +58,7 @@ fn from_underlay(policy: &Policy, frame: &[u8], h: &mut Headers, why: &mut impl 
     match local {
         Some(id) => Ok(Origin::Overlay(id)),
         None => {
-            why.because("port", || format!("no container of network \"{}\" here has {mac} or {:?}", network.name, h.dst));
+            why.because("port", || format!("no container of network \"{}\" here has {mac} or {:?}", network.name(), h.dst));
             Err(DropReason::UnknownPort)
         }
     }
@@ -69,7 +69,7 @@ fn routed_here(network: &Network, mac: Mac, dst: Addr16) -> Option<PortId> {
     if mac != ROUTER_MAC {
         return None;
     }
-    match network.endpoints.get(&dst)?.place {
+    match network.endpoint(dst)?.1? {
         crate::policy::Place::Local(id) => Some(id),
         crate::policy::Place::Remote(_) => None,
     }

@@ -1,9 +1,9 @@
 use crate::policy::{LocalPort, Nat, Network, Place, Policy};
-use crate::{ROUTER_MAC, access};
+use crate::ROUTER_MAC;
 use penstock_engine::{Resolution, Why};
 use penstock_flow::{Flags, Transposition};
 use penstock_model::{Addr16, DropReason, FlowKey, Mac, PortId, Protocol, TenantId, Underlay};
-use penstock_policy::{AclDirection, NextHop};
+use penstock_policy::{AclDirection, Endpoint, NextHop, Route, Target};
 use penstock_wire::{Fragment, Headers};
 
 /// Idle times. TCP: Azure's longest for a load balancer rule; UDP: RFC 4787 REQ-5 asks for two minutes at least.
@@ -136,6 +136,9 @@ impl<'a, W: Why> Decision<'a, W> {
             let vip = p.flags.has(Flags::SRC).then_some((p.src, p.src_port));
             return self.reply_from_container(key, vip);
         }
+        if self.port.owns(key.dst) {
+            return Resolution::Drop(DropReason::MartianDestination);
+        }
         match self.route(key) {
             Ok(value) if h.fragment == Fragment::Later => self.later_fragment(value),
             Ok(value) => self.outbound_by(key, value),
@@ -209,31 +212,51 @@ impl<'a, W: Why> Decision<'a, W> {
 
     /// The way of a packet from this port to an address of the tenant's network.
     fn route(&mut self, key: &FlowKey) -> Result<Transposition, DropReason> {
-        let routed = !self.port.on_link(key.dst);
-        if let Some(n) = self.network.endpoints.get(&key.dst) {
-            let way = match n.place {
-                Place::Local(id) => self.policy.port(id).map(|p| self.deliver(p)).ok_or(DropReason::UnknownPort)?,
-                Place::Remote(id) => {
-                    self.why.because("route", || format!("{:?} (\"{}\") is on host {}", key.dst, n.name, n.host));
-                    self.encapsulated(id, n.mac)
-                }
-            };
-            return Ok(routed_if(way, routed));
-        }
-        match self.network.routes.lookup(key.dst) {
-            Some((prefix, NextHop::Vtep { addr, mac })) => {
-                self.why.because("route", || format!("{:?} is in {prefix}, by tunnel endpoint {}", key.dst, addr.0));
-                self.to_vtep(*addr, *mac).map(|t| routed_if(t, true))
+        match self.network.compiled.lookup(key.dst.to_ip()) {
+            Target::Endpoint { index, endpoint } => {
+                let routed = !self.port.on_link(key.dst);
+                self.to_endpoint(index, endpoint).map(|way| routed_if(way, routed))
             }
-            Some((prefix, NextHop::Discard)) => {
-                self.why.because("route", || format!("{:?} is in {prefix}, which is discarded", key.dst));
-                Err(DropReason::RouteDiscard)
-            }
-            Some((_, NextHop::Tunnel(_))) => Err(DropReason::Unsupported),
-            None => {
-                self.why.because("route", || format!("network \"{}\" has no endpoint and no route for {:?}", self.network.name, key.dst));
+            Target::Route { route, .. } => self.by_route(key.dst, route),
+            Target::Gateway { .. } | Target::NoRoute => {
+                self.why.because("route", || {
+                    format!("network \"{}\" has no endpoint and no route for {:?}", self.network.name(), key.dst)
+                });
                 Err(DropReason::NoRoute)
             }
+        }
+    }
+
+    fn to_endpoint(&mut self, index: u32, endpoint: &Endpoint) -> Result<Transposition, DropReason> {
+        let name = &endpoint.network_interface;
+        match self.network.place(index) {
+            Some(Place::Local(id)) => {
+                self.why.because("route", || format!("\"{name}\" is on this host"));
+                self.policy.port(id).map(|p| self.deliver(p)).ok_or(DropReason::UnknownPort)
+            }
+            Some(Place::Remote(id)) => {
+                self.why.because("route", || format!("\"{name}\" is on host {}", endpoint.host.0));
+                Ok(self.encapsulated(id, endpoint.mac))
+            }
+            None => {
+                self.why.because("route", || format!("\"{name}\" is of this host, but no device is configured for it"));
+                Err(DropReason::UnknownPort)
+            }
+        }
+    }
+
+    fn by_route(&mut self, dst: Addr16, route: &Route) -> Result<Transposition, DropReason> {
+        let prefix = route.prefix;
+        match route.next_hop {
+            NextHop::Vtep { addr, mac } => {
+                self.why.because("route", || format!("{dst:?} is in {prefix}, by tunnel endpoint {}", addr.0));
+                self.to_vtep(addr, mac).map(|way| routed_if(way, true))
+            }
+            NextHop::Discard => {
+                self.why.because("route", || format!("{dst:?} is in {prefix}, which is discarded"));
+                Err(DropReason::RouteDiscard)
+            }
+            NextHop::Tunnel(_) => Err(DropReason::Unsupported),
         }
     }
 
@@ -280,7 +303,7 @@ impl<'a, W: Why> Decision<'a, W> {
     }
 
     fn local_peer(&self, addr: Addr16) -> Option<&'a LocalPort> {
-        match self.network.endpoints.get(&addr)?.place {
+        match self.network.endpoint(addr)?.1? {
             Place::Local(id) => self.policy.port(id),
             Place::Remote(_) => None,
         }
@@ -292,12 +315,9 @@ impl<'a, W: Why> Decision<'a, W> {
             self.why.because("acl", || format!("\"{}\" has no access control list", port.name));
             return true;
         };
-        let peer = match direction {
-            AclDirection::Inbound => key.src,
-            AclDirection::Outbound => key.dst,
-        };
-        let question = access::Question { direction, key, peer_is_inside: self.network.contains(peer) };
-        list.permits(&question, self.why)
+        let verdict = list.evaluate(direction, key);
+        self.why.because("acl", || format!("{} ({direction:?} of \"{}\")", list.explain(&verdict), port.name));
+        verdict.allows()
     }
 }
 

@@ -18,7 +18,6 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
-mod access;
 mod answer;
 mod build;
 mod classify;
@@ -29,7 +28,6 @@ mod goal;
 mod policy;
 mod probe;
 mod resolver;
-mod routes;
 mod status;
 
 pub use build::{GoalError, Surroundings};

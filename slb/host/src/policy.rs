@@ -2,14 +2,14 @@ use crate::fabric::UnderlayFib;
 use ipnetwork::IpNetwork;
 use penstock_engine::EncapTemplate;
 use penstock_model::{Addr16, DropReason, EncapId, Epoch, Mac, PortId, Protocol, Revision, ServiceId, TenantId, Underlay, Vni};
-use penstock_policy::NextHop;
+use penstock_policy::{CompiledAcl, CompiledNetwork, Endpoint, Target};
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 /// What the host does, compiled from a goal state and the state of the provider network. Immutable; replaced whole.
 ///
-/// Memory: about 120 bytes an endpoint, 90 an encapsulation (one for each network and peer host), 64 a NAT rule.
+/// Memory: about 200 bytes an endpoint, 90 an encapsulation (one for each network and peer host), 64 a NAT rule.
 #[derive(Debug)]
 pub struct Policy {
     pub(crate) revision: Revision,
@@ -24,7 +24,8 @@ pub struct Policy {
     pub(crate) by_mac: HashMap<(Vni, Mac), PortId>,
     pub(crate) encaps: Vec<Option<EncapTemplate>>,
     pub(crate) encap_ids: HashMap<(Vni, IpAddr), EncapId>,
-    pub(crate) acls: Vec<crate::access::AccessList>,
+    /// One for each list and network that uses it.
+    pub(crate) acls: Vec<CompiledAcl>,
     pub(crate) fib: Arc<dyn UnderlayFib>,
     /// The generation of `fib` that epochs were given for.
     pub(crate) fib_generation: u64,
@@ -58,26 +59,13 @@ pub(crate) struct Nat {
 
 #[derive(Debug)]
 pub(crate) struct Network {
-    pub(crate) name: String,
+    pub(crate) compiled: CompiledNetwork,
     pub(crate) tenant: TenantId,
     pub(crate) vni: Vni,
     /// Of this node: unique over all networks and generations, so that a flow never outlives what it was decided by.
     pub(crate) epoch: Epoch,
-    /// Of the goal state.
-    pub(crate) goal_epoch: Epoch,
-    pub(crate) prefixes: Vec<IpNetwork>,
-    pub(crate) subnets: Vec<IpNetwork>,
-    pub(crate) endpoints: HashMap<Addr16, Neighbour>,
-    pub(crate) routes: crate::routes::Routes<NextHop>,
-}
-
-/// Another endpoint of a network.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Neighbour {
-    pub(crate) mac: Mac,
-    pub(crate) host: IpAddr,
-    pub(crate) place: Place,
-    pub(crate) name: String,
+    /// Where each endpoint of the network is; `None`: of this host, but without a device.
+    pub(crate) places: Vec<Option<Place>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,15 +149,23 @@ impl Policy {
 }
 
 impl Network {
-    /// Whether `addr` belongs to the virtual network.
-    pub(crate) fn contains(&self, addr: Addr16) -> bool {
-        let ip = addr.to_ip();
-        self.prefixes.iter().any(|p| p.contains(ip))
+    pub(crate) fn name(&self) -> &str {
+        &self.compiled.network().name
     }
 
     /// Whether `addr` is the gateway (first address) of a subnet.
     pub(crate) fn is_gateway(&self, addr: IpAddr) -> bool {
-        self.subnets.iter().any(|s| first_address(s) == Some(addr))
+        matches!(self.compiled.lookup(addr), Target::Gateway { .. })
+    }
+
+    /// The endpoint that has `addr` and where it is.
+    pub(crate) fn endpoint(&self, addr: Addr16) -> Option<(&Endpoint, Option<Place>)> {
+        let (index, endpoint) = self.compiled.endpoint(addr.to_ip())?;
+        Some((endpoint, self.place(index)))
+    }
+
+    pub(crate) fn place(&self, index: u32) -> Option<Place> {
+        self.places.get(index as usize).copied().flatten()
     }
 }
 
@@ -195,14 +191,5 @@ impl LocalPort {
 
     pub(crate) fn has_vip(&self, vip: Addr16) -> bool {
         self.nat.iter().any(|n| n.vip == vip)
-    }
-}
-
-/// The first address of a subnet behind its network address: the subnet's gateway.
-pub(crate) fn first_address(subnet: &IpNetwork) -> Option<IpAddr> {
-    match subnet {
-        IpNetwork::V4(n) if n.prefix() < 32 => u32::from(n.network()).checked_add(1).map(|a| IpAddr::V4(a.into())),
-        IpNetwork::V6(n) if n.prefix() < 128 => u128::from(n.network()).checked_add(1).map(|a| IpAddr::V6(a.into())),
-        _ => None,
     }
 }

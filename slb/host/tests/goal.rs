@@ -16,7 +16,7 @@ fn a_bad_goal_is_refused_by_the_name_of_its_field() {
         ("networks[0].routes[2].next_hop", |g| {
             g.networks[0].routes.push(Route { prefix: "0.0.0.0/0".parse().unwrap(), next_hop: NextHop::Tunnel(TunnelId(1)) });
         }),
-        ("networks[0].endpoints[3].addr", |g| g.networks[0].endpoints[3].addr = g.networks[0].endpoints[1].addr),
+        ("networks.vnet1.endpoints[3].addr", |g| g.networks[0].endpoints[3].addr = g.networks[0].endpoints[1].addr),
         ("networks[0].endpoints[0].host", |g| g.networks[0].endpoints[0].host = Underlay(ip("2001:db8::1"))),
         ("ports[0].vni", |g| g.ports[0].vni = Vni::new(1).unwrap()),
         ("ports[0].tenant", |g| g.ports[0].tenant = TenantId(2)),

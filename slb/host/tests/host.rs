@@ -91,7 +91,7 @@ fn no_tenant_receives_another_tenants_packet_whatever_pair_and_direction() {
             let expected = if dst.split(':').next() == own.split(':').next() {
                 // The other tenant's container with my own address: to me it is myself.
                 assert_ne!(*peer_tenant, t);
-                Verdict::Transmit(port(t, n))
+                Verdict::Drop(DropReason::MartianDestination)
             } else {
                 Verdict::Transmit(port(t, *peer))
             };
