@@ -10,6 +10,7 @@ mod encap;
 mod explain;
 mod port;
 mod resolver;
+mod trace;
 
 pub use apply::apply;
 pub use encap::EncapTemplate;

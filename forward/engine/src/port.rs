@@ -16,13 +16,13 @@ pub struct Counter {
 /// time. Nothing in here is shared between workers.
 #[derive(Debug)]
 pub struct Port<R: Resolver> {
-    resolver: R,
-    flows: FlowTable<R::Key, R::Value>,
+    pub(crate) resolver: R,
+    pub(crate) flows: FlowTable<R::Key, R::Value>,
     stats: Stats,
 }
 
 #[derive(Debug, Default)]
-struct Stats {
+pub(crate) struct Stats {
     ledger: Ledger,
     counters: Vec<Counter>,
     meters: Vec<Meter>,
@@ -108,6 +108,9 @@ impl<R: Resolver> Port<R> {
         coarse: Coarse,
     ) -> Verdict {
         let hit = self.flows.lookup(key, hash, coarse);
+        if let Some(hit) = &hit && hit.promoted && let Some(peer) = self.resolver.peer_of(key, &hit.value) {
+            self.flows.promote(&peer, self.resolver.hash(&peer), coarse);
+        }
         let value = match hit {
             Some(hit) if hit.is_of(epoch) => hit.value,
             stale => match self.resolve(packet, h, key, hash, epoch, stale.map(|s| s.value), now) {
@@ -212,7 +215,7 @@ impl<R: Resolver> Port<R> {
 
 /// Meters, replays and counts one packet.
 #[inline]
-fn replay<R: Resolver>(
+pub(crate) fn replay<R: Resolver>(
     resolver: &R,
     stats: &mut Stats,
     t: &Transposition,

@@ -1,3 +1,4 @@
+use crate::Step;
 use penstock_flow::Transposition;
 use penstock_model::{DropReason, Epoch, Nanos, Packet, Verdict};
 use penstock_wire::Headers;
@@ -93,4 +94,53 @@ pub trait Resolver {
 
     /// Deals with a packet for this node; may rewrite it in place into an answer. Returns the verdict.
     fn local(&mut self, packet: &mut Packet<'_>, headers: &Headers, now: Nanos) -> Verdict;
+
+    /// The key of the opposite direction of a flow that was installed with a peer, if it follows from the flow itself. When
+    /// the flow proves to be more than one packet, the engine keeps its peer too. `None`: the peer proves itself.
+    fn peer_of(&self, key: &Self::Key, value: &Self::Value) -> Option<Self::Key> {
+        let _ = (key, value);
+        None
+    }
+
+    /// [`Resolver::classify`] with reasons. Products write one function over `impl Why` and call it from both.
+    fn explain_classify(
+        &mut self,
+        packet: &Packet<'_>,
+        headers: &mut Headers,
+        why: &mut Vec<Step>,
+    ) -> Class<Self::Key> {
+        let _ = why;
+        self.classify(packet, headers)
+    }
+
+    /// [`Resolver::direct`] with reasons.
+    ///
+    /// # Errors
+    /// Why the packet would be dropped.
+    fn explain_direct(
+        &self,
+        token: u64,
+        hash: u64,
+        headers: &Headers,
+        why: &mut Vec<Step>,
+    ) -> Result<&Transposition, DropReason> {
+        let _ = why;
+        self.direct(token, hash, headers)
+    }
+
+    /// [`Resolver::resolve`] with reasons. Must leave no trace: nothing that it takes (a port of a NAT) stays taken.
+    #[allow(clippy::too_many_arguments)]
+    fn explain_resolve(
+        &mut self,
+        key: &Self::Key,
+        hash: u64,
+        packet: &Packet<'_>,
+        headers: &Headers,
+        prior: Option<Prior<'_>>,
+        now: Nanos,
+        why: &mut Vec<Step>,
+    ) -> Resolution<Self::Key, Self::Value> {
+        let _ = why;
+        self.resolve(key, hash, packet, headers, prior, now)
+    }
 }

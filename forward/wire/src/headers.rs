@@ -204,8 +204,13 @@ fn parse_ipv4(frame: &[u8], l2: usize, l3: usize) -> Result<Headers, DropReason>
     if total > available {
         return Err(DropReason::TruncatedIpv4);
     }
-    let header = frame.get(l3..l3 + header_len).ok_or(DropReason::TruncatedIpv4)?;
-    if crate::checksum::fold(crate::checksum::sum(header, 0)) != 0xffff {
+    let is_valid = if header_len == 20 {
+        crate::checksum::is_valid_ipv4(ip)
+    } else {
+        let header = frame.get(l3..l3 + header_len).ok_or(DropReason::TruncatedIpv4)?;
+        crate::checksum::fold(crate::checksum::sum(header, 0)) == 0xffff
+    };
+    if !is_valid {
         return Err(DropReason::BadIpv4Checksum);
     }
     let flags_offset = u16::from_be_bytes([ip[6], ip[7]]);
@@ -280,10 +285,13 @@ fn skip_extension_headers(frame: &[u8], h: &mut Headers) -> Result<(), DropReaso
     const AUTHENTICATION: u8 = 51;
     const DESTINATION: u8 = 60;
     let end = h.end as usize;
-    for _ in 0..MAX_EXTENSION_HEADERS {
+    for followed in 0.. {
         let kind = h.protocol.0;
         if !matches!(kind, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION) {
             return Ok(());
+        }
+        if followed == MAX_EXTENSION_HEADERS {
+            break;
         }
         if kind == HOP_BY_HOP && usize::from(h.l4) != usize::from(h.l3) + 40 {
             return Err(DropReason::BadIpv6Header);
@@ -295,7 +303,9 @@ fn skip_extension_headers(frame: &[u8], h: &mut Headers) -> Result<(), DropReaso
             AUTHENTICATION => (usize::from(ext[1]) + 2) * 4,
             _ => (usize::from(ext[1]) + 1) * 8,
         };
-        if at + len > end {
+        // RFC 5095 section 3: a type 0 routing header with segments left is not processed.
+        let is_source_routed = kind == ROUTING && ext[2] == 0 && ext[3] != 0;
+        if at + len > end || is_source_routed {
             return Err(DropReason::BadIpv6Header);
         }
         if kind == FRAGMENT {
@@ -338,8 +348,9 @@ fn parse_transport(frame: &[u8], h: &mut Headers) -> Result<(), DropReason> {
         Protocol::UDP => {
             let u = segment.first_chunk::<8>().ok_or(DropReason::TruncatedTransport)?;
             let length = usize::from(u16::from_be_bytes([u[4], u[5]]));
-            // In a first fragment and in a GSO frame the length is that of the whole datagram.
-            if length != 0 && (length < 8 || (length > segment.len() && h.fragment == Fragment::No)) {
+            // In a first fragment the length is that of the whole datagram. Only one that 16 bits cannot hold may say 0.
+            let is_jumbo = length == 0 && segment.len() > usize::from(u16::MAX);
+            if !is_jumbo && (length < 8 || (length > segment.len() && h.fragment == Fragment::No)) {
                 return Err(DropReason::BadUdpLength);
             }
             h.src_port = u16::from_be_bytes([u[0], u[1]]);

@@ -5,11 +5,19 @@
 //! It knows no flow, policy or tenant. Nothing here can panic on any input.
 //!
 //! Order of use: [`parse`] gives [`Headers`] (offsets and the fields that decisions need, all bounds checked);
-//! [`parse_vxlan`] goes on into the inner frame; the writers in [`checksum`], [`rewrite`] change bytes in place.
+//! [`parse_vxlan`] goes on into the inner frame; [`rewrite`], [`icmp`] and [`checksum`] change bytes in place; [`arp`] and
+//! [`nd`] read questions and write answers; [`gso`] cuts; [`build`] makes frames for tests and probes.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod arp;
+pub mod build;
 pub mod checksum;
+pub mod gso;
 mod headers;
+pub mod icmp;
+pub mod nd;
 pub mod rewrite;
+pub mod vxlan;
 
 pub use headers::{Fragment, Headers, TcpFlags, VXLAN_HEADER_LEN, VXLAN_PORT, ethertype, parse, parse_ip, parse_vxlan};

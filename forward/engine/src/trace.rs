@@ -1,0 +1,91 @@
+use crate::port::{Stats, replay};
+use crate::{Class, Ending, Explanation, Port, Prior, Resolution, Resolver, Step, Why};
+use penstock_model::{DropReason, Epoch, HEADROOM, Nanos, Packet, PortId, Verdict};
+use penstock_wire::Headers;
+
+/// Longest frame that is explained: an IP packet of 65,535 bytes and its Ethernet header.
+const MAX_FRAME: usize = 65_535 + 18;
+
+impl<R: Resolver> Port<R> {
+    /// What would become of `frame` if it came in by `port` now, and why. Runs the code that [`Port::process`] runs, and
+    /// leaves no trace in flows, meters, counters or the ledger.
+    pub fn explain(&mut self, frame: &[u8], port: PortId, now: Nanos) -> Explanation {
+        let mut steps = Vec::new();
+        if frame.len() > MAX_FRAME {
+            return Explanation { steps, ending: Ending::Drop(DropReason::TooLarge), frame: Vec::new() };
+        }
+        let mut buffer = vec![0; HEADROOM + frame.len()];
+        buffer[HEADROOM..].copy_from_slice(frame);
+        let Some(mut packet) = Packet::new(&mut buffer, HEADROOM, frame.len(), port) else {
+            return Explanation { steps, ending: Ending::Drop(DropReason::TooLarge), frame: Vec::new() };
+        };
+        self.resolver.refresh(now);
+        let ending = match self.explain_packet(&mut packet, now, &mut steps) {
+            Verdict::Transmit(port) => Ending::Transmit(port),
+            Verdict::Tunnel(tunnel) => Ending::Tunnel(tunnel),
+            Verdict::Pass => Ending::Pass,
+            Verdict::Consumed => Ending::Consumed,
+            Verdict::Drop(reason) => Ending::Drop(reason),
+            Verdict::Pending => Ending::Drop(DropReason::Unsupported),
+        };
+        if let Ending::Drop(reason) = ending {
+            steps.because("drop", || reason.sentence().to_owned());
+        }
+        Explanation { steps, ending, frame: packet.frame().to_vec() }
+    }
+
+    fn explain_packet(&mut self, packet: &mut Packet<'_>, now: Nanos, why: &mut Vec<Step>) -> Verdict {
+        let mut h = match penstock_wire::parse(packet.frame()) {
+            Ok(h) => h,
+            Err(reason) => return Verdict::Drop(reason),
+        };
+        match self.resolver.explain_classify(packet, &mut h, why) {
+            Class::Flow { key, hash, epoch } => self.explain_flow(packet, &h, &key, hash, epoch, now, why),
+            Class::Direct { token, hash } => match self.resolver.explain_direct(token, hash, &h, why) {
+                Ok(t) => replay(&self.resolver, &mut Stats::default(), t, packet, &h, hash, now),
+                Err(reason) => Verdict::Drop(reason),
+            },
+            Class::Local => {
+                why.because("local", || "the packet is for this node itself".to_owned());
+                Verdict::Consumed
+            }
+            Class::Pass => {
+                why.because("local", || "the packet is for the kernel's own stack".to_owned());
+                Verdict::Pass
+            }
+            Class::Drop(reason) => Verdict::Drop(reason),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn explain_flow(
+        &mut self,
+        packet: &mut Packet<'_>,
+        h: &Headers,
+        key: &R::Key,
+        hash: u64,
+        epoch: Epoch,
+        now: Nanos,
+        why: &mut Vec<Step>,
+    ) -> Verdict {
+        let hit = self.flows.peek(key, hash, now.coarse());
+        if let Some(hit) = hit && hit.is_of(epoch) {
+            why.because("flow", || format!("an entry decides: {key:?}"));
+            let t = *self.resolver.transposition(&hit.value);
+            return replay(&self.resolver, &mut Stats::default(), &t, packet, h, hash, now);
+        }
+        why.because("flow", || match hit {
+            Some(_) => "the entry is of an older policy and is decided again".to_owned(),
+            None => "no entry: this is decided as the first packet of a flow".to_owned(),
+        });
+        let prior = hit.map(|hit| *self.resolver.transposition(&hit.value));
+        let prior = prior.as_ref().map(|transposition| Prior { transposition });
+        match self.resolver.explain_resolve(key, hash, packet, h, prior, now, why) {
+            Resolution::Drop(reason) => Verdict::Drop(reason),
+            Resolution::Once(value) | Resolution::Install { value, .. } => {
+                let t = *self.resolver.transposition(&value);
+                replay(&self.resolver, &mut Stats::default(), &t, packet, h, hash, now)
+            }
+        }
+    }
+}
