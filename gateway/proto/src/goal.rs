@@ -43,10 +43,16 @@ pub enum TunnelKind {
     },
 }
 
-/// 32 secret bytes: never printed.
+/// 32 secret bytes: never printed, and overwritten when they are no longer needed.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Secret32(pub [u8; 32]);
+
+impl Drop for Secret32 {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.0);
+    }
+}
 
 impl fmt::Debug for Secret32 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

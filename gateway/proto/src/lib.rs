@@ -1,11 +1,38 @@
 //! What does the gateway do with a packet from a tunnel or from a tenant's overlay?
 //!
-//! Tenants, tunnels, routing and ACL decisions. Sans-IO: driven by `penstock-engine`; encryption is done by
-//! `gateway/server` for packets whose verdict is a tunnel. [`GatewayGoal`] is what the controller tells a gateway.
+//! Tenants, tunnels, routing and ACL decisions. Sans-IO: driven by `penstock-engine`. It knows no socket, no clock and no
+//! key: `gateway/server` encrypts packets whose verdict is a tunnel, and what it decrypts enters the engine again by
+//! [`Policy::port_of`] the tunnel, behind an Ethernet header of zeros.
+//!
+//! Order of use: a [`GatewayGoal`] is compiled by [`Policy::build`], published in an `ArcSwap`, and read by the
+//! [`GatewayResolver`] of each worker. [`clamp_mss`] and [`too_big`] mind the tunnel's MTU.
+//!
+//! Isolation: a tenant is found from the VNI or the tunnel that a packet came by and from nothing in it. Endpoints and
+//! routes can only be looked up through the tenant's own value; a route into another tenant's tunnel is refused when
+//! the goal is compiled; and the way in is part of a flow's [`GatewayKey`].
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod decide;
+mod encaps;
+mod error;
+mod explain;
 mod goal;
+mod input;
+mod key;
+mod mtu;
+mod network;
+mod policy;
+mod resolver;
 mod status;
+mod tenant;
 
+pub use error::GoalError;
+pub use explain::explain;
 pub use goal::{GatewayGoal, Secret32, Tunnel, TunnelKind};
+pub use input::{Datagram, TunnelInput};
+pub use key::{GatewayKey, Way};
+pub use mtu::{TooBig, clamp_mss, too_big};
+pub use policy::{Policy, ROUTER_MAC, TUNNEL_MTU, UnderlayHop};
+pub use resolver::{GatewayResolver, Remembered};
 pub use status::{GatewayStatus, TunnelState, TunnelStatus};

@@ -1,0 +1,212 @@
+use crate::decide::{self, Asked, Decision};
+use crate::input::{Datagram, TunnelInput};
+use crate::key::{GatewayKey, Way};
+use crate::policy::{Policy, Source};
+use arc_swap::ArcSwap;
+use arc_swap::cache::Cache;
+use penstock_engine::{Class, EncapTemplate, Prior, Resolution, Resolver, Why};
+use penstock_flow::{Flags, FlowHasher, Transposition};
+use penstock_model::{DropReason, Nanos, Packet, Protocol, TenantId, Verdict};
+use penstock_wire::{Fragment, Headers, VXLAN_PORT, parse_vxlan};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Seconds that a flow is remembered without packets. RFC 5382 section 5 asks for 2 h 4 min of NATs, which cannot decide
+/// again; here the next packet of a forgotten flow is simply decided again, in the direction that opened it.
+const TCP_IDLE_SECONDS: u16 = 1800;
+/// RFC 4787 section 4.3 recommends five minutes.
+const OTHER_IDLE_SECONDS: u16 = 300;
+
+/// What is remembered for a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Remembered(Transposition);
+
+/// An empty slot: were it ever replayed, it would drop.
+impl Default for Remembered {
+    fn default() -> Self {
+        Self(Transposition::drop(DropReason::NoPolicy))
+    }
+}
+
+/// The gateway's decisions for one worker.
+#[derive(Debug)]
+pub struct GatewayResolver<T> {
+    published: Cache<Arc<ArcSwap<Policy>>, Arc<Policy>>,
+    policy: Arc<Policy>,
+    hasher: FlowHasher,
+    tunnels: T,
+}
+
+impl<T: TunnelInput> GatewayResolver<T> {
+    /// Reads policy from `published`; `hasher` holds the secret of this boot.
+    #[must_use]
+    pub fn new(published: Arc<ArcSwap<Policy>>, hasher: FlowHasher, tunnels: T) -> Self {
+        let policy = published.load_full();
+        Self { published: Cache::new(published), policy, hasher, tunnels }
+    }
+
+    /// The policy of the batch that was processed last.
+    #[must_use]
+    pub fn policy(&self) -> &Arc<Policy> {
+        &self.policy
+    }
+
+    pub fn tunnels_mut(&mut self) -> &mut T {
+        &mut self.tunnels
+    }
+
+    #[must_use]
+    pub fn tunnels(&self) -> &T {
+        &self.tunnels
+    }
+
+    fn flow(&self, way: Way, tenant: TenantId, headers: &Headers, epoch: penstock_model::Epoch) -> Class<GatewayKey> {
+        let flow = headers.flow_key(tenant);
+        let key = GatewayKey::new(way, flow);
+        Class::Flow { key, hash: key.mix(self.hasher.hash(&flow)), epoch }
+    }
+
+    fn classify_underlay(&self, packet: &Packet<'_>, headers: &mut Headers) -> Class<GatewayKey> {
+        let policy = &*self.policy;
+        if !headers.is_ip() {
+            return Class::Pass;
+        }
+        if !policy.is_own(headers.dst) {
+            return Class::Drop(DropReason::NotOurs);
+        }
+        if headers.protocol != Protocol::UDP || headers.fragment != Fragment::No {
+            return Class::Pass;
+        }
+        if headers.dst_port != VXLAN_PORT {
+            return if policy.listens_on(headers.dst_port) { Class::Local } else { Class::Pass };
+        }
+        match self.overlay_packet(packet, headers) {
+            Ok(class) => class,
+            Err(reason) => Class::Drop(reason),
+        }
+    }
+
+    /// From a trusted host: the VNI names the network, and so the tenant.
+    fn overlay_packet(&self, packet: &Packet<'_>, headers: &mut Headers) -> Result<Class<GatewayKey>, DropReason> {
+        let policy = &*self.policy;
+        if !policy.is_vtep(headers.src) {
+            return Err(DropReason::UntrustedUnderlaySource);
+        }
+        let (vni, inner) = parse_vxlan(packet.frame(), headers)?;
+        let network = policy.tenant_of(vni).and_then(|t| t.first()).ok_or(DropReason::UnknownVni)?;
+        if !inner.is_ip() {
+            return Err(DropReason::NotOurs);
+        }
+        *headers = inner;
+        Ok(self.flow(Way::Overlay(vni), network.tenant(), headers, network.epoch()))
+    }
+
+    /// The decision for a flow, saying why; the second value is whether to remember it.
+    ///
+    /// A later fragment has ports 0: rules that name ports do not match it, so it passes only where addresses and protocol
+    /// alone allow it.
+    pub(crate) fn decide(
+        &self,
+        key: &GatewayKey,
+        is_reply: bool,
+        why: &mut impl Why,
+    ) -> Result<(Decision, bool), DropReason> {
+        let policy = &*self.policy;
+        let asked = Asked { flow: key.flow, is_reply };
+        match key.way().ok_or(DropReason::UnknownPort)? {
+            Way::Tunnel(id) => {
+                let (site, tenant) = policy.tunnel(id).ok_or(DropReason::UnknownPort)?;
+                Ok((decide::from_tunnel(policy, tenant, site, asked, why)?, true))
+            }
+            Way::Overlay(vni) => {
+                let network = policy.tenant_of(vni).and_then(|t| t.first()).ok_or(DropReason::UnknownVni)?;
+                Ok((decide::from_overlay(policy, network, asked, why)?, true))
+            }
+            Way::Own(vni) => {
+                let network = policy.tenant_of(vni).and_then(|t| t.first()).ok_or(DropReason::UnknownVni)?;
+                Ok((Decision { value: decide::own(policy, network, key.flow.dst, why)?, peer: None }, false))
+            }
+        }
+    }
+}
+
+impl<T: TunnelInput> Resolver for GatewayResolver<T> {
+    type Key = GatewayKey;
+    type Value = Remembered;
+
+    fn refresh(&mut self, _now: Nanos) {
+        let newest = self.published.load();
+        if !Arc::ptr_eq(newest, &self.policy) {
+            self.policy = Arc::clone(newest);
+        }
+    }
+
+    #[inline]
+    fn classify(&mut self, packet: &Packet<'_>, headers: &mut Headers) -> Class<GatewayKey> {
+        match self.policy.source(packet.port) {
+            Ok(Source::Underlay) => self.classify_underlay(packet, headers),
+            Ok(Source::Tunnel(tenant, site)) => match tenant.first() {
+                Some(network) => self.flow(Way::Tunnel(site.id), site.tenant, headers, network.epoch()),
+                None => Class::Drop(DropReason::NoPolicy),
+            },
+            Ok(Source::Own(tenant)) => match tenant.first() {
+                Some(network) => self.flow(Way::Own(network.vni()), network.tenant(), headers, network.epoch()),
+                None => Class::Drop(DropReason::NoPolicy),
+            },
+            Err(reason) => Class::Drop(reason),
+        }
+    }
+
+    fn resolve(
+        &mut self,
+        key: &GatewayKey,
+        _hash: u64,
+        _packet: &Packet<'_>,
+        headers: &Headers,
+        prior: Option<Prior<'_>>,
+        _now: Nanos,
+    ) -> Resolution<GatewayKey, Remembered> {
+        let is_reply = prior.is_some_and(|p| p.transposition.flags.has(Flags::REPLY));
+        match self.decide(key, is_reply, &mut ()) {
+            Ok((decision, true)) => Resolution::Install {
+                value: Remembered(decision.value),
+                peer: decision.peer.map(|(key, value)| (key, Remembered(value))),
+                idle_seconds: match headers.protocol {
+                    Protocol::TCP => TCP_IDLE_SECONDS,
+                    _ => OTHER_IDLE_SECONDS,
+                },
+            },
+            Ok((decision, false)) => Resolution::Once(Remembered(decision.value)),
+            Err(reason) => Resolution::Drop(reason),
+        }
+    }
+
+    #[inline]
+    fn transposition<'a>(&'a self, value: &'a Remembered) -> &'a Transposition {
+        &value.0
+    }
+
+    fn hash(&self, key: &GatewayKey) -> u64 {
+        key.mix(self.hasher.hash(&key.flow))
+    }
+
+    #[inline]
+    fn encap(&self, id: u32) -> Result<&EncapTemplate, DropReason> {
+        self.policy.encaps().template(id).ok_or(DropReason::NextHopUnresolved)
+    }
+
+    fn local(&mut self, packet: &mut Packet<'_>, headers: &Headers, now: Nanos) -> Verdict {
+        let end = headers.end as usize;
+        let Some(payload) = packet.frame().get(usize::from(headers.payload)..end) else {
+            return Verdict::Drop(DropReason::TruncatedTransport);
+        };
+        let datagram = Datagram {
+            from: SocketAddr::new(headers.src.to_ip(), headers.src_port),
+            port: headers.dst_port,
+            tos: headers.tos,
+            payload,
+        };
+        self.tunnels.handle_datagram(&datagram, now)
+    }
+}
