@@ -52,7 +52,7 @@ const LEAF: u32 = 1 << 31;
 /// the root, which resolves the first 2, 8, 14 or 20 bits at once, more for larger tables.
 ///
 /// Memory: 24 bytes a node and 4 bytes a leaf, a run of equal leaves stored once; the root up to 4 MiB for tables of
-/// more than 100,000 routes.
+/// 400,000 routes and more.
 #[derive(Debug, Clone)]
 pub(crate) struct Trie<K> {
     root_bits: u32,
@@ -86,7 +86,7 @@ impl<K: Key> Trie<K> {
         let root_bits = match routes.len() {
             0..64 => 2,
             64..4_096 => 8,
-            4_096..100_000 => 14,
+            4_096..400_000 => 14,
             _ => 20,
         };
         let mut trie =
