@@ -50,7 +50,7 @@ pub enum FrameError {
 ///
 /// # Errors
 /// Larger than `max`.
-pub fn encode<T: Serialize>(message: &T, max: u32) -> Result<Vec<u8>, FrameError> {
+pub(crate) fn encode<T: Serialize>(message: &T, max: u32) -> Result<Vec<u8>, FrameError> {
     let mut frame = vec![0; 8];
     serde_json::to_writer(&mut frame, message)?;
     let len = frame.len() - 8;
@@ -66,7 +66,7 @@ pub fn encode<T: Serialize>(message: &T, max: u32) -> Result<Vec<u8>, FrameError
 ///
 /// # Errors
 /// Too large, or the stream broke.
-pub async fn write<T: Serialize>(
+pub(crate) async fn write<T: Serialize>(
     stream: &mut (impl AsyncWrite + Unpin),
     message: &T,
     max: u32,
@@ -82,7 +82,7 @@ pub async fn write<T: Serialize>(
 ///
 /// # Errors
 /// The stream broke, or what it carried is no message of this version.
-pub async fn read<T: DeserializeOwned + Send + 'static>(
+pub(crate) async fn read<T: DeserializeOwned + Send + 'static>(
     stream: &mut (impl AsyncRead + Unpin),
     max: u32,
 ) -> Result<Option<T>, FrameError> {

@@ -11,7 +11,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-/// A certificate authority in a directory, and the certificates that it issues: `ca.crt`, `ca.key`, `<name>.crt`, `<name>.key`.
+/// A certificate authority in a directory, and the certificates that it issues: `ca.pem`, `ca.key`, `<name>.pem`,
+/// `<name>.key`.
 ///
 /// ECDSA P-256. Keys have mode 0600 and no password: whoever may read the file may be the node.
 #[derive(Debug)]
@@ -79,7 +80,7 @@ impl Pki {
         let certificate = params.self_signed(&key)?;
         create_directory(directory)?;
         write_new(&directory.join("ca.key"), &key.serialize_pem(), 0o600)?;
-        write_new(&directory.join("ca.crt"), &certificate.pem(), 0o644)?;
+        write_new(&directory.join("ca.pem"), &certificate.pem(), 0o644)?;
         Ok(Self { directory: directory.to_owned(), issuer: Issuer::new(params, key) })
     }
 
@@ -96,13 +97,13 @@ impl Pki {
             })
         };
         let key = KeyPair::from_pem(&read("ca.key")?)?;
-        let issuer = Issuer::from_ca_cert_pem(&read("ca.crt")?, key)?;
+        let issuer = Issuer::from_ca_cert_pem(&read("ca.pem")?, key)?;
         Ok(Self { directory: directory.to_owned(), issuer })
     }
 
     #[must_use]
     pub fn ca(&self) -> PathBuf {
-        self.directory.join("ca.crt")
+        self.directory.join("ca.pem")
     }
 
     /// Makes a key and a certificate for it.
@@ -117,7 +118,7 @@ impl Pki {
         let key = KeyPair::generate()?;
         let certificate = params(request, now)?.signed_by(&key, &self.issuer)?;
         let issued =
-            Issued { cert: self.directory.join(format!("{name}.crt")), key: self.directory.join(format!("{name}.key")) };
+            Issued { cert: self.directory.join(format!("{name}.pem")), key: self.directory.join(format!("{name}.key")) };
         write_new(&issued.key, &key.serialize_pem(), 0o600)?;
         write_new(&issued.cert, &certificate.pem(), 0o644)?;
         Ok(issued)

@@ -5,7 +5,6 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,7 +16,7 @@ pub const ALPN: &[u8] = b"penstock-southbound";
 pub const CONTROLLER_NAME: &str = "controller.penstock.internal";
 
 /// Where a process finds its certificate, the key to it, and the authority that it trusts: PEM files.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CredentialFiles {
     pub ca: PathBuf,
     pub cert: PathBuf,

@@ -1,0 +1,201 @@
+use clap::{Args, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+pub const AFTER_HELP: &str = "\
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused by validation (nothing was changed).
+Connection: options, else PENSTOCK_SERVER, PENSTOCK_CA, PENSTOCK_CERT, PENSTOCK_KEY, else the file that PENSTOCK_CONTEXT
+names (~/.config/penstock/context.toml: server, ca, cert, key).";
+
+/// How to reach the controller, and how to show what comes of it.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Global {
+    /// The controller, https://host[:port]
+    #[arg(long, global = true, env = "PENSTOCK_SERVER", value_name = "URL")]
+    pub server: Option<String>,
+    /// Certificate of the authority that the controller's certificate is from
+    #[arg(long, global = true, env = "PENSTOCK_CA", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Own certificate, of the role operator
+    #[arg(long, global = true, env = "PENSTOCK_CERT", value_name = "FILE")]
+    pub cert: Option<PathBuf>,
+    /// Key to it
+    #[arg(long, global = true, env = "PENSTOCK_KEY", value_name = "FILE", hide_env_values = true)]
+    pub key: Option<PathBuf>,
+    /// A file with server, ca, cert and key, where the options and the environment say nothing
+    #[arg(long, global = true, env = "PENSTOCK_CONTEXT", value_name = "FILE")]
+    pub context: Option<PathBuf>,
+    /// JSON instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show the resources of a kind, or one of them
+    Get(Get),
+    /// Create or replace resources: all that the files hold, or none
+    Apply {
+        /// JSON: a resource, an array, or {"resources": [...]}; a directory of such files; - for standard input
+        #[arg(short, long = "file", value_name = "FILE", required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Delete resources
+    Delete(Delete),
+    /// Show nodes, what they have applied, and the health of backends
+    Status,
+    /// Explain what each node decides for a packet
+    Trace(Question),
+    /// Show traffic of virtual IPs, backends and tunnels, with rates
+    Top(Top),
+    /// Make certificates
+    Pki {
+        #[command(subcommand)]
+        command: Pki,
+    },
+    /// Check what this machine offers to a node
+    Doctor,
+    /// Print a completion script: source <(penstock completions bash)
+    Completions { shell: Shell },
+}
+
+#[derive(Debug, Args)]
+pub struct Get {
+    /// loadBalancers, virtualNetworks/blue/subnets, ... in any letter case
+    pub kind: String,
+    /// resourceId
+    pub id: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Delete {
+    pub kind: String,
+    /// resourceIds, deleted in this order
+    #[arg(required = true)]
+    pub ids: Vec<String>,
+}
+
+/// The packet to explain.
+#[derive(Debug, Args)]
+pub struct Question {
+    #[arg(long, value_name = "ADDRESS")]
+    pub src: IpAddr,
+    #[arg(long, value_name = "ADDRESS")]
+    pub dst: IpAddr,
+    #[arg(long, value_enum, default_value_t = Proto::Tcp)]
+    pub proto: Proto,
+    /// Destination port; tcp and udp need it
+    #[arg(long, value_name = "PORT", required_if_eq_any([("proto", "tcp"), ("proto", "udp")]))]
+    pub dport: Option<u16>,
+    #[arg(long, value_name = "PORT", default_value_t = 40_000)]
+    pub sport: u16,
+    /// The network interface that sends the packet, for overlay addresses
+    #[arg(long, value_name = "ID", conflicts_with = "from_tunnel")]
+    pub from: Option<String>,
+    /// The network connection that the packet comes in by: <gateway>/<connection>
+    #[arg(long, value_name = "ID")]
+    pub from_tunnel: Option<String>,
+    /// Not the first packet of its connection
+    #[arg(long)]
+    pub established: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Proto {
+    Tcp,
+    Udp,
+    Icmp,
+}
+
+#[derive(Debug, Args)]
+pub struct Top {
+    /// Show once, with rates over one interval, and stop
+    #[arg(long)]
+    pub once: bool,
+    /// Seconds between two looks
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = interval)]
+    pub interval: f64,
+}
+
+fn interval(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if (0.1..=3600.0).contains(&seconds) { Ok(seconds) } else { Err("from 0.1 to 3600".to_owned()) }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Pki {
+    /// Make an authority in a directory: ca.pem, ca.key
+    Init {
+        #[arg(long, value_name = "DIRECTORY")]
+        dir: PathBuf,
+    },
+    /// Make a certificate: <name>.pem, <name>.key
+    Issue {
+        #[arg(long, value_name = "DIRECTORY")]
+        dir: PathBuf,
+        /// controller, operator, mux, host, gateway; several with commas between, for a process with several roles
+        #[arg(long)]
+        role: String,
+        #[arg(long)]
+        name: String,
+        /// An address that clients use; a controller needs one or a --dns
+        #[arg(long, value_name = "ADDRESS")]
+        ip: Vec<IpAddr>,
+        /// A name that clients use
+        #[arg(long, value_name = "NAME")]
+        dns: Vec<String>,
+        #[arg(long, default_value_t = 825, value_parser = clap::value_parser!(u32).range(1..=3650))]
+        days: u32,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{CommandFactory, Parser};
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        global: Global,
+        #[command(subcommand)]
+        command: Command,
+    }
+
+    fn parse(line: &str) -> Result<Line, clap::Error> {
+        Line::try_parse_from(std::iter::once("penstock").chain(line.split(' ')))
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Line::command().debug_assert();
+    }
+
+    #[test]
+    fn connection_options_stand_before_or_after_the_command() {
+        for line in ["--server https://c --json get servers", "get servers --json --server https://c"] {
+            let line = parse(line).unwrap();
+            assert_eq!(line.global.server.as_deref(), Some("https://c"));
+            assert!(line.global.json);
+        }
+    }
+
+    #[test]
+    fn a_trace_needs_addresses_of_the_right_form_and_a_port() {
+        let good = parse("trace --src 198.51.100.2 --dst 2001:db8::1 --proto udp --dport 53").unwrap();
+        let Command::Trace(q) = good.command else { panic!("{good:?}") };
+        assert_eq!((q.proto, q.dport, q.sport), (Proto::Udp, Some(53), 40_000));
+        assert!(parse("trace --src 198.51.100.2 --dst nowhere --dport 80").is_err());
+        assert!(parse("trace --src 198.51.100.2 --dst 203.0.113.10 --proto tcp").is_err());
+        assert!(parse("trace --src 198.51.100.2 --dst 203.0.113.10 --proto icmp").is_ok());
+        assert!(parse("trace --src 1.1.1.1 --dst 2.2.2.2 --dport 80 --from a --from-tunnel b").is_err());
+    }
+
+    #[test]
+    fn wrong_usage_has_exit_code_2() {
+        for line in ["", "frobnicate", "apply", "delete servers", "top --interval 0", "pki issue --dir d --role mux"] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+}

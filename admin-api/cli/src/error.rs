@@ -1,0 +1,81 @@
+use penstock_admin_client::{ClientError, Refusal};
+use penstock_southbound::pki::PkiError;
+use penstock_southbound::{CertRole, IdentityError};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    #[error("{what}: {error}")]
+    Io { what: String, error: std::io::Error },
+    #[error("{what}: {error}")]
+    Json { what: String, error: serde_json::Error },
+    #[error("context file {}: {error}", path.display())]
+    Context { path: PathBuf, error: Box<toml::de::Error> },
+    #[error("no controller is named: give {missing}, or write server, ca, cert and key to {}", context.display())]
+    NoConnection { missing: String, context: PathBuf },
+    #[error("there is no kind `{kind}`; {hint}")]
+    UnknownKind { kind: String, hint: String },
+    #[error("{0} holds no .json file")]
+    NothingToApply(String),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// Of an apply: `pointer` of each detail already says which file.
+    #[error("{0}")]
+    Refused(Box<Refusal>),
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error("a certificate for a {0} needs the address that clients use: --ip or --dns")]
+    NoAddress(CertRole),
+}
+
+impl CliError {
+    pub(crate) fn io(what: impl ToString) -> impl FnOnce(std::io::Error) -> Self {
+        let what = what.to_string();
+        move |error| Self::Io { what, error }
+    }
+
+    pub(crate) fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Refused(refusal) | Self::Client(ClientError::Refused(refusal)) => Some(refusal),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::UnknownKind { .. } | Self::NoConnection { .. } | Self::NoAddress(_) => ExitCode::from(2),
+            _ if self.refusal().is_some_and(Refusal::is_validation) => ExitCode::from(3),
+            _ => ExitCode::FAILURE,
+        }
+    }
+
+    /// What to do next, where it is not in the error itself.
+    pub(crate) fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::Client(ClientError::Transport { reason, .. }) => Some(transport_advice(reason)),
+            _ => match self.refusal()?.status {
+                401 | 403 => Some("use a certificate of the role operator: penstock pki issue --role operator --name NAME"),
+                404 => Some("penstock get KIND lists what is there"),
+                409 => Some("remove what refers to it first, or apply both changes together"),
+                400 | 422 => Some("nothing was changed; correct what is listed and apply again"),
+                _ => None,
+            },
+        }
+    }
+}
+
+fn transport_advice(reason: &str) -> &'static str {
+    const ADVICE: &[(&str, &str)] = &[
+        ("refused", "is the controller running, and is this its northbound address (controller.listen)?"),
+        ("UnknownIssuer", "the controller's certificate is of another authority: check --ca"),
+        ("NotValidForName", "the controller's certificate does not name this address: issue it with --ip or --dns"),
+        ("CertificateRequired", "the controller wants a client certificate: check --cert and --key"),
+        ("expired", "a certificate has expired: issue a new one with penstock pki issue"),
+        ("UnknownCA", "the controller does not know the authority of --cert"),
+    ];
+    let found = ADVICE.iter().find(|(word, _)| reason.contains(word));
+    found.map_or("check --server and the network between", |(_, advice)| advice)
+}

@@ -1,0 +1,137 @@
+use crate::error::CliError;
+use comfy_table::presets::NOTHING;
+use comfy_table::{CellAlignment, ContentArrangement, Table};
+use serde::Serialize;
+use serde_json::json;
+use std::io::{IsTerminal, Write};
+
+/// Where answers go: text for people, coloured on a terminal only, or JSON.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Output {
+    json: bool,
+    colour: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Style {
+    Bold,
+    Dim,
+    Good,
+    Bad,
+}
+
+impl Output {
+    pub(crate) fn new(json: bool) -> Self {
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+        Self { json, colour: !json && !plain && std::io::stdout().is_terminal() }
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn plain() -> Self {
+        Self { json: false, colour: false }
+    }
+
+    pub(crate) const fn is_json(&self) -> bool {
+        self.json
+    }
+
+    pub(crate) fn is_terminal() -> bool {
+        std::io::stdout().is_terminal()
+    }
+
+    pub(crate) fn paint(&self, style: Style, text: &str) -> String {
+        let code = match style {
+            Style::Bold => "1",
+            Style::Dim => "2",
+            Style::Good => "32",
+            Style::Bad => "31;1",
+        };
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    pub(crate) fn text(&self, text: &str) -> Result<(), CliError> {
+        let mut out = std::io::stdout().lock();
+        let end = if text.ends_with('\n') || text.is_empty() { "" } else { "\n" };
+        match write!(out, "{text}{end}").and_then(|()| out.flush()) {
+            // `penstock get ... | head` is fine.
+            Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(CliError::io("standard output")(e)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn value(&self, value: &impl Serialize) -> Result<(), CliError> {
+        let text = serde_json::to_string_pretty(value)
+            .map_err(|error| CliError::Json { what: "standard output".to_owned(), error })?;
+        self.text(&text)
+    }
+
+    /// Errors go to standard error; with `--json` as the API's error body to standard output, where programs read.
+    pub(crate) fn error(&self, error: &CliError) {
+        if self.json {
+            let body = match error.refusal() {
+                Some(refusal) => json!({ "error": refusal.error }),
+                None => json!({ "error": { "code": "ClientError", "message": error.to_string() } }),
+            };
+            drop(self.value(&body));
+            return;
+        }
+        eprintln!("penstock: {error}");
+        for detail in error.refusal().into_iter().flat_map(|r| &r.error.details) {
+            eprintln!("  {}: {}", detail.target, detail.message);
+        }
+        if let Some(advice) = error.advice() {
+            eprintln!("  -> {advice}");
+        }
+    }
+}
+
+/// A borderless table with a heading; columns whose name begins with `>` are set right.
+pub(crate) fn table(output: &Output, columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(columns.iter().map(|c| output.paint(Style::Dim, c.trim_start_matches('>'))));
+    for row in rows {
+        table.add_row(row);
+    }
+    for (index, name) in columns.iter().enumerate() {
+        if let Some(column) = table.column_mut(index) {
+            column.set_padding((0, 2));
+            if name.starts_with('>') {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+    }
+    table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+}
+
+/// 1234567 -> `1.23 M`.
+pub(crate) fn si(value: f64) -> String {
+    const UNITS: [&str; 5] = ["", " k", " M", " G", " T"];
+    let mut value = value;
+    let mut unit = UNITS.iter();
+    let mut name = unit.next().copied().unwrap_or_default();
+    while value >= 1000.0 {
+        let Some(next) = unit.next() else { break };
+        value /= 1000.0;
+        name = next;
+    }
+    let digits = if name.is_empty() || value >= 100.0 { 0 } else if value >= 10.0 { 1 } else { 2 };
+    format!("{value:.digits$}{name}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_keep_three_digits() {
+        let shown: Vec<String> = [0.0, 7.0, 999.0, 1000.0, 12_345.0, 1_234_567.0, 987e9].map(si).into();
+        assert_eq!(shown, ["0", "7", "999", "1.00 k", "12.3 k", "1.23 M", "987 G"]);
+    }
+
+    #[test]
+    fn tables_align_and_have_no_trailing_spaces() {
+        let rows = [vec!["a".to_owned(), "1".to_owned()], vec!["long".to_owned(), "1000".to_owned()]];
+        assert_eq!(table(&Output::plain(), &["NAME", ">COUNT"], rows), "NAME  COUNT\na         1\nlong   1000\n");
+    }
+}
