@@ -1,7 +1,7 @@
 use crate::EncapTemplate;
 use penstock_flow::{Flags, Transposition};
 use penstock_model::{DropReason, Gso, Offload, Packet, PortId, TunnelId, Verdict};
-use penstock_wire::rewrite::{Rewrite, complete_partial_checksum, decrement_ttl, rewrite};
+use penstock_wire::rewrite::{Rewrite, complete_checksum, complete_partial_checksum, decrement_ttl, rewrite};
 use penstock_wire::{Headers, VXLAN_HEADER_LEN};
 
 /// Replays a decision on a packet: pop, rewrite, TTL, Ethernet, push or strip. Meters and counters are the caller's.
@@ -49,9 +49,12 @@ pub fn apply(
         eth[..6].copy_from_slice(&t.eth_dst.0);
         eth[6..].copy_from_slice(&t.eth_src.0);
     }
-    if (partial && leaves_frame) || flags.has(Flags::COMPLETE_CHECKSUM) && packet.offload.gso == Gso::None {
-        complete_partial_checksum(packet.frame_mut(), &h);
+    let is_whole = packet.offload.gso == Gso::None;
+    if partial && is_whole && (leaves_frame || flags.has(Flags::COMPLETE_CHECKSUM)) {
+        complete_checksum(packet.frame_mut(), &h);
         packet.offload = Offload::default();
+    } else if flags.has(Flags::COMPLETE_CHECKSUM) && is_whole {
+        complete_partial_checksum(packet.frame_mut(), &h);
     }
     if flags.has(Flags::ENCAP) {
         let template = encap.ok_or(DropReason::NextHopUnresolved)?;

@@ -108,8 +108,8 @@ impl<R: Resolver> Port<R> {
         coarse: Coarse,
     ) -> Verdict {
         let hit = self.flows.lookup(key, hash, coarse);
-        if let Some(hit) = &hit && hit.promoted && let Some(peer) = self.resolver.peer_of(key, &hit.value) {
-            self.flows.promote(&peer, self.resolver.hash(&peer), coarse);
+        if let Some(hit) = &hit && hit.is_new {
+            self.promote(key, hash, &hit.value, coarse);
         }
         let value = match hit {
             Some(hit) if hit.is_of(epoch) => hit.value,
@@ -119,6 +119,17 @@ impl<R: Resolver> Port<R> {
             },
         };
         replay(&self.resolver, &mut self.stats, self.resolver.transposition(&value), packet, h, hash, now)
+    }
+
+    /// The second packet of a flow: it is kept from now on, and its peer with it.
+    fn promote(&mut self, key: &R::Key, hash: u64, value: &R::Value, now: Coarse) {
+        let resolver = &self.resolver;
+        let rehash = |key: &R::Key| resolver.hash(key);
+        if self.flows.promote(key, hash, now, rehash)
+            && let Some(peer) = resolver.peer_of(key, value)
+        {
+            self.flows.promote(&peer, resolver.hash(&peer), now, rehash);
+        }
     }
 
     #[allow(clippy::too_many_arguments)]

@@ -39,3 +39,37 @@ impl Meter {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_the_long_run_just_the_rate_passes() {
+        let mut meter = Meter::new(8_000_000, 3000, Nanos(0)); // a megabyte a second
+        let mut sent = 0u64;
+        for us in 0..10_000_000u64 / 100 {
+            if meter.admit(1000, Nanos(us * 100_000)) {
+                sent += 1000;
+            }
+        }
+        assert!((9_999_000..=10_003_000).contains(&sent), "{sent} bytes in 10 s");
+    }
+
+    #[test]
+    fn a_burst_passes_whole_and_not_a_byte_more() {
+        let mut meter = Meter::new(8, 1500, Nanos(5));
+        assert!(meter.admit(1500, Nanos(5)));
+        assert!(!meter.admit(1, Nanos(6)));
+        assert!(meter.admit(1, Nanos::from_secs(2)));
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_earns_nothing_and_a_long_rest_no_more_than_the_burst() {
+        let mut meter = Meter::new(u64::MAX, 100, Nanos::from_secs(10));
+        assert!(meter.admit(100, Nanos::from_secs(10)));
+        assert!(!meter.admit(100, Nanos::from_secs(9)));
+        assert!(meter.admit(100, Nanos(u64::MAX)));
+        assert!(!meter.admit(1, Nanos(u64::MAX)));
+    }
+}

@@ -67,3 +67,34 @@ fn shuffle(ports: &mut [u16], seed: u64) {
         ports.swap(i, j);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_port_is_given_once_and_then_none() {
+        let mut pool = PortPool::new(1024, 1087, 42);
+        let given: BTreeSet<_> = std::iter::from_fn(|| pool.take()).collect();
+        assert_eq!(given, (1024..=1087).collect());
+        assert_eq!(pool.available(), 0);
+    }
+
+    #[test]
+    fn a_port_that_came_back_is_used_again_last() {
+        let mut pool = PortPool::new(60_000, 65_535, 1);
+        let first = pool.take().unwrap();
+        assert!(pool.give_back(first));
+        assert!(!pool.give_back(first), "only once");
+        let rest: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
+        assert_eq!((rest.len(), rest.last()), (5536, Some(&first)));
+    }
+
+    #[test]
+    fn foreign_ports_are_not_taken_back_and_an_empty_pool_gives_nothing() {
+        let mut pool = PortPool::new(1024, 1030, 1);
+        assert!(!pool.give_back(1023) && !pool.give_back(1031) && !pool.give_back(1025));
+        assert_eq!(PortPool::new(2, 1, 0).take(), None);
+    }
+}

@@ -9,6 +9,10 @@ pub(crate) struct Slot<K, V> {
     pub(crate) stamp: Stamp,
 }
 
+/// Entries that are moved in a row, at most, to make room for one. With four buckets of two slots for each key, a table at
+/// 0.56 of its slots then takes every key: a refusal needs 32 more buckets full, each of which is with odds of one in five.
+const DISPLACEMENTS: usize = 1;
+
 /// Two slots. With a key of 24 and a value of 4 bytes this is exactly one cache line.
 #[derive(Clone, Copy, Default, Debug)]
 #[repr(C, align(64))]
@@ -16,7 +20,7 @@ pub(crate) struct Bucket<K, V> {
     slots: [Slot<K, V>; 2],
 }
 
-impl<K, V> Bucket<K, V> {
+impl<K: Copy, V: Copy> Bucket<K, V> {
     /// Whether keys that belong here were put further on, by the marks of one generation.
     #[inline]
     fn is_overflowed(&self, generation: usize) -> bool {
@@ -32,14 +36,9 @@ impl<K, V> Bucket<K, V> {
     /// Writes a slot but leaves the bucket's own bit.
     #[inline]
     fn put(&mut self, at: usize, slot: Slot<K, V>) {
-        let mark = self.slots[at].stamp.bucket_bit();
-        self.slots[at] = slot;
-        self.slots[at].stamp = slot_stamp(self.slots[at].stamp, mark);
+        let stamp = slot.stamp.with_bucket_bit(self.slots[at].stamp.bucket_bit());
+        self.slots[at] = Slot { stamp, ..slot };
     }
-}
-
-fn slot_stamp(stamp: Stamp, mark: bool) -> Stamp {
-    stamp.with_bucket_bit(mark)
 }
 
 /// Where an entry is: bucket and slot.
@@ -141,21 +140,72 @@ impl<K: Copy + Eq + Default, V: Copy + Default, const PROBES: usize> Segment<K, 
         old
     }
 
-    /// A free or expired slot for a new key, by order of probing. Gives what expired there, if anything did.
-    pub(crate) fn claim(&mut self, slot: Slot<K, V>, hash: u64, now: Coarse) -> Option<Option<Slot<K, V>>> {
-        for probe in 0..PROBES {
+    /// Puts a new key into the first of its buckets that has a free or expired slot; if none has, moves others on. `ended` is
+    /// told of what had expired. False, and nothing is changed, if there is no room.
+    pub(crate) fn claim(
+        &mut self,
+        slot: Slot<K, V>,
+        hash: u64,
+        now: Coarse,
+        rehash: &impl Fn(&K) -> u64,
+        ended: &mut impl FnMut(&K),
+    ) -> bool {
+        let place = self.vacancy(hash, now).or_else(|| self.make_room(hash, now, rehash, ended, DISPLACEMENTS));
+        let Some(place) = place else { return false };
+        self.settle(place, slot, hash, ended);
+        true
+    }
+
+    fn vacancy(&self, hash: u64, now: Coarse) -> Option<Place> {
+        (0..PROBES).find_map(|probe| {
             let at = self.bucket_of(hash, probe);
-            let free = self.buckets[at].slots.iter().position(|s| s.stamp.is_free());
-            let free = free.or_else(|| self.buckets[at].slots.iter().position(|s| s.stamp.is_expired(now)));
-            if let Some(i) = free {
-                let old = self.buckets[at].slots[i];
-                self.buckets[at].put(i, slot);
-                self.mark_path(hash, probe);
-                if old.stamp.is_free() {
-                    self.live += 1;
-                    return Some(None);
-                }
-                return Some(Some(old));
+            let slots = &self.buckets[at].slots;
+            let free = slots.iter().position(|s| s.stamp.is_free());
+            free.or_else(|| slots.iter().position(|s| s.stamp.is_expired(now))).map(|i| Place(at, i))
+        })
+    }
+
+    /// Writes an entry to a place that is free or expired, and marks the way to it.
+    fn settle(&mut self, place: Place, slot: Slot<K, V>, hash: u64, ended: &mut impl FnMut(&K)) {
+        let old = self.slot(place);
+        if old.stamp.is_free() {
+            self.live += 1;
+        } else {
+            ended(&old.key);
+        }
+        self.overwrite(place, slot);
+        self.mark_way(place.0, hash, &[0, 1]);
+    }
+
+    /// Makes a place in one of the buckets of `hash` by moving an entry there to another of its own (cuckoo hashing). Gives the
+    /// place, which is free then.
+    fn make_room(
+        &mut self,
+        hash: u64,
+        now: Coarse,
+        rehash: &impl Fn(&K) -> u64,
+        ended: &mut impl FnMut(&K),
+        depth: usize,
+    ) -> Option<Place> {
+        let places = || (0..PROBES * 2).map(|n| (n / 2, n % 2));
+        for (probe, i) in places() {
+            let from = Place(self.bucket_of(hash, probe), i);
+            let slot = *self.slot(from);
+            let other = rehash(&slot.key);
+            if let Some(to) = self.vacancy(other, now) {
+                self.clear(from);
+                self.settle(to, slot, other, ended);
+                return Some(from);
+            }
+        }
+        if depth == 0 {
+            return None;
+        }
+        for (probe, i) in places() {
+            let other = rehash(&self.slot(Place(self.bucket_of(hash, probe), i)).key);
+            if self.make_room(other, now, rehash, ended, depth - 1).is_some() {
+                // Now an entry of ours can move, or a place came free in one of our own buckets.
+                return self.vacancy(hash, now).or_else(|| self.make_room(hash, now, rehash, ended, 0));
             }
         }
         None
@@ -175,21 +225,13 @@ impl<K: Copy + Eq + Default, V: Copy + Default, const PROBES: usize> Segment<K, 
         Some(old)
     }
 
-    fn mark_path(&mut self, hash: u64, probes: usize) {
-        for probe in 0..probes {
-            let at = self.bucket_of(hash, probe);
-            self.buckets[at].mark(0, true);
-            self.buckets[at].mark(1, true);
-        }
-    }
-
     /// Looks at `budget` buckets: frees what has expired, refreshes the overflow marks.
     pub(crate) fn maintain(
         &mut self,
         now: Coarse,
         budget: usize,
-        hash: &impl Fn(&K) -> u64,
-        ended: &mut impl FnMut(&K, &V),
+        rehash: &impl Fn(&K) -> u64,
+        ended: &mut impl FnMut(&K),
     ) -> usize {
         let mut freed = 0;
         for _ in 0..budget.min(self.buckets.len()) {
@@ -203,11 +245,11 @@ impl<K: Copy + Eq + Default, V: Copy + Default, const PROBES: usize> Segment<K, 
                     continue;
                 }
                 if slot.stamp.is_expired(now) {
-                    ended(&slot.key, &slot.value);
+                    ended(&slot.key);
                     self.clear(Place(at, i));
                     freed += 1;
                 } else if self.sweep & 1 == 1 && PROBES > 1 {
-                    self.mark_again(at, hash(&slot.key));
+                    self.mark_way(at, rehash(&slot.key), &[self.generation ^ 1]);
                 }
             }
             self.cursor += 1;
@@ -222,15 +264,16 @@ impl<K: Copy + Eq + Default, V: Copy + Default, const PROBES: usize> Segment<K, 
         freed
     }
 
-    /// Marks, in the generation being written, the buckets that a lookup passes on its way to `at`.
-    fn mark_again(&mut self, at: usize, hash: u64) {
-        let generation = self.generation ^ 1;
+    /// Marks, in the given generations, the buckets that a lookup passes on its way to `at`.
+    fn mark_way(&mut self, at: usize, hash: u64, generations: &[usize]) {
         for probe in 0..PROBES {
             let passed = self.bucket_of(hash, probe);
             if passed == at {
                 return;
             }
-            self.buckets[passed].mark(generation, true);
+            for generation in generations {
+                self.buckets[passed].mark(*generation, true);
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use penstock_model::{Coarse, Epoch};
 /// | --- | --- |
 /// | 16..32 | the low bits of the epoch: a false match takes 65,536 changes of one tenant's policy within one idle time |
 /// | 7..16 | when it was last seen, in units of 1/16 to 1/28 of its idle time: 18 idle times can be told apart |
-/// | 1..7 | idle time, a float of 2 bits mantissa and 4 bits exponent: 1 second to 17 hours, rounded up by at most a quarter |
+/// | 1..7 | idle time, a float of 2 bits mantissa and 4 bits exponent: 1 second to 14 hours (longer ones are cut to that), rounded up by at most a quarter |
 /// | 0 | belongs to the bucket, not to the entry |
 ///
 /// An idle time of 0 marks a free slot.
@@ -96,4 +96,44 @@ fn limit(idle: u32) -> u32 {
 #[inline]
 fn seen(now: Coarse, idle: u32) -> u32 {
     now.0 >> exponent(idle) & SEEN_MASK
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use penstock_model::Nanos;
+
+    /// Steps of a tenth of a second.
+    fn at(tenths: u64) -> Coarse {
+        Nanos(tenths * 100_000_000).coarse()
+    }
+
+    #[test]
+    fn every_idle_time_is_kept_and_exceeded_by_a_quarter_at_most() {
+        for idle in [1u16, 2, 3, 5, 7, 10, 30, 60, 100, 300, 1000, 3600, 7440, 20_000, 50_000] {
+            for start in [0, 12_345, 9_999_999] {
+                let stamp = Stamp::new(Epoch(0), idle, at(start));
+                let tenths = u64::from(idle) * 10;
+                assert!(!stamp.is_free());
+                assert!(!stamp.is_expired(at(start + tenths)), "{idle} s");
+                assert!(stamp.is_expired(at(start + tenths + tenths / 3 + 5)), "{idle} s");
+            }
+        }
+    }
+
+    #[test]
+    fn a_touch_begins_the_idle_time_anew_and_changes_nothing_else() {
+        let stamp = Stamp::new(Epoch(0x1_2345), 60, at(1000)).with_bucket_bit(true);
+        let touched = stamp.touched(at(1500));
+        assert!(!touched.is_expired(at(1500 + 600)));
+        assert_eq!((touched.epoch_low(), touched.bucket_bit()), (0x2345, true));
+    }
+
+    #[test]
+    fn eighteen_idle_times_can_be_told_apart() {
+        let stamp = Stamp::new(Epoch(0), 60, at(1000));
+        for multiple in 2..18 {
+            assert!(stamp.is_expired(at(1000 + 600 * multiple)), "{multiple}");
+        }
+    }
 }

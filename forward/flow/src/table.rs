@@ -11,8 +11,8 @@ pub struct Hit<V> {
     pub value: V,
     /// Low bits of the epoch that the entry was made under; compare with [`Hit::is_of`].
     epoch: u16,
-    /// This lookup moved the flow out of probation.
-    pub promoted: bool,
+    /// The flow is in probation: this is its second packet, and [`FlowTable::promote`] is due.
+    pub is_new: bool,
 }
 
 impl<V> Hit<V> {
@@ -120,7 +120,7 @@ impl<K: Copy + Eq + Default, V: Copy + Default> FlowTable<K, V> {
         self.probation.prefetch(hash);
     }
 
-    /// What is known of `key`, and notes that it was seen. A flow in probation is promoted by this if there is room.
+    /// What is known of `key`, and notes that it was seen. If the flow is in probation, promote it next.
     #[inline]
     pub fn lookup(&mut self, key: &K, hash: u64, now: Coarse) -> Option<Hit<V>> {
         self.lookup_established(key, hash, now).or_else(|| self.lookup_probation(key, hash, now))
@@ -134,26 +134,32 @@ impl<K: Copy + Eq + Default, V: Copy + Default> FlowTable<K, V> {
         if slot.stamp.is_expired(now) {
             return None;
         }
-        let hit = Hit { value: slot.value, epoch: slot.stamp.epoch_low(), promoted: false };
+        let hit = Hit { value: slot.value, epoch: slot.stamp.epoch_low(), is_new: false };
         self.established.touch(place, now);
         Some(hit)
     }
 
-    /// [`FlowTable::lookup`] in probation alone, with promotion.
+    /// [`FlowTable::lookup`] in probation alone.
     pub fn lookup_probation(&mut self, key: &K, hash: u64, now: Coarse) -> Option<Hit<V>> {
         let place = self.probation.find(key, hash)?;
-        let mut slot = *self.probation.slot(place);
+        let slot = self.probation.slot(place);
         if slot.stamp.is_expired(now) {
             return None;
         }
-        slot.stamp = slot.stamp.touched(now);
-        let promoted = self.establish(slot, hash, now).is_ok();
-        if promoted {
-            self.probation.clear(place);
-        } else {
-            self.probation.touch(place, now);
+        let hit = Hit { value: slot.value, epoch: slot.stamp.epoch_low(), is_new: true };
+        self.probation.touch(place, now);
+        Some(hit)
+    }
+
+    /// Moves a flow from probation to established. False if it is not in probation or there is no room; it stays then.
+    pub fn promote(&mut self, key: &K, hash: u64, now: Coarse, rehash: impl Fn(&K) -> u64) -> bool {
+        let Some(place) = self.probation.find(key, hash) else { return false };
+        let slot = *self.probation.slot(place);
+        if slot.stamp.is_expired(now) || self.establish(slot, hash, now, &rehash).is_err() {
+            return false;
         }
-        Some(Hit { value: slot.value, epoch: slot.stamp.epoch_low(), promoted })
+        self.probation.clear(place);
+        true
     }
 
     /// What is known of `key`, without noting anything.
@@ -163,7 +169,7 @@ impl<K: Copy + Eq + Default, V: Copy + Default> FlowTable<K, V> {
             (!slot.stamp.is_expired(now)).then(|| Hit {
                 value: slot.value,
                 epoch: slot.stamp.epoch_low(),
-                promoted: false,
+                is_new: false,
             })
         };
         let established = self.established.find(key, hash).and_then(|p| found(self.established.slot(p)));
@@ -203,6 +209,7 @@ impl<K: Copy + Eq + Default, V: Copy + Default> FlowTable<K, V> {
     ///
     /// # Errors
     /// [`Full`] if there is no room or the group of the key has used its quota.
+    #[allow(clippy::too_many_arguments, reason = "an entry has as many parts")]
     pub fn insert_established(
         &mut self,
         key: K,
@@ -211,45 +218,42 @@ impl<K: Copy + Eq + Default, V: Copy + Default> FlowTable<K, V> {
         epoch: Epoch,
         idle_seconds: u16,
         now: Coarse,
+        rehash: impl Fn(&K) -> u64,
     ) -> Result<(), Full> {
         let slot = Slot { key, value, stamp: Stamp::new(epoch, idle_seconds, now) };
         if let Some(place) = self.established.find(&key, hash) {
             self.established.overwrite(place, slot);
             return Ok(());
         }
-        self.establish(slot, hash, now)?;
+        self.establish(slot, hash, now, &rehash)?;
         if let Some(place) = self.probation.find(&key, hash) {
             self.probation.clear(place);
         }
         Ok(())
     }
 
-    /// Moves a flow from probation to established. False if it is not in probation or there is no room.
-    pub fn promote(&mut self, key: &K, hash: u64, now: Coarse) -> bool {
-        let Some(place) = self.probation.find(key, hash) else { return false };
-        let slot = *self.probation.slot(place);
-        if slot.stamp.is_expired(now) || self.establish(slot, hash, now).is_err() {
-            return false;
-        }
-        self.probation.clear(place);
-        true
-    }
-
-    fn establish(&mut self, slot: Slot<K, V>, hash: u64, now: Coarse) -> Result<(), Full> {
+    fn establish(
+        &mut self,
+        slot: Slot<K, V>,
+        hash: u64,
+        now: Coarse,
+        rehash: &impl Fn(&K) -> u64,
+    ) -> Result<(), Full> {
         // An expired entry of the same key must not stay behind the new one.
         if let Some(place) = self.established.find(&slot.key, hash) {
             self.established.overwrite(place, slot);
             return Ok(());
         }
-        if self.quota.as_ref().is_some_and(|q| !q.admits(&slot.key)) {
+        if self.quota.as_ref().is_some_and(|q| !q.admits(&slot.key)) || self.is_full() {
             return Err(Full);
         }
-        let expired = self.established.claim(slot, hash, now).ok_or(Full)?;
+        let quota = &mut self.quota;
+        let is_placed = self.established.claim(slot, hash, now, rehash, &mut |key| release(quota, key));
+        if !is_placed {
+            return Err(Full);
+        }
         if let Some(quota) = &mut self.quota {
             quota.add(&slot.key);
-            if let Some(old) = expired {
-                quota.release(&old.key);
-            }
         }
         Ok(())
     }
@@ -261,23 +265,16 @@ impl<K: Copy + Eq + Default, V: Copy + Default> FlowTable<K, V> {
         }
         let place = self.established.find(key, hash)?;
         let old = self.established.clear(place);
-        if let Some(quota) = &mut self.quota {
-            quota.release(&old.key);
-        }
+        release(&mut self.quota, &old.key);
         Some(old.value)
     }
 
-    /// Looks at `budget` buckets of each segment and frees what has expired there. `hash` must be the function whose values
-    /// `insert` was given. Returns how many were freed.
-    pub fn maintain(&mut self, now: Coarse, budget: usize, hash: impl Fn(&K) -> u64) -> usize {
+    /// Looks at `budget` buckets of each segment and frees what has expired there. `rehash` must be the function whose
+    /// values `insert` was given; so everywhere. Returns how many were freed.
+    pub fn maintain(&mut self, now: Coarse, budget: usize, rehash: impl Fn(&K) -> u64) -> usize {
         let quota = &mut self.quota;
-        let mut ended = |key: &K, _: &V| {
-            if let Some(quota) = quota {
-                quota.release(key);
-            }
-        };
-        self.established.maintain(now, budget, &hash, &mut ended)
-            + self.probation.maintain(now, budget, &hash, &mut |_, _| {})
+        self.established.maintain(now, budget, &rehash, &mut |key| release(quota, key))
+            + self.probation.maintain(now, budget, &rehash, &mut |_| {})
     }
 
     /// No more flows are taken.
@@ -317,5 +314,11 @@ impl<K: Copy + Eq + Default, V: Copy + Default> FlowTable<K, V> {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.established.bytes() + self.probation.bytes()
+    }
+}
+
+fn release<K>(quota: &mut Option<Quota<K>>, key: &K) {
+    if let Some(quota) = quota {
+        quota.release(key);
     }
 }

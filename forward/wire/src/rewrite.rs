@@ -176,36 +176,58 @@ pub fn decrement_ttl(frame: &mut [u8], headers: &mut Headers) -> Result<(), Drop
 
 /// The sum over the pseudo-header of the transport protocol (RFC 9293 section 3.1, RFC 8200 section 8.1), not folded.
 #[must_use]
+#[inline]
 pub fn pseudo_header_sum(headers: &Headers, transport_len: usize) -> u64 {
     let seed = u64::from(headers.protocol.0) + transport_len as u64;
     if headers.is_v4() {
-        let seed = crate::checksum::sum(&headers.src.v4_bytes(), seed);
-        crate::checksum::sum(&headers.dst.v4_bytes(), seed)
+        let word = |a: &Addr16| u64::from(u32::from_be_bytes(a.v4_bytes()));
+        seed + word(&headers.src) + word(&headers.dst)
     } else {
-        crate::checksum::sum(&headers.dst.0, crate::checksum::sum(&headers.src.0, seed))
+        seed + words(&headers.src) + words(&headers.dst)
     }
+}
+
+#[inline]
+fn words(address: &Addr16) -> u64 {
+    let value = u128::from_be_bytes(address.0);
+    let half = |n: u64| (n & 0xffff_ffff) + (n >> 32);
+    half(value as u64) + half((value >> 64) as u64)
 }
 
 /// Completes a TCP or UDP checksum that holds only the pseudo-header sum, as a sender leaves it that has handed the rest to
 /// its interface. Such a field is told by its value; a finished checksum has that value once in 65,536 packets, and
 /// completing it again gives the right checksum then too if the packet is intact. Returns whether the field was completed.
+#[inline]
 pub fn complete_partial_checksum(frame: &mut [u8], headers: &Headers) -> bool {
-    if !matches!(headers.protocol, Protocol::TCP | Protocol::UDP) || headers.fragment != Fragment::No {
+    if headers.fragment != Fragment::No {
         return false;
     }
-    let (l4, end) = (usize::from(headers.l4), headers.end as usize);
-    let Some(at) = headers.checksum_at() else { return false };
-    let Some(segment) = frame.get(l4..end) else { return false };
-    let Some(field) = frame.get(at..end).and_then(|f| f.first_chunk::<2>()).map(|f| u16::from_be_bytes(*f)) else {
+    let at = match headers.protocol {
+        Protocol::TCP => usize::from(headers.l4) + 16,
+        Protocol::UDP => usize::from(headers.l4) + 6,
+        _ => return false,
+    };
+    let Some(len) = (headers.end as usize).checked_sub(usize::from(headers.l4)) else { return false };
+    let Some(field) = frame.get(at..).and_then(|f| f.first_chunk::<2>()).map(|f| u16::from_be_bytes(*f)) else {
         return false;
     };
-    let pseudo = fold(pseudo_header_sum(headers, segment.len()));
-    if field != pseudo || (headers.protocol == Protocol::UDP && field == 0) {
+    // A pseudo-header never sums to 0, so "no checksum" of UDP is not mistaken for one.
+    if field != fold(pseudo_header_sum(headers, len)) {
         return false;
     }
-    // The field itself is in the segment and holds the pseudo-header sum: that is just what has to be added.
-    let sum = crate::checksum::finish(crate::checksum::sum(segment, 0));
-    let sum = if headers.protocol == Protocol::UDP && sum == 0 { 0xffff } else { sum };
-    patch_checksum(frame, at, |_| sum);
+    complete_checksum(frame, headers);
     true
+}
+
+/// Computes the transport checksum of a packet that is known to need it, whatever the field holds.
+pub fn complete_checksum(frame: &mut [u8], headers: &Headers) {
+    let Some(at) = headers.checksum_at() else { return };
+    patch_checksum(frame, at, |_| 0);
+    let Some(segment) = frame.get(usize::from(headers.l4)..headers.end as usize) else { return };
+    let pseudo = if headers.protocol == Protocol::ICMP { 0 } else { pseudo_header_sum(headers, segment.len()) };
+    let checksum = match crate::checksum::finish(crate::checksum::sum(segment, pseudo)) {
+        0 if headers.protocol == Protocol::UDP => 0xffff,
+        checksum => checksum,
+    };
+    patch_checksum(frame, at, |_| checksum);
 }
