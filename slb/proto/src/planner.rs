@@ -1,0 +1,228 @@
+use crate::check::Checked;
+use crate::ids::Ids;
+use crate::pool::PoolState;
+use crate::{
+    AllDown, BackendIntent, BackendPlan, Health, LbIntent, MemberPlan, Plan, PlanError, PoolIntent, PoolPlan,
+    ServicePlan,
+};
+use penstock_model::{BackendId, Nanos, PoolId, ServiceId};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// How long muxes are told the table before a change: until connections that were open then have sent a packet again, and
+/// so have a flow entry or are gone.
+pub const SETTLE: Duration = Duration::from_secs(60);
+
+/// Plans, and remembers what the next plan must not change without need.
+///
+/// Getters: [`Planner::poll_timeout`]. Mutators: [`Planner::plan`], which leaves the planner as it was if it refuses the
+/// intent.
+///
+/// Memory: a table and while a change settles a second one, 8 KiB each, for each pool and probe; names of services, pools
+/// and backends.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Planner {
+    settle_ms: u64,
+    services: Ids,
+    pools: Ids,
+    backends: Ids,
+    /// By pool and probe.
+    tables: BTreeMap<u32, PoolState>,
+    /// The last version that was given to a table.
+    version: u64,
+    /// The latest result of each probe, also over a restart.
+    health: Health,
+    #[serde(skip)]
+    last: Option<Plan>,
+}
+
+impl Default for Planner {
+    fn default() -> Self {
+        Self::new(SETTLE)
+    }
+}
+
+impl Planner {
+    /// `settle`: how long the table before a change is part of plans, normally [`SETTLE`].
+    #[must_use]
+    pub fn new(settle: Duration) -> Self {
+        Self {
+            settle_ms: u64::try_from(settle.as_millis()).unwrap_or(u64::MAX),
+            services: Ids::default(),
+            pools: Ids::default(),
+            backends: Ids::default(),
+            tables: BTreeMap::new(),
+            version: 0,
+            health: Health::default(),
+            last: None,
+        }
+    }
+
+    /// Plans for what is wanted and known at `now`.
+    ///
+    /// `health` may hold all results or only those that are new: results stay until their probe or backend is gone.
+    /// A backend that is down, drained or no longer a member leaves the table with the fewest moves; while the change
+    /// settles, the table before still names it if it is alive.
+    ///
+    /// # Errors
+    /// The intent contradicts itself; the planner is unchanged.
+    pub fn plan(&mut self, intent: &LbIntent, health: &Health, now: Nanos) -> Result<Plan, PlanError> {
+        let checked = Checked::new(intent)?;
+        self.remember(&checked, health);
+        self.assign_ids(&checked, now);
+        let views = views(&checked);
+        let living = self.living(&checked);
+        let wanted: BTreeSet<u32> = views.iter().filter_map(|view| self.pools.get(&view.key())).collect();
+        self.tables.retain(|id, _| wanted.contains(id));
+        let mut plan = Plan {
+            services: self.plan_services(&checked),
+            pools: views.iter().filter_map(|view| self.plan_pool(view, &checked, &living, now)).collect(),
+            backends: living.iter().map(|(id, backend)| plan_backend(*id, backend)).collect(),
+            changed: true,
+        };
+        plan.services.sort_by_key(|service| service.id);
+        plan.pools.sort_by_key(|pool| pool.id);
+        plan.changed = self.last.as_ref().is_none_or(|last| !last.ships_the_same(&plan));
+        self.last = Some(plan.clone());
+        Ok(plan)
+    }
+
+    /// When to plan again although nothing happened: a change will have settled.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Nanos> {
+        self.tables.values().filter_map(|table| table.settles_at(self.settle())).min()
+    }
+
+    fn settle(&self) -> Duration {
+        Duration::from_millis(self.settle_ms)
+    }
+
+    fn remember(&mut self, checked: &Checked<'_>, health: &Health) {
+        self.health.merge(health);
+        let probes: BTreeSet<&str> = checked.services.values().filter_map(|s| s.probe.as_deref()).collect();
+        let addresses: BTreeSet<_> =
+            checked.backends.values().map(|b| (b.network_interface.as_str(), b.dip.addr)).collect();
+        self.health.retain(|key| {
+            probes.contains(key.probe.as_str()) && addresses.contains(&(key.network_interface.as_str(), key.dip))
+        });
+    }
+
+    fn assign_ids(&mut self, checked: &Checked<'_>, now: Nanos) {
+        self.services.update(&checked.services.keys().map(|name| (*name).to_owned()).collect(), now);
+        self.pools.update(&views(checked).iter().map(View::key).collect(), now);
+        self.backends.update(&checked.backends.values().map(|backend| backend_key(backend)).collect(), now);
+    }
+
+    fn plan_services(&self, checked: &Checked<'_>) -> Vec<ServicePlan> {
+        let plan = |service: &&crate::ServiceIntent| {
+            let view = View { pool: &service.pool, probe: service.probe.as_deref() };
+            Some(ServicePlan {
+                id: ServiceId(self.services.get(&service.name)?),
+                name: service.name.clone(),
+                vip: service.vip,
+                protocol: service.protocol,
+                port: service.port,
+                pool: PoolId(self.pools.get(&view.key())?),
+                distribution: service.distribution,
+            })
+        };
+        checked.services.values().filter_map(plan).collect()
+    }
+
+    fn plan_pool(
+        &mut self,
+        view: &View<'_>,
+        checked: &Checked<'_>,
+        living: &Living<'_>,
+        now: Nanos,
+    ) -> Option<PoolPlan> {
+        let id = self.pools.get(&view.key())?;
+        let pool = checked.pools.get(view.pool)?;
+        let members = self.members(pool, view.probe, checked);
+        let settle = self.settle();
+        let state = self.tables.entry(id).or_insert_with(PoolState::new);
+        state.update(owners(&members, pool.all_down), &mut self.version, now);
+        state.settle(settle, now);
+        // Who may still get packets of old connections: backends that exist and are not known to be down.
+        let serves = |id| living.get(&id).is_some_and(|backend| self.health.of(view.probe, backend).serves());
+        Some(PoolPlan {
+            id: PoolId(id),
+            name: pool.name.clone(),
+            probe: view.probe.map(str::to_owned),
+            version: state.version,
+            table: state.table.clone(),
+            previous: state.previous(serves),
+            members,
+        })
+    }
+
+    fn members(&self, pool: &PoolIntent, probe: Option<&str>, checked: &Checked<'_>) -> Vec<MemberPlan> {
+        let plan = |member: &crate::Member| {
+            let backend = checked.backends.get(member.backend.as_str())?;
+            Some(MemberPlan {
+                backend: BackendId(self.backends.get(&backend_key(backend))?),
+                weight: member.weight,
+                health: self.health.of(probe, backend),
+            })
+        };
+        let mut members: Vec<MemberPlan> = pool.members.iter().filter_map(plan).collect();
+        members.sort_by_key(|member| member.backend);
+        members
+    }
+
+    fn living<'a>(&self, checked: &Checked<'a>) -> Living<'a> {
+        let with_id = |backend: &&'a BackendIntent| Some((BackendId(self.backends.get(&backend_key(backend))?), *backend));
+        checked.backends.values().filter_map(with_id).collect()
+    }
+}
+
+/// The backends that exist.
+type Living<'a> = BTreeMap<BackendId, &'a BackendIntent>;
+
+fn plan_backend(id: BackendId, backend: &BackendIntent) -> BackendPlan {
+    BackendPlan {
+        id,
+        name: backend.name.clone(),
+        network_interface: backend.network_interface.clone(),
+        dip: backend.dip,
+        mac: backend.mac,
+        host: backend.host,
+    }
+}
+
+/// A pool as one probe sees it: what has a table of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct View<'a> {
+    pool: &'a str,
+    probe: Option<&'a str>,
+}
+
+impl View<'_> {
+    /// Names have no line breaks: [`Checked`] has seen to it.
+    fn key(&self) -> String {
+        format!("{}\n{}", self.pool, self.probe.unwrap_or_default())
+    }
+}
+
+/// The views that some service needs.
+fn views<'a>(checked: &Checked<'a>) -> BTreeSet<View<'a>> {
+    checked.services.values().map(|s| View { pool: &s.pool, probe: s.probe.as_deref() }).collect()
+}
+
+/// A backend is its name and address: with another address it is another backend, and flows of the old must not follow.
+/// Another host or Ethernet address is the same backend, moved.
+fn backend_key(backend: &BackendIntent) -> String {
+    format!("{}\n{}\n{}", backend.name, backend.dip.vni, backend.dip.addr.0)
+}
+
+/// Who is in the table, with which weight.
+fn owners(members: &[MemberPlan], all_down: AllDown) -> Vec<(BackendId, u32)> {
+    let serving: Vec<_> = members.iter().filter(|m| m.health.serves()).map(|m| (m.backend, m.weight)).collect();
+    match all_down {
+        AllDown::Serve if serving.iter().all(|(_, weight)| *weight == 0) => {
+            members.iter().map(|m| (m.backend, m.weight)).collect()
+        }
+        _ => serving,
+    }
+}
