@@ -1,1 +1,19 @@
-//! penstock-bpf
+//! Which packets does the kernel hand to Penstock? The programs that run in the kernel, and their loader.
+//!
+//! [`Steering::attach`] puts the steering program on an interface; then [`Steering::register_socket`] for each AF_XDP queue,
+//! and [`Steering::set_vips`] and [`Steering::set_endpoints`] whenever the node owns other addresses. Dropping it detaches.
+//!
+//! For measurements: [`testrun::Generator`] sends live frames, [`Sink`] drops and counts them. It knows no policy and reads
+//! no packet.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod error;
+mod object;
+mod sink;
+mod steering;
+pub mod testrun;
+
+pub use error::BpfError;
+pub use object::XdpMode;
+pub use sink::{Sink, SinkPoint, Tally};
+pub use steering::{SteerCounts, Steering};

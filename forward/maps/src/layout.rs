@@ -1,0 +1,207 @@
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Virtual IPs that one node can own: ten thousand by design, with room. 65,536 x 96 bytes of kernel memory at most; the
+/// map allocates as it fills.
+pub const VIP_CAPACITY: u32 = 65_536;
+/// Own tunnel endpoints (address and UDP port).
+pub const ENDPOINT_CAPACITY: u32 = 4_096;
+/// Receive queues of one interface.
+pub const QUEUES: u32 = 64;
+
+/// A structure in both languages: name in C and its fields with their offsets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CStruct {
+    pub name: &'static str,
+    pub doc: &'static str,
+    pub size: usize,
+    pub fields: &'static [CField],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CField {
+    /// The C declaration without its semicolon.
+    pub declaration: &'static str,
+    pub offset: usize,
+    pub size: usize,
+}
+
+macro_rules! shared {
+    ($($doc:literal struct $name:ident as $c:literal { $($fdoc:literal $field:ident: $ty:ty as $decl:literal,)* })*) => {
+        $(
+            #[doc = $doc]
+            #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+            #[repr(C)]
+            pub struct $name { $(#[doc = $fdoc] pub $field: $ty,)* }
+        )*
+        /// All structures that the C header declares.
+        pub const STRUCTS: &[CStruct] = &[$(CStruct {
+            name: $c,
+            doc: $doc,
+            size: size_of::<$name>(),
+            fields: &[$(CField {
+                declaration: $decl,
+                offset: core::mem::offset_of!($name, $field),
+                size: size_of::<$ty>(),
+            },)*],
+        },)*];
+    };
+}
+
+shared! {
+    "A virtual IP: the whole address belongs to the node, whatever the protocol."
+    struct OwnedAddress as "penstock_address" {
+        "IPv6, or IPv4 mapped into IPv6 (RFC 4291 section 2.5.5.2)."
+        bytes: [u8; 16] as "__u8 bytes[16]",
+    }
+    "A tunnel endpoint: an address of the node itself and a UDP port on it."
+    struct OwnedEndpoint as "penstock_endpoint" {
+        "As in penstock_address."
+        address: OwnedAddress as "struct penstock_address address",
+        "Network byte order."
+        port: [u8; 2] as "__u8 port[2]",
+        "Zero."
+        pad: [u8; 2] as "__u8 pad[2]",
+    }
+}
+
+const _: () = assert!(size_of::<OwnedAddress>() == 16);
+const _: () = assert!(size_of::<OwnedEndpoint>() == 20);
+
+impl OwnedAddress {
+    #[must_use]
+    pub fn new(address: core::net::IpAddr) -> Self {
+        match address {
+            core::net::IpAddr::V4(v4) => Self { bytes: v4.to_ipv6_mapped().octets() },
+            core::net::IpAddr::V6(v6) => Self { bytes: v6.octets() },
+        }
+    }
+}
+
+impl OwnedEndpoint {
+    #[must_use]
+    pub fn new(address: core::net::IpAddr, port: u16) -> Self {
+        Self { address: OwnedAddress::new(address), port: port.to_be_bytes(), pad: [0; 2] }
+    }
+}
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])* $variant:ident = $c:literal, $name:literal;)*) => {
+        /// What the steering program counts, per CPU.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u32)]
+        pub enum SteerCounter { $($(#[doc = $doc])* $variant,)* }
+
+        impl SteerCounter {
+            pub const ALL: &'static [SteerCounter] = &[$(SteerCounter::$variant,)*];
+
+            /// The metric label.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// The name in C.
+            #[must_use]
+            pub const fn c_name(self) -> &'static str {
+                match self { $(Self::$variant => $c,)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Packets for a virtual IP, handed to the socket of their queue.
+    Vip = "PENSTOCK_VIP", "vip";
+    /// Packets for a tunnel endpoint, handed to the socket of their queue.
+    Endpoint = "PENSTOCK_ENDPOINT", "endpoint";
+    /// Packets that the node does not own, given to the kernel.
+    Passed = "PENSTOCK_PASSED", "passed";
+    /// Packets that the node owns, given to the kernel because their queue has no socket.
+    NoSocket = "PENSTOCK_NO_SOCKET", "no_socket";
+}
+
+/// Number of counters.
+pub const COUNTERS: u32 = SteerCounter::ALL.len() as u32;
+
+/// The constants that the C header defines.
+pub const CONSTANTS: &[(&str, u32)] = &[
+    ("PENSTOCK_VIP_CAPACITY", VIP_CAPACITY),
+    ("PENSTOCK_ENDPOINT_CAPACITY", ENDPOINT_CAPACITY),
+    ("PENSTOCK_QUEUES", QUEUES),
+    ("PENSTOCK_COUNTERS", COUNTERS),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fmt::Write as _;
+
+    const HEADER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/include/penstock_maps.h");
+
+    fn render() -> String {
+        let mut h = String::from(
+            "/* SPDX-License-Identifier: Apache-2.0 */\n\
+             /* Written from forward/maps/src/layout.rs; a test of that crate keeps the two equal. */\n\
+             #ifndef PENSTOCK_MAPS_H\n#define PENSTOCK_MAPS_H\n\n#include <linux/types.h>\n\n",
+        );
+        for (name, value) in CONSTANTS {
+            writeln!(h, "#define {name} {value}").unwrap();
+        }
+        h.push_str("\nenum penstock_counter {\n");
+        for counter in SteerCounter::ALL {
+            writeln!(h, "\t{} = {},", counter.c_name(), *counter as u32).unwrap();
+        }
+        h.push_str("};\n");
+        for s in STRUCTS {
+            writeln!(h, "\n/* {} */\nstruct {} {{", s.doc, s.name).unwrap();
+            for f in s.fields {
+                writeln!(h, "\t{};", f.declaration).unwrap();
+            }
+            h.push_str("};\n");
+            writeln!(h, "_Static_assert(sizeof(struct {}) == {}, \"layout\");", s.name, s.size).unwrap();
+            for f in s.fields {
+                let field = f.declaration.rsplit(' ').next().unwrap().split('[').next().unwrap();
+                writeln!(
+                    h,
+                    "_Static_assert(__builtin_offsetof(struct {}, {field}) == {}, \"layout\");",
+                    s.name, f.offset
+                )
+                .unwrap();
+            }
+        }
+        h.push_str("\n#endif\n");
+        h
+    }
+
+    #[test]
+    fn the_c_header_says_what_the_layouts_say() {
+        let wanted = render();
+        if std::env::var_os("PENSTOCK_BLESS").is_some() {
+            std::fs::write(HEADER, &wanted).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(HEADER).unwrap(), wanted, "run this test with PENSTOCK_BLESS=1");
+    }
+
+    #[test]
+    fn fields_leave_no_hole_that_the_kernel_would_hash() {
+        for s in STRUCTS {
+            let mut end = 0;
+            for f in s.fields {
+                assert_eq!(f.offset, end, "{} {}", s.name, f.declaration);
+                end += f.size;
+            }
+            assert_eq!(end, s.size, "{}", s.name);
+        }
+    }
+
+    #[test]
+    fn ipv4_is_mapped_and_ports_are_in_network_order() {
+        let e = OwnedEndpoint::new("192.0.2.1".parse().unwrap(), 4789);
+        assert_eq!(
+            e.as_bytes(),
+            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 192, 0, 2, 1, 0x12, 0xb5, 0, 0]
+        );
+        let six = OwnedAddress::new("2001:db8::1".parse().unwrap());
+        assert_eq!(six.as_bytes()[..4], [0x20, 0x01, 0x0d, 0xb8]);
+    }
+}

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
+/*
+ * Traffic generator for measurements, driven by BPF_PROG_TEST_RUN with live frames: gives each frame the source address
+ * and port of the next flow and redirects it to an interface.
+ *
+ * The frame is Ethernet, IPv4 without options, then TCP or UDP. Live frames are recycled, so everything that varies is
+ * written absolutely. Flow f has source address base + f / ports and source port first + f % ports. The IPv4 header
+ * checksum is kept right; the transport checksum is not.
+ */
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/ip.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+struct generator {
+	__u32 ifindex;
+	__u32 flows;
+	__u32 stride; /* the next flow is this many further: coprime to flows visits all in another order */
+	__u32 base_address; /* host order */
+	__u32 ports;
+	__u32 first_port;
+};
+
+const volatile struct generator config = {};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} position SEC(".maps");
+
+static __always_inline __u16 header_checksum(struct iphdr *ip)
+{
+	__u16 *words = (__u16 *)ip;
+	__u32 sum = 0;
+
+	ip->check = 0;
+#pragma unroll
+	for (int i = 0; i < 10; i++)
+		sum += words[i];
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return ~sum;
+}
+
+SEC("xdp")
+int penstock_generate(struct xdp_md *ctx)
+{
+	void *end = (void *)(long)ctx->data_end;
+	struct ethhdr *eth = (void *)(long)ctx->data;
+	struct iphdr *ip = (void *)(eth + 1);
+	__be16 *source_port = (void *)(ip + 1);
+	__u32 zero = 0, flow, ports = config.ports ? config.ports : 1;
+	__u32 *at;
+
+	if ((void *)(source_port + 4) > end)
+		return XDP_DROP;
+	at = bpf_map_lookup_elem(&position, &zero);
+	if (!at)
+		return XDP_DROP;
+	flow = *at;
+	*at = flow + config.stride;
+	if (*at >= config.flows)
+		*at -= config.flows;
+	ip->saddr = bpf_htonl(config.base_address + flow / ports);
+	*source_port = bpf_htons(config.first_port + flow % ports);
+	ip->check = header_checksum(ip);
+	return bpf_redirect(config.ifindex, 0);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,167 @@
+use crate::BpfError;
+use crate::object::{XdpMode, attach_xdp, elf, load, map, per_cpu_sum, program_fd};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, Object};
+use penstock_maps::{ENDPOINT_CAPACITY, OwnedAddress, OwnedEndpoint, QUEUES, SteerCounter, VIP_CAPACITY};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::os::fd::{OwnedFd, RawFd};
+use zerocopy::{Immutable, IntoBytes};
+
+const STEER: &str = "steer";
+const IN_FORCE: [u8; 4] = 1u32.to_ne_bytes();
+
+/// The counters of the steering program since it was attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SteerCounts([u64; SteerCounter::ALL.len()]);
+
+impl SteerCounts {
+    #[must_use]
+    pub fn get(&self, counter: SteerCounter) -> u64 {
+        self.0.get(counter as usize).copied().unwrap_or(0)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (SteerCounter, u64)> + '_ {
+        SteerCounter::ALL.iter().copied().zip(self.0)
+    }
+}
+
+/// The steering program on one interface.
+///
+/// Until a socket is registered for a queue, what arrives there passes to the kernel, so nothing is lost by attaching first.
+/// On veth a native program makes the peer segment and keeps frames at one page; the MTU must be at most about 3,500.
+#[derive(Debug)]
+pub struct Steering {
+    mode: XdpMode,
+    ifindex: u32,
+    vips: KeySet<OwnedAddress>,
+    endpoints: KeySet<OwnedEndpoint>,
+    /// Detaches when closed; before the object that it refers to.
+    _link: OwnedFd,
+    object: Object,
+}
+
+impl Steering {
+    /// Loads the program and attaches it to an interface of the calling thread's namespace: natively, or generically where
+    /// the driver cannot (logged as a warning and told by [`Steering::mode`]).
+    ///
+    /// # Errors
+    /// The kernel refuses the program (no privilege, or another XDP program is there).
+    pub fn attach(ifindex: u32) -> Result<Self, BpfError> {
+        let object = load(STEER, elf!("steer"), None)?;
+        let (link, mode) = attach_xdp(STEER, program_fd(&object, STEER, "penstock_steer")?, ifindex)?;
+        match mode {
+            XdpMode::Native => tracing::info!(ifindex, %mode, "steering program attached"),
+            XdpMode::Generic => tracing::warn!(ifindex, %mode, "steering program attached without driver support"),
+        }
+        let vips = KeySet::new("virtual IPs", handle(&object, "vips")?, VIP_CAPACITY);
+        let endpoints = KeySet::new("tunnel endpoints", handle(&object, "endpoints")?, ENDPOINT_CAPACITY);
+        Ok(Self { mode, ifindex, vips, endpoints, _link: link, object })
+    }
+
+    /// [`Steering::attach`] by the interface's name.
+    ///
+    /// # Errors
+    /// There is no such interface, or as for `attach`.
+    pub fn attach_to(interface: &str) -> Result<Self, BpfError> {
+        let system = |source| BpfError::System { step: "find the interface", source };
+        let name = std::ffi::CString::new(interface).map_err(|e| system(e.into()))?;
+        // SAFETY: `name` is a terminated string.
+        match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+            0 => Err(system(std::io::Error::last_os_error())),
+            index => Self::attach(index),
+        }
+    }
+
+    #[must_use]
+    pub fn mode(&self) -> XdpMode {
+        self.mode
+    }
+
+    #[must_use]
+    pub fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+
+    /// Sends what the node owns and arrives on `queue` to this AF_XDP socket. The kernel forgets it when the socket closes.
+    ///
+    /// # Errors
+    /// The queue is out of range or the descriptor is no AF_XDP socket bound to this interface and queue.
+    pub fn register_socket(&self, queue: u32, socket: RawFd) -> Result<(), BpfError> {
+        if queue >= QUEUES {
+            return Err(BpfError::Queue(queue));
+        }
+        let sockets = map(&self.object, STEER, "sockets")?;
+        sockets
+            .update(&queue.to_ne_bytes(), &socket.to_ne_bytes(), MapFlags::ANY)
+            .map_err(|source| BpfError::Object { program: STEER, step: "register the socket of a queue", source })
+    }
+
+    /// Owns exactly these virtual IPs. Those that stay are not touched, so their traffic has no gap.
+    ///
+    /// # Errors
+    /// More than the map holds (nothing is changed), or the kernel refuses.
+    pub fn set_vips(&mut self, vips: impl IntoIterator<Item = IpAddr>) -> Result<(), BpfError> {
+        self.vips.set(vips.into_iter().map(OwnedAddress::new).collect())
+    }
+
+    /// Owns exactly these UDP endpoints on the node's own addresses.
+    ///
+    /// # Errors
+    /// As for [`Steering::set_vips`].
+    pub fn set_endpoints(&mut self, endpoints: impl IntoIterator<Item = (IpAddr, u16)>) -> Result<(), BpfError> {
+        self.endpoints.set(endpoints.into_iter().map(|(address, port)| OwnedEndpoint::new(address, port)).collect())
+    }
+
+    /// # Errors
+    /// The kernel refuses to read them.
+    pub fn counts(&self) -> Result<SteerCounts, BpfError> {
+        let counters = map(&self.object, STEER, "counters")?;
+        let mut counts = SteerCounts::default();
+        for (counter, total) in SteerCounter::ALL.iter().zip(&mut counts.0) {
+            let [sum] = per_cpu_sum::<1>(&counters, *counter as u32)
+                .map_err(|source| BpfError::Object { program: STEER, step: "read its counters", source })?;
+            *total = sum;
+        }
+        Ok(counts)
+    }
+}
+
+fn handle(object: &Object, name: &'static str) -> Result<MapHandle, BpfError> {
+    MapHandle::try_from(&map(object, STEER, name)?)
+        .map_err(|source| BpfError::Object { program: STEER, step: "hold its maps", source })
+}
+
+/// A hash map of the kernel used as a set, and what we know to be in it.
+#[derive(Debug)]
+struct KeySet<K> {
+    what: &'static str,
+    map: MapHandle,
+    limit: u32,
+    present: BTreeSet<K>,
+}
+
+impl<K: Ord + Copy + IntoBytes + Immutable> KeySet<K> {
+    fn new(what: &'static str, map: MapHandle, limit: u32) -> Self {
+        Self { what, map, limit, present: BTreeSet::new() }
+    }
+
+    /// Removes first, so that a full map can be exchanged; keys in both sets stay throughout.
+    fn set(&mut self, wanted: BTreeSet<K>) -> Result<(), BpfError> {
+        if wanted.len() > self.limit as usize {
+            return Err(BpfError::TooMany { what: self.what, count: wanted.len(), limit: self.limit });
+        }
+        let at = |step| move |source| BpfError::Object { program: STEER, step, source };
+        let stale: Vec<K> = self.present.difference(&wanted).copied().collect();
+        for key in stale {
+            self.map.delete(key.as_bytes()).map_err(at("remove an address"))?;
+            self.present.remove(&key);
+        }
+        for key in wanted {
+            if !self.present.contains(&key) {
+                self.map.update(key.as_bytes(), &IN_FORCE, MapFlags::ANY).map_err(at("add an address"))?;
+                self.present.insert(key);
+            }
+        }
+        Ok(())
+    }
+}
