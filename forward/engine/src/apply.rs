@@ -96,12 +96,27 @@ fn strip(packet: &mut Packet<'_>, h: &Headers) -> Result<(), DropReason> {
     Ok(())
 }
 
+/// Takes out the VLAN tags: an inner frame carries none (RFC 7348 section 6.1).
+#[cold]
+fn untag(packet: &mut Packet<'_>, tags: usize) -> Result<(), DropReason> {
+    let frame = packet.frame_mut();
+    if frame.len() < 14 + tags {
+        return Err(DropReason::TruncatedEthernet);
+    }
+    frame.copy_within(0..12, tags);
+    if packet.pop_front(tags) { Ok(()) } else { Err(DropReason::TruncatedEthernet) }
+}
+
 /// Pushes the template and writes the fields that depend on the packet.
 #[inline]
 fn encapsulate(packet: &mut Packet<'_>, h: &Headers, hash: u64, template: &EncapTemplate) -> Result<(), DropReason> {
     // What lies behind the IP packet is padding of the Ethernet it came by.
     if !packet.set_len(h.end as usize) || !packet.pop_front(usize::from(h.l2)) {
         return Err(DropReason::TruncatedEthernet);
+    }
+    let tags = usize::from(h.l3 - h.l2).saturating_sub(14);
+    if tags > 0 {
+        untag(packet, tags)?;
     }
     let push = template.bytes().len();
     let ip_len = packet.len() + push - 14;

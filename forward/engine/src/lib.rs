@@ -4,12 +4,14 @@
 //! packet means is the product's business: it implements [`Resolver`]. The engine knows no product, reads no clock,
 //! takes no lock and allocates nothing in the loop.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod apply;
 mod encap;
 mod explain;
 mod port;
 mod resolver;
+mod super_frame;
 mod trace;
 
 pub use apply::apply;

@@ -18,12 +18,12 @@ pub struct Counter {
 pub struct Port<R: Resolver> {
     pub(crate) resolver: R,
     pub(crate) flows: FlowTable<R::Key, R::Value>,
-    stats: Stats,
+    pub(crate) stats: Stats,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Stats {
-    ledger: Ledger,
+    pub(crate) ledger: Ledger,
     counters: Vec<Counter>,
     meters: Vec<Meter>,
     /// Packets that the resolver was asked about.
@@ -31,9 +31,9 @@ pub(crate) struct Stats {
 }
 
 /// What the first stages have found out about a packet.
-struct Job<K> {
-    headers: Headers,
-    class: Class<K>,
+pub(crate) struct Job<K> {
+    pub(crate) headers: Headers,
+    pub(crate) class: Class<K>,
 }
 
 impl<R: Resolver> Port<R> {
@@ -63,7 +63,7 @@ impl<R: Resolver> Port<R> {
     }
 
     #[inline]
-    fn look_at(&mut self, packet: &Packet<'_>) -> Job<R::Key> {
+    pub(crate) fn look_at(&mut self, packet: &Packet<'_>) -> Job<R::Key> {
         let mut headers = match penstock_wire::parse(packet.frame()) {
             Ok(headers) => headers,
             Err(reason) => return Job { headers: Headers::default(), class: Class::Drop(reason) },
@@ -79,9 +79,7 @@ impl<R: Resolver> Port<R> {
 
     #[inline]
     fn finish(&mut self, packet: &mut Packet<'_>, job: &Job<R::Key>, now: Nanos, coarse: Coarse) {
-        let bytes = packet.len() as u64;
-        self.stats.ledger.received += 1;
-        self.stats.ledger.received_bytes += bytes;
+        self.stats.receive(packet.len());
         let h = &job.headers;
         let verdict = match job.class {
             Class::Flow { key, hash, epoch } => self.by_flow(packet, h, &key, hash, epoch, now, coarse),
@@ -93,10 +91,11 @@ impl<R: Resolver> Port<R> {
             Class::Pass => Verdict::Pass,
             Class::Drop(reason) => Verdict::Drop(reason),
         };
-        packet.verdict = self.stats.enter(verdict, packet.len() as u64);
+        packet.verdict = self.stats.enter(verdict, packet.len());
     }
 
-    #[allow(clippy::too_many_arguments)]
+    #[allow(clippy::too_many_arguments, reason = "what is known of a packet by then")]
+    #[inline]
     fn by_flow(
         &mut self,
         packet: &mut Packet<'_>,
@@ -107,18 +106,35 @@ impl<R: Resolver> Port<R> {
         now: Nanos,
         coarse: Coarse,
     ) -> Verdict {
+        match self.decide_flow(packet, h, key, hash, epoch, now, coarse) {
+            Ok(value) => {
+                replay(&self.resolver, &mut self.stats, self.resolver.transposition(&value), packet, h, hash, now)
+            }
+            Err(reason) => Verdict::Drop(reason),
+        }
+    }
+
+    /// From the table if the entry is of this epoch, else from the resolver.
+    #[allow(clippy::too_many_arguments, reason = "what is known of a packet by then")]
+    #[inline]
+    pub(crate) fn decide_flow(
+        &mut self,
+        packet: &Packet<'_>,
+        h: &Headers,
+        key: &R::Key,
+        hash: u64,
+        epoch: Epoch,
+        now: Nanos,
+        coarse: Coarse,
+    ) -> Result<R::Value, DropReason> {
         let hit = self.flows.lookup(key, hash, coarse);
         if let Some(hit) = &hit && hit.is_new {
             self.promote(key, hash, &hit.value, coarse);
         }
-        let value = match hit {
-            Some(hit) if hit.is_of(epoch) => hit.value,
-            stale => match self.resolve(packet, h, key, hash, epoch, stale.map(|s| s.value), now) {
-                Ok(value) => value,
-                Err(reason) => return Verdict::Drop(reason),
-            },
-        };
-        replay(&self.resolver, &mut self.stats, self.resolver.transposition(&value), packet, h, hash, now)
+        match hit {
+            Some(hit) if hit.is_of(epoch) => Ok(hit.value),
+            stale => self.resolve(packet, h, key, hash, epoch, stale.map(|s| s.value), now),
+        }
     }
 
     /// The second packet of a flow: it is kept from now on, and its peer with it.
@@ -258,14 +274,20 @@ pub(crate) fn replay<R: Resolver>(
 }
 
 impl Stats {
+    #[inline]
+    pub(crate) fn receive(&mut self, bytes: usize) {
+        self.ledger.received += 1;
+        self.ledger.received_bytes += bytes as u64;
+    }
+
     /// Books the outcome of one packet. `Pending` from a resolver is a drop that nobody gave a reason for.
     #[inline]
-    fn enter(&mut self, verdict: Verdict, bytes: u64) -> Verdict {
+    pub(crate) fn enter(&mut self, verdict: Verdict, bytes: usize) -> Verdict {
         let ledger = &mut self.ledger;
         match verdict {
             Verdict::Transmit(_) => {
                 ledger.transmitted += 1;
-                ledger.transmitted_bytes += bytes;
+                ledger.transmitted_bytes += bytes as u64;
             }
             Verdict::Tunnel(_) => ledger.tunnelled += 1,
             Verdict::Pass => ledger.passed += 1,

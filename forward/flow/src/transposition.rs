@@ -179,3 +179,10 @@ impl Transposition {
         self
     }
 }
+
+impl Default for Transposition {
+    /// What fills a free slot: never replayed, and harmless if it were.
+    fn default() -> Self {
+        Self::drop(DropReason::NoPolicy)
+    }
+}

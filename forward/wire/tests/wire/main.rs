@@ -1,0 +1,4 @@
+//! What the wire crate promises, from outside.
+mod fuzz;
+mod parse;
+mod rewrite;
