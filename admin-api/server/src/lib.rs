@@ -1,1 +1,33 @@
-//! penstock-admin-server
+//! How does what operators say become what nodes do?
+//!
+//! The controller: the northbound REST API of the Network Controller over mutual TLS, resources kept in the store, compiled to
+//! one goal for each node and published to the southbound link. It decides nothing about packets; [`penstock_slb_proto`]
+//! decides which backend owns which slot.
+//!
+//! Main type: [`run`] with a [`ControllerConfig`]; [`GoalHub`] is where goals and reports meet.
+//!
+//! The way of a change: `http` -> `resources` (read, complete by `allocate`, validate, commit) -> `compile` -> [`GoalHub`] -> node.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod allocate;
+mod compile;
+mod config;
+mod http;
+mod hub;
+mod observe;
+mod refusal;
+mod resources;
+mod run;
+mod secrets;
+mod serve;
+mod state;
+mod status;
+mod trace;
+
+pub use config::ControllerConfig;
+pub use hub::{GoalHub, NodeState};
+pub use refusal::Refusal;
+pub use run::{Error, run};
+pub use secrets::SecretError;
+pub use state::StateError;

@@ -144,7 +144,7 @@ impl Watch {
 }
 
 /// etcd's semantics; one implementation is embedded, another may be etcd.
-pub trait Store: Send + Sync {
+pub trait Store: std::fmt::Debug + Send + Sync {
     /// The key as it stands, or stood at a revision.
     fn get(&self, key: &str, at: Option<Rev>) -> Answer<'_, Option<Entry>>;
 

@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 pub struct Render<'a> {
     pub index: &'a ReferenceIndex,
     /// Read-only properties that are observed rather than said: `configurationState`, statistics, addresses.
-    pub observed: &'a dyn Fn(&ResourcePath) -> Map<String, Value>,
+    /// Given the stored node. Objects are merged into those that were said.
+    pub observed: &'a dyn Fn(&ResourcePath, &Value) -> Map<String, Value>,
 }
 
 impl std::fmt::Debug for Render<'_> {
@@ -49,7 +50,7 @@ impl Render<'_> {
                 _ => {}
             }
         }
-        properties.extend((self.observed)(path));
+        merge(&mut properties, (self.observed)(path, node));
         properties.insert("provisioningState".to_owned(), json!("Succeeded"));
         out.insert("properties".to_owned(), Value::Object(properties));
         Value::Object(out)
@@ -67,6 +68,15 @@ impl Render<'_> {
         owners.sort();
         owners.dedup();
         owners.into_iter().map(|o| json!({"resourceRef": o.as_str()})).collect()
+    }
+}
+
+fn merge(into: &mut Map<String, Value>, from: Map<String, Value>) {
+    for (name, v) in from {
+        match (into.get_mut(&name), v) {
+            (Some(Value::Object(old)), Value::Object(new)) => merge(old, new),
+            (_, v) => drop(into.insert(name, v)),
+        }
     }
 }
 

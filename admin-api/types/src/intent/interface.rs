@@ -117,7 +117,8 @@ fn address(
 }
 
 /// Network, gateway and broadcast address; none in prefixes too small to have them.
-pub(crate) fn reserved(subnet: IpNetwork) -> Vec<IpAddr> {
+#[must_use]
+pub fn reserved(subnet: IpNetwork) -> Vec<IpAddr> {
     match subnet {
         IpNetwork::V4(n) if n.prefix() < 31 => {
             let network = u32::from(n.network());

@@ -12,6 +12,7 @@ pub use interface::{Interface, IpConfiguration};
 pub use load_balancer::{Distribution, Frontend, Pool, Probe, ProbeKind, Service};
 pub use network::{Network, Subnet};
 pub use node::Node;
+pub use interface::reserved;
 pub use reader::{Allocated, Misplaced, Warning};
 
 use crate::{Documents, ReferenceIndex, ResourcePath};

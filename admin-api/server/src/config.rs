@@ -1,0 +1,34 @@
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// `[controller]` of a node's TOML.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ControllerConfig {
+    /// Northbound: HTTPS with client certificates of the role `operator`.
+    #[serde(default = "default_listen")]
+    pub listen: SocketAddr,
+    /// Southbound: QUIC, for nodes.
+    #[serde(default = "default_southbound_listen")]
+    pub southbound_listen: SocketAddr,
+    /// Holds the store (`store.db`) and the key of its secrets (`secrets.key`).
+    #[serde(default = "default_state_dir")]
+    pub state_dir: PathBuf,
+    /// PEM: the deployment's authority, this controller's certificate (role `controller`) and key.
+    pub ca: PathBuf,
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+fn default_listen() -> SocketAddr {
+    SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 0], 8443))
+}
+
+fn default_southbound_listen() -> SocketAddr {
+    SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 0], 8444))
+}
+
+fn default_state_dir() -> PathBuf {
+    PathBuf::from("/var/lib/penstock")
+}

@@ -1,0 +1,82 @@
+//! `POST /networking/v1/$batch`: several resources, all or none. An extension of Penstock.
+//!
+//! `{"resources": [{"kind": "virtualNetworks", "resourceId": "blue", "properties": {...}}, ...]}`; a resource is named by
+//! `resourceRef`, or by `kind` and `resourceId`. `"method": "DELETE"` deletes instead. The answer is `{"value": [...],
+//! "outcomes": [...]}` in the same order. `?whatIf=true` checks and commits nothing.
+use super::{Api, flag, operations};
+use crate::observe::render;
+use crate::refusal::Refusal;
+use crate::resources::{Action, Change, Condition, Outcome};
+use axum::Json;
+use axum::http::Uri;
+use axum::response::{IntoResponse, Response};
+use penstock_admin_types::{ErrorDetail, ResourcePath, pointer_join, value};
+use serde_json::{Value, json};
+
+pub(super) async fn handle(api: &Api, uri: &Uri, body: Value) -> Result<Response, Refusal> {
+    let Some(items) = value::get(&body, "resources").and_then(Value::as_array) else {
+        return Err(Refusal::BadRequest {
+            code: "InvalidRequestFormat",
+            message: "a batch is {\"resources\": [...]}".to_owned(),
+        });
+    };
+    let changes = read(items)?;
+    let paths: Vec<ResourcePath> = changes.iter().map(|c| c.path.clone()).collect();
+    let (state, outcomes) = api.resources.apply(changes, flag(uri, "whatIf")).await?;
+    let rendered: Vec<Value> = paths
+        .iter()
+        .map(|path| match state.node(path) {
+            Some(node) => render(&state, &api.hub, path, node),
+            None => json!({"resourceRef": path.as_str()}),
+        })
+        .collect();
+    let words: Vec<&str> = outcomes.iter().map(|o| word(*o)).collect();
+    let mut response = Json(json!({"value": rendered, "outcomes": words, "nextLink": ""})).into_response();
+    operations::done(api, response.headers_mut(), false);
+    Ok(response)
+}
+
+fn word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Created => "created",
+        Outcome::Replaced => "replaced",
+        Outcome::Unchanged => "unchanged",
+        Outcome::Deleted => "deleted",
+        Outcome::Absent => "absent",
+    }
+}
+
+fn read(items: &[Value]) -> Result<Vec<Change>, Refusal> {
+    let mut changes = Vec::with_capacity(items.len());
+    let mut problems = Vec::new();
+    for (i, item) in items.iter().enumerate() {
+        let at = pointer_join("/resources", i);
+        match path(item) {
+            Ok(path) => {
+                let delete = value::get_text(item, "method").is_some_and(|m| m.eq_ignore_ascii_case("DELETE"));
+                let action = if delete { Action::Delete } else { Action::Put(item.clone()) };
+                changes.push(Change { path, action, condition: Condition::None, at });
+            }
+            Err((member, message)) => problems.push(ErrorDetail {
+                code: "InvalidRequestFormat".to_owned(),
+                message,
+                target: pointer_join(&at, member),
+            }),
+        }
+    }
+    // What can be read is not checked when something cannot: its references would dangle.
+    if problems.is_empty() { Ok(changes) } else { Err(Refusal::Invalid(problems)) }
+}
+
+fn path(item: &Value) -> Result<ResourcePath, (&'static str, String)> {
+    let reference = value::get_text(item, "resourceRef");
+    let kind = value::get_text(item, "kind");
+    match (kind, reference) {
+        (Some(kind), _) => {
+            let id = value::get_text(item, "resourceId").unwrap_or_default();
+            ResourcePath::parse(&format!("{kind}/{id}")).map_err(|e| ("kind", e.to_string()))
+        }
+        (None, Some(reference)) => ResourcePath::parse(&reference).map_err(|e| ("resourceRef", e.to_string())),
+        (None, None) => Err(("resourceRef", "a resource is named by resourceRef, or by kind and resourceId".to_owned())),
+    }
+}

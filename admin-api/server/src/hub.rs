@@ -1,0 +1,178 @@
+use penstock_slb_host::ProbeStatus;
+use penstock_southbound::{GoalSource, NodeGoal, NodeReport, NodeRole};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+
+/// Where goals and reports meet: the compiler publishes goals, the southbound link hands them to nodes and brings reports.
+#[derive(Debug)]
+pub struct GoalHub {
+    nodes: Mutex<BTreeMap<(NodeRole, String), NodeState>>,
+    /// Counts changes of health: what the compiler waits for.
+    health: watch::Sender<u64>,
+}
+
+/// What is known of one node in one role.
+#[derive(Debug)]
+pub struct NodeState {
+    pub goal: watch::Sender<Option<Arc<NodeGoal>>>,
+    pub report: Option<Arc<NodeReport>>,
+    pub connected: bool,
+}
+
+impl Default for GoalHub {
+    fn default() -> Self {
+        Self { nodes: Mutex::default(), health: watch::Sender::new(0) }
+    }
+}
+
+impl GoalHub {
+    fn nodes(&self) -> MutexGuard<'_, BTreeMap<(NodeRole, String), NodeState>> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Publishes the goals of all configured nodes; nodes without one are no longer configured. Equal goals are not sent again.
+    pub fn publish(&self, goals: BTreeMap<(NodeRole, String), NodeGoal>) {
+        let mut nodes = self.nodes();
+        nodes.retain(|key, _| goals.contains_key(key));
+        for (key, goal) in goals {
+            let node = nodes.entry(key).or_insert_with(|| NodeState {
+                goal: watch::Sender::new(None),
+                report: None,
+                connected: false,
+            });
+            node.goal.send_if_modified(|current| {
+                let changed = current.as_deref() != Some(&goal);
+                if changed {
+                    *current = Some(Arc::new(goal));
+                }
+                changed
+            });
+        }
+    }
+
+    #[must_use]
+    pub fn goal(&self, role: NodeRole, node: &str) -> Option<Arc<NodeGoal>> {
+        self.nodes().get(&(role, node.to_owned())).and_then(|n| n.goal.borrow().clone())
+    }
+
+    #[must_use]
+    pub fn report_of(&self, role: NodeRole, node: &str) -> Option<Arc<NodeReport>> {
+        self.nodes().get(&(role, node.to_owned())).and_then(|n| n.report.clone())
+    }
+
+    /// Calls `f` for each configured node.
+    pub fn each(&self, mut f: impl FnMut(NodeRole, &str, &NodeState)) {
+        for ((role, name), state) in self.nodes().iter() {
+            f(*role, name, state);
+        }
+    }
+
+    /// What all hosts last said of their probes.
+    #[must_use]
+    pub fn probes(&self) -> Vec<ProbeStatus> {
+        let mut out = Vec::new();
+        self.each(|_, _, node| {
+            if let Some(NodeReport::Host(status)) = node.report.as_deref() {
+                out.extend(status.probes.iter().cloned());
+            }
+        });
+        out
+    }
+
+    /// Changes when the health of a backend does.
+    #[must_use]
+    pub fn health(&self) -> watch::Receiver<u64> {
+        self.health.subscribe()
+    }
+}
+
+impl GoalSource for GoalHub {
+    fn subscribe(&self, role: NodeRole, node: &str) -> Option<watch::Receiver<Option<Arc<NodeGoal>>>> {
+        self.nodes().get(&(role, node.to_owned())).map(|n| n.goal.subscribe())
+    }
+
+    fn report(&self, node: &str, report: NodeReport) {
+        let health_changed = {
+            let mut nodes = self.nodes();
+            let Some(state) = nodes.get_mut(&(report.role(), node.to_owned())) else { return };
+            let before = state.report.replace(Arc::new(report));
+            health(before.as_deref()) != health(state.report.as_deref())
+        };
+        if health_changed {
+            self.health.send_modify(|n| *n += 1);
+        }
+    }
+
+    fn connected(&self, role: NodeRole, node: &str, connected: bool) {
+        if let Some(state) = self.nodes().get_mut(&(role, node.to_owned())) {
+            state.connected = connected;
+        }
+    }
+}
+
+fn health(report: Option<&NodeReport>) -> Vec<(&str, &str, std::net::IpAddr, bool)> {
+    match report {
+        Some(NodeReport::Host(status)) => status
+            .probes
+            .iter()
+            .map(|p| (p.name.as_str(), p.network_interface.as_str(), p.dip.0, p.healthy))
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use penstock_model::{Overlay, Revision};
+    use penstock_mux_proto::MuxGoal;
+    use penstock_slb_host::HostStatus;
+
+    fn goal(revision: u64) -> NodeGoal {
+        NodeGoal::Mux(MuxGoal { revision: Revision(revision), ..MuxGoal::default() })
+    }
+
+    #[test]
+    fn an_equal_goal_is_not_sent_twice_and_a_node_that_is_gone_is_refused() {
+        let hub = GoalHub::default();
+        assert!(hub.subscribe(NodeRole::Mux, "mux1").is_none());
+        hub.publish(BTreeMap::from([((NodeRole::Mux, "mux1".into()), goal(1))]));
+        let mut receiver = hub.subscribe(NodeRole::Mux, "mux1").unwrap();
+        assert_eq!(receiver.borrow_and_update().as_deref(), Some(&goal(1)));
+        hub.publish(BTreeMap::from([((NodeRole::Mux, "mux1".into()), goal(1))]));
+        assert!(!receiver.has_changed().unwrap());
+        hub.publish(BTreeMap::from([((NodeRole::Mux, "mux1".into()), goal(2))]));
+        assert!(receiver.has_changed().unwrap());
+        hub.publish(BTreeMap::new());
+        assert!(hub.subscribe(NodeRole::Mux, "mux1").is_none());
+    }
+
+    #[test]
+    fn only_a_change_of_health_wakes_the_compiler() {
+        let hub = GoalHub::default();
+        let host = |healthy, flows| {
+            NodeReport::Host(HostStatus {
+                flows,
+                probes: vec![ProbeStatus {
+                    name: "p".into(),
+                    network_interface: "nic".into(),
+                    dip: Overlay("10.0.0.4".parse().unwrap()),
+                    healthy,
+                    detail: String::new(),
+                    changes: 0,
+                }],
+                ..HostStatus::default()
+            })
+        };
+        hub.publish(BTreeMap::from([((NodeRole::Host, "h".into()), NodeGoal::Host(Default::default()))]));
+        let mut health = hub.health();
+        hub.report("h", host(true, 0));
+        assert!(health.has_changed().unwrap());
+        health.mark_unchanged();
+        hub.report("h", host(true, 7));
+        assert!(!health.has_changed().unwrap());
+        hub.report("h", host(false, 7));
+        assert!(health.has_changed().unwrap());
+    }
+}

@@ -1,0 +1,164 @@
+//! The read-only parts of resources: what was allocated, and what became of them.
+use crate::hub::GoalHub;
+use crate::state::State;
+use penstock_admin_types::intent::{Allocated, Warning};
+use penstock_admin_types::{ALLOCATED, Function, Render, ResourcePath, value};
+use penstock_gateway_proto::TunnelState;
+use penstock_southbound::{NodeReport, NodeRole};
+use serde_json::{Map, Value, json};
+
+/// Renders one resource of `state` as clients see it.
+pub(crate) fn render(state: &State, hub: &GoalHub, path: &ResourcePath, node: &Value) -> Value {
+    let observed = |path: &ResourcePath, node: &Value| observed(state, hub, path, node);
+    Render { index: &state.index, observed: &observed }.node(path, node)
+}
+
+fn observed(state: &State, hub: &GoalHub, path: &ResourcePath, node: &Value) -> Map<String, Value> {
+    let mut out = Map::new();
+    let mut put = |name: &str, v: Value| drop(out.insert(name.to_owned(), v));
+    let said = |name: &str| value::get(value::properties(node), name).is_some();
+    let allocated = Allocated(node.get(ALLOCATED).unwrap_or(&Value::Null));
+    let text = |name: &str| allocated.parsed::<String>(name);
+    match path.kind_path() {
+        "virtualNetworks" => {
+            if let Some(network) = state.intent.networks.get(path) {
+                put("encapsulationId", json!(network.vni.get()));
+            }
+        }
+        "virtualNetworks/subnets" => {
+            if let Some(network) = path.parent().and_then(|p| state.intent.networks.get(&p)) {
+                put("VirtualSubnetId", json!(network.vni.get()));
+            }
+        }
+        "networkInterfaces" if !said("privateMacAddress") => {
+            if let Some(mac) = text("mac") {
+                // As the specification writes them: 12 digits, no separators.
+                put("privateMacAddress", json!(mac.replace(':', "").to_uppercase()));
+            }
+        }
+        "networkInterfaces/ipConfigurations" | "loadBalancers/frontendIPConfigurations" if !said("privateIPAddress") => {
+            if let Some(address) = text("address") {
+                put("privateIPAddress", json!(address));
+            }
+        }
+        "publicIPAddresses" if !said("ipAddress") => {
+            if let Some(address) = text("address") {
+                put("ipAddress", json!(address));
+            }
+        }
+        "VirtualGateways/networkConnections" => out.extend(connection(state, hub, path, allocated)),
+        _ => {}
+    }
+    if let Some(configuration) = configuration_state(state, hub, path) {
+        out.insert("configurationState".to_owned(), configuration);
+    }
+    out
+}
+
+fn connection(state: &State, hub: &GoalHub, path: &ResourcePath, allocated: Allocated<'_>) -> Map<String, Value> {
+    let mut out = Map::new();
+    if let Some(key) = allocated.parsed::<String>("publicKey") {
+        let mut wireguard = json!({"publicKey": key});
+        if let (port @ 1.., Some(map)) = (allocated.number("port"), wireguard.as_object_mut()) {
+            map.insert("listenPort".to_owned(), json!(port));
+        }
+        out.insert("wireGuardConfiguration".to_owned(), wireguard);
+    }
+    let Some(found) = state.intent.connections.iter().find(|c| c.path == *path) else { return out };
+    out.insert("gateway".to_owned(), json!({"resourceRef": found.gateway.as_str()}));
+    let report = hub.report_of(NodeRole::Gateway, found.gateway.id());
+    let tunnel = match report.as_deref() {
+        Some(NodeReport::Gateway(status)) => status.tunnels.iter().find(|t| t.id == found.id),
+        _ => None,
+    };
+    let word = match tunnel.map(|t| t.state) {
+        Some(TunnelState::Connected) => "Connected",
+        Some(TunnelState::Connecting) => "Connecting",
+        Some(TunnelState::Failed) | None => "Disconnected",
+    };
+    out.insert("connectionState".to_owned(), json!(word));
+    if let Some(t) = tunnel {
+        let statistics = json!({"inboundBytes": t.received_bytes, "outboundBytes": t.transmitted_bytes});
+        out.insert("statistics".to_owned(), statistics);
+    }
+    out
+}
+
+/// Of every top-level resource, and of children that have something to say.
+fn configuration_state(state: &State, hub: &GoalHub, path: &ResourcePath) -> Option<Value> {
+    if path.kind().function == Function::Stored {
+        let message = "Kept and returned; resources of this kind have no function in this version.";
+        return Some(shape("Uninitialized", vec![detail("ResourceGlobal", "NotImplemented", message)]));
+    }
+    if let Some((role, node)) = role_of(path) {
+        return Some(node_state(hub, role, node, own_warnings(state, path)));
+    }
+    let warnings: Vec<&Warning> = if path.is_top() {
+        state.intent.warnings.range(path.clone()..).take_while(|(p, _)| p.as_str().starts_with(path.as_str())).filter(|(p, _)| p.is_within(path)).flat_map(|(_, w)| w).collect()
+    } else {
+        own_warnings(state, path)
+    };
+    if !warnings.is_empty() {
+        return Some(shape("Warning", details(path, &warnings)));
+    }
+    path.is_top().then(|| shape("Success", vec![detail(source(path), "Success", "")]))
+}
+
+fn own_warnings<'a>(state: &'a State, path: &ResourcePath) -> Vec<&'a Warning> {
+    state.intent.warnings.get(path).into_iter().flatten().collect()
+}
+
+fn role_of(path: &ResourcePath) -> Option<(NodeRole, &str)> {
+    let role = match path.kind_path() {
+        "servers" => NodeRole::Host,
+        "loadBalancerMuxes" => NodeRole::Mux,
+        "gateways" => NodeRole::Gateway,
+        _ => return None,
+    };
+    Some((role, path.id()))
+}
+
+fn node_state(hub: &GoalHub, role: NodeRole, node: &str, warnings: Vec<&Warning>) -> Value {
+    if !warnings.is_empty() {
+        let all = warnings.iter().map(|w| detail("ResourceGlobal", w.code, &w.message)).collect();
+        return shape("Warning", all);
+    }
+    let mut found = None;
+    hub.each(|r, name, state| {
+        if r == role && name == node {
+            let goal = state.goal.borrow().as_ref().map(|g| g.revision());
+            found = Some((state.connected, state.report.as_ref().map(|r| r.revision()), goal));
+        }
+    });
+    match found {
+        Some((true, Some(applied), Some(goal))) if applied == goal => {
+            shape("Success", vec![detail("ResourceGlobal", "Success", &format!("The {role} is connected and has applied its goal."))])
+        }
+        Some((true, _, _)) => {
+            shape("InProgress", vec![detail("ResourceGlobal", "Unknown", &format!("The {role} is connected and has not applied its goal yet."))])
+        }
+        _ => shape("Failure", vec![detail("ResourceGlobal", "HostNotConnectedToController", &format!("The {role} is not connected."))]),
+    }
+}
+
+fn details(path: &ResourcePath, warnings: &[&Warning]) -> Vec<Value> {
+    warnings.iter().map(|w| detail(source(path), w.code, &w.message)).collect()
+}
+
+fn source(path: &ResourcePath) -> &'static str {
+    match path.document().kind_path() {
+        "loadBalancers" | "loadBalancerMuxes" | "loadBalancerManager" | "publicIPAddresses" => "SoftwareLoadBalancerManager",
+        "virtualNetworks" | "logicalNetworks" => "VirtualNetwork",
+        "accessControlLists" => "Firewall",
+        "networkInterfaces" => "VirtualSwitch",
+        _ => "ResourceGlobal",
+    }
+}
+
+fn detail(source: &str, code: &str, message: &str) -> Value {
+    json!({"source": source, "code": code, "message": message})
+}
+
+fn shape(status: &str, detailed: Vec<Value>) -> Value {
+    json!({"status": status, "detailedInfo": detailed})
+}

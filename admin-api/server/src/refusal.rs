@@ -1,0 +1,98 @@
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use penstock_admin_store::StoreError;
+use penstock_admin_types::{ErrorBody, ErrorDetail, ErrorEnvelope, ResourcePath};
+
+/// Why a request is not done. Nothing of it has been applied.
+#[derive(Debug)]
+pub enum Refusal {
+    NotFound(String),
+    /// Everything that is wrong with it.
+    Invalid(Vec<ErrorDetail>),
+    BadRequest { code: &'static str, message: String },
+    Forbidden(String),
+    MethodNotAllowed(String),
+    /// An If-Match or If-None-Match that does not hold.
+    Precondition(String),
+    /// Deleting what others refer to.
+    InUse { path: ResourcePath, referrers: Vec<ResourcePath> },
+    /// Another controller changed something meanwhile.
+    Conflict,
+    TooLarge(String),
+    Internal(String),
+    Unavailable(String),
+}
+
+impl From<StoreError> for Refusal {
+    fn from(e: StoreError) -> Self {
+        match e {
+            StoreError::TooLarge { .. } => Self::TooLarge(e.to_string()),
+            e => Self::Unavailable(e.to_string()),
+        }
+    }
+}
+
+impl From<crate::secrets::SecretError> for Refusal {
+    fn from(e: crate::secrets::SecretError) -> Self {
+        Self::Internal(e.to_string())
+    }
+}
+
+impl Refusal {
+    pub(crate) fn into_parts(self) -> (StatusCode, ErrorBody) {
+        match self {
+            Self::NotFound(m) => (StatusCode::NOT_FOUND, ErrorBody::new("NotFound", m)),
+            Self::Invalid(details) => (StatusCode::BAD_REQUEST, ErrorBody::from_details(details)),
+            Self::BadRequest { code, message } => (StatusCode::BAD_REQUEST, ErrorBody::new(code, message)),
+            Self::Forbidden(m) => (StatusCode::FORBIDDEN, ErrorBody::new("Forbidden", m)),
+            Self::MethodNotAllowed(m) => (StatusCode::METHOD_NOT_ALLOWED, ErrorBody::new("OperationNotSupported", m)),
+            Self::Precondition(m) => (StatusCode::PRECONDITION_FAILED, ErrorBody::new("PreconditionFailed", m)),
+            Self::InUse { path, referrers } => (StatusCode::CONFLICT, in_use(&path, &referrers)),
+            Self::Conflict => (
+                StatusCode::CONFLICT,
+                ErrorBody::new("AnotherOperationInProgress", "the resources changed meanwhile: read them and try again"),
+            ),
+            Self::TooLarge(m) => (StatusCode::PAYLOAD_TOO_LARGE, ErrorBody::new("BadRequest", m)),
+            Self::Internal(m) => (StatusCode::INTERNAL_SERVER_ERROR, ErrorBody::new("InternalServerError", m)),
+            Self::Unavailable(m) => (StatusCode::SERVICE_UNAVAILABLE, ErrorBody::new("ServiceUnavailable", m)),
+        }
+    }
+}
+
+fn in_use(path: &ResourcePath, referrers: &[ResourcePath]) -> ErrorBody {
+    let code = match path.kind_path() {
+        "accessControlLists" => "InUseAccessControlListCannotBeDeleted",
+        "credentials" => "InUseCredentialCannotBeDeleted",
+        "loadBalancers/backendAddressPools" => "InUseBackendAddressPoolCannotBeDeleted",
+        "loadBalancers/frontendIPConfigurations" => "InUseFrontendIpConfigurationCannotBeDeleted",
+        "loadBalancers/probes" => "InUseProbeCannotBeDeleted",
+        "loadBalancers/inboundNatRules" => "InboundNatRuleInUse",
+        "logicalNetworks/subnets" | "virtualNetworks/subnets" => "InUseSubnetCannotBeDeleted",
+        "logicalNetworks/subnets/ipPools" => "InUseIpPoolCannotBeDeleted",
+        "networkInterfaces" => "NicInUse",
+        "publicIPAddresses" => "PublicIPAddressInUse",
+        "routeTables" => "InUseRouteTableCannotBeDeleted",
+        "servers" => "InUseServerCannotBeDeleted",
+        "serviceInsertions" => "InUseServiceInsertionCannotBeDeleted",
+        "virtualNetworks" => "VnetInUse",
+        "virtualServers" => "InUseVirtualServerCannotBeDeleted",
+        _ => "ResourceInUse",
+    };
+    let details: Vec<ErrorDetail> = referrers
+        .iter()
+        .map(|r| ErrorDetail { code: code.to_owned(), message: format!("'{r}' refers to it"), target: r.to_string() })
+        .collect();
+    let message = format!("'{path}' cannot be deleted: {} resource(s) refer to it", referrers.len());
+    ErrorBody { target: Some(path.to_string()), details, ..ErrorBody::new(code, message) }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        if let Self::Internal(message) | Self::Unavailable(message) = &self {
+            tracing::error!(message, "a request failed");
+        }
+        let (status, error) = self.into_parts();
+        (status, Json(ErrorEnvelope { error })).into_response()
+    }
+}

@@ -1,0 +1,343 @@
+//! Changes of resources: read, completed, validated together, committed at once.
+use crate::allocate;
+use crate::refusal::Refusal;
+use crate::secrets::Sealer;
+use crate::state::{PREFIX, State, StateError};
+use penstock_admin_store::{Compare, Operation, Rev, Store, StoreError, Txn};
+use penstock_admin_types::intent::Misplaced;
+use penstock_admin_types::{
+    Documents, ErrorDetail, Problems, ResourcePath, adopt, each_secret, node_at, node_at_mut, pointer_join, read, value,
+};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use tokio::sync::{Mutex, watch};
+
+/// Each writing transaction compares and bumps this key: what is validated against all resources is committed against the same.
+const SERIAL: &str = "/penstock/serial";
+
+/// One resource to be put or deleted.
+#[derive(Debug)]
+pub(crate) struct Change {
+    pub path: ResourcePath,
+    pub action: Action,
+    pub condition: Condition,
+    /// Where its body stands in the request: prefix of the pointers in errors.
+    pub at: String,
+}
+
+#[derive(Debug)]
+pub(crate) enum Action {
+    Put(Value),
+    Delete,
+}
+
+/// If-Match and If-None-Match.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) enum Condition {
+    #[default]
+    None,
+    Exists,
+    Absent,
+    Etag(String),
+}
+
+/// How a change ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Created,
+    Replaced,
+    Unchanged,
+    Deleted,
+    /// Deleting what was not there.
+    Absent,
+}
+
+#[derive(Debug)]
+pub(crate) struct Resources {
+    store: Arc<dyn Store>,
+    sealer: Sealer,
+    state: watch::Sender<Arc<State>>,
+    /// One writer at a time; it holds the revision of [`SERIAL`].
+    writer: Mutex<Rev>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+impl Resources {
+    pub(crate) async fn open(store: Arc<dyn Store>, sealer: Sealer) -> Result<Self, OpenError> {
+        let (state, serial) = Self::load(&*store).await?;
+        Ok(Self { store, sealer, state: watch::Sender::new(Arc::new(state)), writer: Mutex::new(serial) })
+    }
+
+    async fn load(store: &dyn Store) -> Result<(State, Rev), OpenError> {
+        let range = store.range(&format!("{PREFIX}/"), None).await?;
+        let serial = store.get(SERIAL, Some(range.rev)).await?.map_or(0, |e| e.mod_rev);
+        Ok((State::load(range.rev, &range.entries)?, serial))
+    }
+
+    pub(crate) fn state(&self) -> Arc<State> {
+        self.state.borrow().clone()
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<State>> {
+        self.state.subscribe()
+    }
+
+    pub(crate) fn sealer(&self) -> &Sealer {
+        &self.sealer
+    }
+
+    /// All changes or none. With `what_if` nothing is committed.
+    pub(crate) async fn apply(&self, changes: Vec<Change>, what_if: bool) -> Result<(Arc<State>, Vec<Outcome>), Refusal> {
+        let mut serial = self.writer.lock().await;
+        let before = self.state();
+        let mut draft = Draft::new(&before);
+        let mut outcomes = Vec::with_capacity(changes.len());
+        for change in &changes {
+            outcomes.push(draft.apply(change, &self.sealer)?);
+        }
+        let next = draft.finish(&before, &changes, &self.sealer)?;
+        let operations = operations(&before.documents, &next.documents)?;
+        if operations.is_empty() || what_if {
+            return Ok((Arc::new(next), outcomes));
+        }
+        let rev = self.commit(operations, *serial).await;
+        let rev = match rev {
+            Err(Refusal::Conflict) => {
+                self.reload(&mut serial).await?;
+                return Err(Refusal::Conflict);
+            }
+            other => other?,
+        };
+        *serial = rev;
+        let next = Arc::new(State { rev, ..next });
+        self.state.send_replace(next.clone());
+        Ok((next, outcomes))
+    }
+
+    async fn commit(&self, mut operations: Vec<Operation>, serial: Rev) -> Result<Rev, Refusal> {
+        operations.push(Operation::put(SERIAL, ""));
+        let compares = vec![Compare::ModRev { key: SERIAL.to_owned(), is: serial }];
+        let result = self.store.txn(Txn { compares, then: operations, otherwise: Vec::new() }).await?;
+        if result.succeeded { Ok(result.rev) } else { Err(Refusal::Conflict) }
+    }
+
+    async fn reload(&self, serial: &mut Rev) -> Result<(), Refusal> {
+        let (state, rev) = Self::load(&*self.store).await.map_err(|e| Refusal::Unavailable(e.to_string()))?;
+        *serial = rev;
+        self.state.send_replace(Arc::new(state));
+        Ok(())
+    }
+
+    /// Follows changes that others make to the same store. Returns when the store is closed.
+    pub(crate) async fn follow(&self) {
+        loop {
+            let from = self.state().rev + 1;
+            let Ok(mut watch) = self.store.watch(SERIAL, from).await else { return };
+            while let Some(batch) = watch.next().await {
+                let mut serial = self.writer.lock().await;
+                if batch.rev > *serial
+                    && let Err(e) = self.reload(&mut serial).await
+                {
+                    tracing::error!(error = ?e, "resources changed elsewhere and cannot be read; the last known ones stand");
+                }
+            }
+            // A watch ends when it fell behind, or with the store: then this read fails too.
+            if self.store.get(SERIAL, None).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn operations(before: &Documents, after: &Documents) -> Result<Vec<Operation>, Refusal> {
+    let key = |path: &ResourcePath| format!("{PREFIX}{path}");
+    let mut out = Vec::new();
+    for (path, document) in after {
+        if before.get(path).is_none_or(|old| !Arc::ptr_eq(old, document) && old != document) {
+            let bytes = serde_json::to_vec(&**document).map_err(|e| Refusal::Internal(e.to_string()))?;
+            out.push(Operation::put(key(path), bytes));
+        }
+    }
+    out.extend(before.keys().filter(|p| !after.contains_key(*p)).map(|p| Operation::delete(key(p))));
+    Ok(out)
+}
+
+/// Resources as they would be.
+struct Draft {
+    documents: Documents,
+    touched: BTreeSet<ResourcePath>,
+    problems: Vec<ErrorDetail>,
+}
+
+impl Draft {
+    fn new(before: &State) -> Self {
+        Self { documents: before.documents.clone(), touched: BTreeSet::new(), problems: Vec::new() }
+    }
+
+    fn apply(&mut self, change: &Change, sealer: &Sealer) -> Result<Outcome, Refusal> {
+        let document = change.path.document();
+        let old = self.documents.get(&document).cloned();
+        let old_node = old.as_deref().and_then(|d| node_at(d, &change.path));
+        change.condition.check(old_node, &change.path)?;
+        match &change.action {
+            Action::Delete if change.path.kind().is_singleton() => {
+                Err(Refusal::MethodNotAllowed(format!("'{}' cannot be deleted", change.path)))
+            }
+            Action::Delete if old_node.is_none() => Ok(Outcome::Absent),
+            Action::Delete => {
+                self.delete(change);
+                Ok(Outcome::Deleted)
+            }
+            Action::Put(body) => {
+                let mut problems = Problems::default();
+                let mut node = read(&change.path, body, &change.at, &mut mint, &mut problems);
+                let details = problems.0.into_iter();
+                self.problems.extend(details.map(|p| ErrorDetail { code: p.code.to_owned(), message: p.message, target: p.pointer }));
+                each_secret(change.path.kind(), &mut node, &mut |v| sealer.seal_value(v))?;
+                let created = old_node.is_none();
+                let changed = self.put(&change.path, node, old.as_deref())?;
+                Ok(match (created, changed) {
+                    (true, _) => Outcome::Created,
+                    (false, true) => Outcome::Replaced,
+                    (false, false) => Outcome::Unchanged,
+                })
+            }
+        }
+    }
+
+    fn put(&mut self, path: &ResourcePath, node: Value, old: Option<&Value>) -> Result<bool, Refusal> {
+        let top = path.document();
+        let mut document = node;
+        if !path.is_top() {
+            let missing = || Refusal::NotFound(format!("'{path}' has no parent: put it first"));
+            let mut whole = old.cloned().ok_or_else(missing)?;
+            let parent = path.parent().ok_or_else(missing)?;
+            place(&mut whole, &parent, path, Some(document)).ok_or_else(missing)?;
+            document = whole;
+        }
+        let changed = adopt(top.kind(), &mut document, old, &mut mint);
+        if changed {
+            self.touched.insert(top.clone());
+            self.documents.insert(top, Arc::new(document));
+        }
+        Ok(changed)
+    }
+
+    fn delete(&mut self, change: &Change) {
+        let top = change.path.document();
+        if change.path.is_top() {
+            self.documents.remove(&top);
+            return;
+        }
+        let (Some(old), Some(parent)) = (self.documents.get(&top).cloned(), change.path.parent()) else { return };
+        let mut document = (*old).clone();
+        if place(&mut document, &parent, &change.path, None).is_some() {
+            adopt(top.kind(), &mut document, Some(&old), &mut mint);
+            self.touched.insert(top.clone());
+            self.documents.insert(top, Arc::new(document));
+        }
+    }
+
+    fn finish(mut self, before: &State, changes: &[Change], sealer: &Sealer) -> Result<State, Refusal> {
+        if !self.problems.is_empty() {
+            // Cross-checks of what is there go with them, as far as they can be made.
+            let rest = State::new(before.rev, self.documents.clone()).err().unwrap_or_default();
+            let more = rest.into_iter().filter(|m| self.touched.contains(&m.document)).map(|m| locate(m, &self.documents, changes));
+            for detail in more {
+                if !self.problems.iter().any(|p| p.target == detail.target) {
+                    self.problems.push(detail);
+                }
+            }
+            return Err(Refusal::Invalid(self.problems));
+        }
+        allocate::complete(&mut self.documents, &self.touched, sealer)?;
+        let deleted = changes.iter().filter(|c| matches!(c.action, Action::Delete)).map(|c| &c.path);
+        let index = penstock_admin_types::ReferenceIndex::build(&self.documents);
+        for path in deleted {
+            let referrers = index.referrers(path);
+            let gone = self.documents.get(&path.document()).and_then(|d| node_at(d, path)).is_none();
+            if gone && !referrers.is_empty() {
+                return Err(Refusal::InUse { path: path.clone(), referrers });
+            }
+        }
+        let documents = self.documents;
+        State::new(before.rev, documents.clone()).map_err(|misplaced| {
+            Refusal::Invalid(misplaced.into_iter().map(|m| locate(m, &documents, changes)).collect())
+        })
+    }
+}
+
+/// Replaces, adds or (without a node) removes a child.
+fn place(document: &mut Value, parent: &ResourcePath, child: &ResourcePath, node: Option<Value>) -> Option<()> {
+    let properties = node_at_mut(document, parent)?.as_object_mut()?.entry("properties").or_insert_with(|| json!({}));
+    let siblings = properties.as_object_mut()?.entry(child.kind().collection).or_insert_with(|| json!([])).as_array_mut()?;
+    let position = siblings.iter().position(|s| s.get("resourceId").and_then(Value::as_str) == Some(child.id()));
+    match (position, node) {
+        (Some(i), Some(node)) => *siblings.get_mut(i)? = node,
+        (Some(i), None) => drop(siblings.remove(i)),
+        (None, Some(node)) => siblings.push(node),
+        (None, None) => {}
+    }
+    Some(())
+}
+
+/// Says where a problem stands in the request; or, if in another resource, names that.
+fn locate(m: Misplaced, documents: &Documents, changes: &[Change]) -> ErrorDetail {
+    let found = changes.iter().filter(|c| matches!(c.action, Action::Put(_)) && c.path.document() == m.document).find_map(|c| {
+        let prefix = documents.get(&m.document).and_then(|d| pointer_of(d, &c.path))?;
+        let rest = m.problem.pointer.strip_prefix(prefix.as_str())?;
+        (rest.is_empty() || rest.starts_with('/')).then(|| format!("{}{rest}", c.at))
+    });
+    let target = found.unwrap_or_else(|| format!("{}#{}", m.document, m.problem.pointer));
+    ErrorDetail { code: m.problem.code.to_owned(), message: m.problem.message, target }
+}
+
+/// Where a resource stands in its document.
+fn pointer_of(document: &Value, path: &ResourcePath) -> Option<String> {
+    let mut pointer = String::new();
+    let mut node = document;
+    for (collection, id) in path.below_top() {
+        let siblings = value::list(value::properties(node), collection);
+        let i = siblings.iter().position(|s| s.get("resourceId").and_then(Value::as_str) == Some(id))?;
+        pointer = pointer_join(&pointer_join(&pointer_join(&pointer, "properties"), collection), i);
+        node = siblings.get(i)?;
+    }
+    Some(pointer)
+}
+
+impl Condition {
+    fn check(&self, node: Option<&Value>, path: &ResourcePath) -> Result<(), Refusal> {
+        let etag = node.and_then(|n| n.get("etag")).and_then(Value::as_str);
+        let holds = match self {
+            Self::None => true,
+            Self::Exists => node.is_some(),
+            Self::Absent => node.is_none(),
+            Self::Etag(wanted) => etag.is_some_and(|e| opaque(e) == opaque(wanted)),
+        };
+        if holds {
+            return Ok(());
+        }
+        Err(Refusal::Precondition(match etag {
+            Some(etag) => format!("'{path}' is there with etag {etag}"),
+            None => format!("'{path}' does not exist"),
+        }))
+    }
+}
+
+/// The tag within `W/"..."`: comparison is weak (RFC 9110 section 8.8.3.2), and clients quote it in every way.
+fn opaque(etag: &str) -> &str {
+    let etag = etag.trim();
+    etag.strip_prefix("W/").unwrap_or(etag).trim_matches('"')
+}
+
+pub(crate) fn mint() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
