@@ -23,7 +23,9 @@ pub struct Client {
 /// A batch of ten thousand resources takes the controller seconds.
 const TIMEOUT: Duration = Duration::from_secs(60);
 const CONNECT: Duration = Duration::from_secs(5);
-const BASE: &str = "networking/v1/";
+/// The Network Controller's interface, and Penstock's own beside it.
+const RESOURCES: &str = "networking/v1";
+const OWN: &str = "penstock/v1";
 
 impl Client {
     /// # Errors
@@ -32,7 +34,7 @@ impl Client {
         let wrong = || ClientError::Server(settings.server.clone());
         let server = settings.server.trim_end_matches('/').to_owned();
         let url = Url::parse(&server).ok().filter(|u| u.scheme() == "https" && u.has_host()).ok_or_else(wrong)?;
-        let base = url.join("/").and_then(|u| u.join(BASE)).map_err(|_| wrong())?;
+        let base = url.join("/").map_err(|_| wrong())?;
         let tls = settings.credentials.load()?.client_config(&[b"h2", b"http/1.1"])?;
         let http = reqwest::Client::builder()
             .use_preconfigured_tls(tls)
@@ -56,7 +58,7 @@ impl Client {
     /// # Errors
     /// It is not there, or the controller is not.
     pub async fn get(&self, path: &str) -> Result<Value, ClientError> {
-        self.call(Method::GET, path, None).await
+        self.call(Method::GET, RESOURCES, path, None).await
     }
 
     /// All resources of a collection, as `{"value": [...]}`, whatever number of pages it takes.
@@ -88,13 +90,13 @@ impl Client {
     /// # Errors
     /// Refused, with every reason.
     pub async fn put(&self, path: &str, body: &Value) -> Result<Value, ClientError> {
-        self.call(Method::PUT, path, Some(body)).await
+        self.call(Method::PUT, RESOURCES, path, Some(body)).await
     }
 
     /// # Errors
     /// It is not there, or something refers to it.
     pub async fn delete(&self, path: &str) -> Result<Value, ClientError> {
-        self.call(Method::DELETE, path, None).await
+        self.call(Method::DELETE, RESOURCES, path, None).await
     }
 
     /// Creates or replaces all of `resources` (each with its `resourceRef`), or none.
@@ -103,23 +105,15 @@ impl Client {
     /// Refused, with every reason in every resource.
     pub async fn batch(&self, resources: &[Value]) -> Result<Value, ClientError> {
         let body = serde_json::json!({ "resources": resources });
-        self.call(Method::POST, "$batch", Some(&body)).await
+        self.call(Method::POST, RESOURCES, "$batch", Some(&body)).await
     }
 
-    /// Nodes, their roles, revisions and health.
+    /// Nodes, their revisions, health and traffic.
     ///
     /// # Errors
     /// The controller is not there.
     pub async fn status(&self) -> Result<Value, ClientError> {
-        self.call(Method::GET, "$status", None).await
-    }
-
-    /// Packets and bytes per VIP, backend and tunnel, since start.
-    ///
-    /// # Errors
-    /// The controller is not there.
-    pub async fn traffic(&self) -> Result<Value, ClientError> {
-        self.call(Method::GET, "$traffic", None).await
+        self.call(Method::GET, OWN, "status", None).await
     }
 
     /// What each node would decide for a packet, and why.
@@ -127,14 +121,14 @@ impl Client {
     /// # Errors
     /// The question makes no sense.
     pub async fn trace(&self, question: &Value) -> Result<Value, ClientError> {
-        self.call(Method::POST, "$trace", Some(question)).await
+        self.call(Method::POST, OWN, "trace", Some(question)).await
     }
 
-    async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, ClientError> {
+    async fn call(&self, method: Method, base: &str, path: &str, body: Option<&Value>) -> Result<Value, ClientError> {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             // Pushed one by one, so that an id with `%` or a space is escaped and none leaves the base.
-            segments.pop_if_empty().extend(path.split('/').filter(|s| !s.is_empty()));
+            segments.pop_if_empty().extend(base.split('/').chain(path.split('/')).filter(|s| !s.is_empty()));
         }
         let request = self.http.request(method, url);
         self.send(match body {

@@ -13,7 +13,6 @@ pub async fn run<R: Role>(
     status: watch::Receiver<R::Status>,
     mut shutdown: watch::Receiver<bool>,
 ) {
-    hub.connected(R::ROLE, node, true);
     tokio::select! {
         () = take_goals::<R>(&*hub, node, &goal) => {}
         () = send_reports::<R>(&*hub, node, status) => {}
@@ -25,6 +24,7 @@ pub async fn run<R: Role>(
 async fn take_goals<R: Role>(hub: &dyn GoalSource, node: &str, goal: &watch::Sender<Option<Arc<R::Goal>>>) {
     loop {
         let mut goals = subscribed(hub, R::ROLE, node).await;
+        hub.connected(R::ROLE, node, true);
         loop {
             let message = goals.borrow_and_update().clone();
             if let Some(new) = message.and_then(|m| R::goal(m.as_ref().clone())) {

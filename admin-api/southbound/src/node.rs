@@ -60,6 +60,9 @@ enum SessionError {
 
 const CONNECT: Duration = Duration::from_secs(5);
 
+/// A connection that lasted this long was a good one.
+const STEADY: Duration = Duration::from_secs(5);
+
 impl Link {
     /// `controller` is `host:port`; it is resolved at each attempt.
     ///
@@ -116,9 +119,13 @@ impl Link {
                 Ok((connection, streams)) => {
                     tracing::info!(role = %R::ROLE, controller = self.controller, "connected to the controller");
                     metrics::gauge!("penstock_controller_connected", "role" => R::ROLE.name()).set(1.0);
-                    backoff.reset();
+                    let since = tokio::time::Instant::now();
                     let _closing = CloseOnDrop(&connection);
                     let error = session::<R>(streams, goal, status.clone()).await;
+                    // Only after a while: two nodes with one certificate would replace each other without a pause.
+                    if since.elapsed() > STEADY {
+                        backoff.reset();
+                    }
                     connection.close_reason().map_or(error, SessionError::Connection)
                 }
                 Err(error) => error,

@@ -1,7 +1,7 @@
 use crate::frame::{self, FrameError, MAX_GOAL_LEN, MAX_REPORT_LEN};
 use crate::identity::{CertRole, Identity, IdentityError};
 use crate::message::{NodeRole, ToController, ToNode};
-use crate::sessions::Sessions;
+use crate::sessions::{Sessions, Ticket};
 use crate::source::{GoalSource, subscribed};
 use crate::tls::{ALPN, CredentialError, Credentials};
 use crate::transport::{CloseCode, transport};
@@ -130,7 +130,7 @@ async fn session(incoming: Incoming, hub: Arc<dyn GoalSource>, sessions: Arc<Ses
     };
     let ticket = sessions.enter(role, &node, &connection, &*hub);
     tracing::info!(%role, node, %remote, "southbound: node connected");
-    let error = serve_node(&*hub, role, &node, streams).await;
+    let error = serve_node(&*hub, &sessions, &ticket, streams).await;
     refuse(&connection, &error);
     sessions.leave(ticket, &*hub);
     tracing::info!(%role, node, %remote, %error, "southbound: node gone");
@@ -167,19 +167,25 @@ pub(crate) fn peer_identity(connection: &Connection) -> Result<Identity, Identit
 /// Goals out and reports in, side by side, until one of them ends.
 async fn serve_node(
     hub: &dyn GoalSource,
-    role: NodeRole,
-    node: &str,
+    sessions: &Sessions,
+    ticket: &Ticket,
     (send, receive): (SendStream, RecvStream),
 ) -> SessionError {
     tokio::select! {
-        error = send_goals(hub, role, node, send) => error,
-        error = take_reports(hub, role, node, receive) => error,
+        error = send_goals(hub, sessions, ticket, send) => error,
+        error = take_reports(hub, ticket.role, &ticket.node, receive) => error,
     }
 }
 
-async fn send_goals(hub: &dyn GoalSource, role: NodeRole, node: &str, mut send: SendStream) -> SessionError {
+async fn send_goals(
+    hub: &dyn GoalSource,
+    sessions: &Sessions,
+    ticket: &Ticket,
+    mut send: SendStream,
+) -> SessionError {
     loop {
-        let mut goals = subscribed(hub, role, node).await;
+        let mut goals = subscribed(hub, ticket.role, &ticket.node).await;
+        sessions.affirm(ticket, hub);
         loop {
             let goal = goals.borrow_and_update().clone();
             if let Some(goal) = goal {

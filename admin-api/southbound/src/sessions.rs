@@ -15,8 +15,8 @@ pub(crate) struct Sessions {
 /// A session's right to say that its node has gone.
 #[derive(Debug)]
 pub(crate) struct Ticket {
-    role: NodeRole,
-    node: String,
+    pub(crate) role: NodeRole,
+    pub(crate) node: String,
     connection: usize,
 }
 
@@ -29,6 +29,14 @@ impl Sessions {
         // Within the lock, so that coming and going are told in their order.
         hub.connected(role, node, true);
         Ticket { role, node: node.to_owned(), connection: connection.stable_id() }
+    }
+
+    /// Says again that the node is there: the source may have learnt of it only now.
+    pub(crate) fn affirm(&self, ticket: &Ticket, hub: &dyn GoalSource) {
+        let current = self.lock();
+        if current.get(&(ticket.role, ticket.node.clone())).is_some_and(|c| c.stable_id() == ticket.connection) {
+            hub.connected(ticket.role, &ticket.node, true);
+        }
     }
 
     pub(crate) fn leave(&self, ticket: Ticket, hub: &dyn GoalSource) {

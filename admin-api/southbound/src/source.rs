@@ -14,7 +14,8 @@ pub trait GoalSource: Debug + Send + Sync {
     /// What a node said of itself. Its role is [`NodeReport::role`], already checked against the node's certificate.
     fn report(&self, node: &str, report: NodeReport);
 
-    /// A node has come (`true`) or gone. With several roles in one node: called for each.
+    /// A node has come (`true`) or gone. With several roles in one node: called for each. `true` is said again after each
+    /// successful [`GoalSource::subscribe`], since a node may connect before it is configured.
     fn connected(&self, role: NodeRole, node: &str, connected: bool);
 }
 

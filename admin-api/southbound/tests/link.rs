@@ -223,10 +223,9 @@ async fn the_newer_connection_of_a_node_replaces_the_older_and_the_node_stays_up
     controller.hub.sees(&[MUX1_UP]).await;
     let mut second = Node::start(controller.address, &credentials, state2.path(), true);
     second.gets(1).await;
-    let mut present = controller.hub.present.subscribe();
-    let twice = present.wait_for(|p| p.len() >= 2);
-    let seen = tokio::time::timeout(SOON, twice).await.unwrap().unwrap().clone();
-    assert!(seen.iter().all(|(_, _, up)| *up), "{seen:?}");
+    // The first is replaced and tries again, and so on: whoever speaks for it, the node never counts as gone.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    controller.hub.sees(&[MUX1_UP]).await;
 }
 
 #[tokio::test]

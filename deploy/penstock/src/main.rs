@@ -1,1 +1,74 @@
-fn main() {}
+//! The binary: wires roles, and nothing else. `penstock run` is a node or controller; every other command is the operator's.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod config;
+mod privileges;
+mod roles;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Multi-tenant edge gateway and layer-4 load balancer.
+#[derive(Debug, Parser)]
+#[command(name = "penstock", version, after_help = penstock_admin_cli::AFTER_HELP)]
+struct Arguments {
+    #[command(flatten)]
+    global: penstock_admin_cli::Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the roles that a configuration file names: controller, mux, host, gateway
+    Run {
+        /// TOML, see deploy/penstock/examples
+        #[arg(long, short, value_name = "FILE", default_value = "/etc/penstock/penstock.toml")]
+        config: PathBuf,
+        /// Check the file and what it names, then stop
+        #[arg(long)]
+        check: bool,
+    },
+    #[command(flatten)]
+    Operator(penstock_admin_cli::Command),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match arguments.command {
+        Command::Operator(command) => penstock_admin_cli::main(arguments.global, command, Arguments::command()),
+        Command::Run { config, check } => match run(&config, check) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("penstock: {error}");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+fn run(path: &std::path::Path, check: bool) -> Result<(), Failure> {
+    let (config, credentials) = config::Config::load(path)?;
+    if check {
+        return Ok(println!("{}: good; {} has the roles {}", path.display(), credentials.identity().name, config.role_names()));
+    }
+    penstock_telemetry::init_logging(config.telemetry.log_format, &config.telemetry.log)?;
+    let metrics = penstock_telemetry::Metrics::install()?;
+    privileges::limit_to(privileges::needed(!config.node_roles().is_empty()))?;
+    tracing::info!(node = credentials.identity().name, roles = config.role_names(), version = env!("CARGO_PKG_VERSION"), "penstock starts");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(async {
+        if let Some(listen) = config.telemetry.listen {
+            let (address, _) = metrics.serve(listen).await?;
+            tracing::info!(%address, "metrics are served at /metrics");
+        }
+        roles::run(config, credentials).await.map_err(Failure::from)
+    });
+    // Blocking calls that hang must not keep a process that is told to stop.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    result
+}

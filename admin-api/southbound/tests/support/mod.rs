@@ -66,6 +66,7 @@ impl Authority {
 pub struct Hub {
     nodes: Mutex<HashMap<(NodeRole, String), watch::Sender<Option<Arc<NodeGoal>>>>>,
     pub heard: watch::Sender<Vec<(String, NodeReport)>>,
+    /// Changes of who is there.
     pub present: watch::Sender<Vec<(NodeRole, String, bool)>>,
 }
 
@@ -79,7 +80,14 @@ impl GoalSource for Hub {
     }
 
     fn connected(&self, role: NodeRole, node: &str, connected: bool) {
-        self.present.send_modify(|present| present.push((role, node.to_owned(), connected)));
+        let now = (role, node.to_owned(), connected);
+        self.present.send_if_modified(|present| {
+            let news = present.iter().rev().find(|p| (p.0, &p.1) == (role, &now.1)).is_none_or(|p| p.2 != connected);
+            if news {
+                present.push(now);
+            }
+            news
+        });
     }
 }
 

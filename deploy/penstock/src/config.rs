@@ -1,0 +1,239 @@
+use penstock_admin_server::ControllerConfig;
+use penstock_gateway_server::GatewayConfig;
+use penstock_mux_server::MuxConfig;
+use penstock_slb_server::HostConfig;
+use penstock_southbound::{CertRole, CredentialError, CredentialFiles, Credentials, Identity, NodeRole};
+use penstock_telemetry::LogFormat;
+use serde::Deserialize;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+/// What `penstock run --config FILE` reads (TOML). The process has the roles whose tables are there.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    pub(crate) node: NodeConfig,
+    #[serde(default)]
+    pub(crate) telemetry: TelemetryConfig,
+    pub(crate) controller: Option<ControllerTable>,
+    pub(crate) mux: Option<MuxConfig>,
+    pub(crate) host: Option<HostConfig>,
+    pub(crate) gateway: Option<GatewayConfig>,
+}
+
+/// `[node]`: who the process is and whom it follows.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NodeConfig {
+    /// Must be the name in the certificate; may be left out.
+    pub(crate) name: Option<String>,
+    /// `host:port` of the controller's southbound interface. Not needed beside a `[controller]` table: then the process follows
+    /// its own controller.
+    pub(crate) controller: Option<String>,
+    /// The authority that both sides of every connection must have their certificate from.
+    pub(crate) ca: PathBuf,
+    #[serde(alias = "cert")]
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+    /// Where the last goal state (and a controller's store) is kept.
+    #[serde(default = "default_state_dir")]
+    pub(crate) state_dir: PathBuf,
+}
+
+fn default_state_dir() -> PathBuf {
+    PathBuf::from("/var/lib/penstock")
+}
+
+/// `[controller]`: this process serves operators and nodes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ControllerTable {
+    /// Northbound: HTTPS with client certificates of the role `operator`.
+    pub(crate) listen: SocketAddr,
+    /// Southbound: QUIC, for nodes.
+    pub(crate) southbound_listen: SocketAddr,
+}
+
+impl Default for ControllerTable {
+    fn default() -> Self {
+        let any = |port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+        Self { listen: any(8443), southbound_listen: any(8444) }
+    }
+}
+
+/// `[telemetry]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct TelemetryConfig {
+    /// Where Prometheus reads `/metrics`; none if left out.
+    pub(crate) listen: Option<SocketAddr>,
+    /// `text` or `json`.
+    pub(crate) log_format: LogFormat,
+    /// As in `RUST_LOG`, which overrides it.
+    pub(crate) log: String,
+}
+
+impl Default for TelemetryConfig {
+    fn default() -> Self {
+        Self { listen: None, log_format: LogFormat::default(), log: "info".to_owned() }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    #[error("cannot read the configuration {}: {error}", path.display())]
+    Read { path: PathBuf, error: std::io::Error },
+    #[error("{}: {field}: {error}", path.display())]
+    Parse { path: PathBuf, field: String, error: toml::de::Error },
+    #[error("{}: no role: add a table [controller], [mux], [host] or [gateway] (see the examples)", .0.display())]
+    NoRole(PathBuf),
+    #[error("{}: node.controller: needed by [{role}]: the host:port of the controller's southbound interface", path.display())]
+    NoController { path: PathBuf, role: NodeRole },
+    #[error("{}: node: {error}", path.display())]
+    Credentials { path: PathBuf, error: CredentialError },
+    #[error("{}: node.name: it is `{name}`, but the certificate is for {identity}", path.display())]
+    Name { path: PathBuf, name: String, identity: Identity },
+    #[error(
+        "{}: [{role}]: the certificate is for {identity}, which does not grant the role: `penstock pki issue --role {role}`",
+        path.display()
+    )]
+    Role { path: PathBuf, role: CertRole, identity: Identity },
+}
+
+impl Config {
+    /// Reads and checks the file and what it names.
+    pub(crate) fn load(path: &Path) -> Result<(Self, Credentials), ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
+        let config = Self::parse(path, &text)?;
+        let credentials = config
+            .credential_files()
+            .load()
+            .map_err(|error| ConfigError::Credentials { path: path.to_owned(), error })?;
+        config.check_identity(path, credentials.identity())?;
+        Ok((config, credentials))
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let fail = |field: String, error| ConfigError::Parse { path: path.to_owned(), field, error };
+        let document = toml::Deserializer::parse(text).map_err(|error| fail("not TOML".to_owned(), error))?;
+        let config: Self = serde_path_to_error::deserialize(document)
+            .map_err(|error| fail(error.path().to_string(), error.into_inner()))?;
+        if config.roles().is_empty() {
+            return Err(ConfigError::NoRole(path.to_owned()));
+        }
+        if config.node.controller.is_none()
+            && config.controller.is_none()
+            && let Some(role) = config.node_roles().first()
+        {
+            return Err(ConfigError::NoController { path: path.to_owned(), role: *role });
+        }
+        Ok(config)
+    }
+
+    fn check_identity(&self, path: &Path, identity: &Identity) -> Result<(), ConfigError> {
+        if let Some(name) = self.node.name.as_ref().filter(|n| **n != identity.name) {
+            let (name, identity) = (name.clone(), identity.clone());
+            return Err(ConfigError::Name { path: path.to_owned(), name, identity });
+        }
+        match self.roles().into_iter().find(|role| !identity.may_be(*role)) {
+            Some(role) => Err(ConfigError::Role { path: path.to_owned(), role, identity: identity.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    fn credential_files(&self) -> CredentialFiles {
+        let node = &self.node;
+        CredentialFiles { ca: node.ca.clone(), cert: node.certificate.clone(), key: node.key.clone() }
+    }
+
+    /// What the controller needs, from its table and `[node]`.
+    pub(crate) fn controller_config(&self) -> Option<ControllerConfig> {
+        let (table, node) = (self.controller.as_ref()?, &self.node);
+        Some(ControllerConfig {
+            listen: table.listen,
+            southbound_listen: table.southbound_listen,
+            state_dir: node.state_dir.clone(),
+            ca: node.ca.clone(),
+            cert: node.certificate.clone(),
+            key: node.key.clone(),
+        })
+    }
+
+    pub(crate) fn roles(&self) -> Vec<CertRole> {
+        let controller = self.controller.as_ref().map(|_| CertRole::Controller);
+        controller.into_iter().chain(self.node_roles().into_iter().map(CertRole::Node)).collect()
+    }
+
+    pub(crate) fn role_names(&self) -> String {
+        let names: Vec<&str> = self.roles().iter().map(|r| r.name()).collect();
+        names.join(", ")
+    }
+
+    /// The roles that forward packets.
+    pub(crate) fn node_roles(&self) -> Vec<NodeRole> {
+        let present = [
+            self.mux.as_ref().map(|_| NodeRole::Mux),
+            self.host.as_ref().map(|_| NodeRole::Host),
+            self.gateway.as_ref().map(|_| NodeRole::Gateway),
+        ];
+        present.into_iter().flatten().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODE: &str = "[node]\nca = \"a\"\ncertificate = \"b\"\nkey = \"c\"\n";
+
+    fn refused(text: &str) -> String {
+        let error = Config::parse(Path::new("p.toml"), text).unwrap_err();
+        error.to_string()
+    }
+
+    #[test]
+    fn an_unknown_field_is_named_with_its_table_and_line() {
+        let error = refused(&format!("{NODE}colour = \"red\"\n"));
+        assert!(error.starts_with("p.toml: node") && error.contains("colour") && error.contains("line 5"), "{error}");
+    }
+
+    #[test]
+    fn a_wrong_type_is_named_by_its_path() {
+        let error = refused(&format!("{NODE}[telemetry]\nlisten = \"everywhere\"\n"));
+        assert!(error.starts_with("p.toml: telemetry.listen:"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_field_is_named() {
+        let error = refused("[node]\nca = \"a\"\nkey = \"c\"\n");
+        assert!(error.starts_with("p.toml: node:") && error.contains("certificate"), "{error}");
+    }
+
+    #[test]
+    fn a_process_without_a_role_is_refused() {
+        assert!(refused(NODE).contains("[controller], [mux], [host] or [gateway]"));
+    }
+
+    #[test]
+    fn a_node_without_a_controller_is_refused_and_one_beside_it_is_not() {
+        let mux = "[mux]\ninterface = \"eth0\"\nunderlay_address = \"10.0.0.1\"\n";
+        let error = refused(&format!("{NODE}{mux}"));
+        assert!(error.contains("node.controller: needed by [mux]"), "{error}");
+        let controller = "[controller]\nlisten = \"127.0.0.1:443\"\nsouthbound_listen = \"127.0.0.1:8443\"\n";
+        let config = Config::parse(Path::new("p.toml"), &format!("{NODE}{mux}{controller}")).unwrap();
+        assert_eq!(config.role_names(), "controller, mux");
+    }
+
+    #[test]
+    fn the_certificate_decides_who_the_node_is() {
+        let text = format!("{NODE}name = \"ctl\"\n[controller]\nlisten = \"[::1]:443\"\nsouthbound_listen = \"[::1]:8443\"\n");
+        let config = Config::parse(Path::new("p.toml"), &text).unwrap();
+        let check = |name: &str, roles| {
+            let identity = Identity::new(name.to_owned(), roles).unwrap();
+            config.check_identity(Path::new("p.toml"), &identity).map_err(|e| e.to_string())
+        };
+        assert_eq!(check("ctl", "controller"), Ok(()));
+        assert!(check("other", "controller").unwrap_err().contains("node.name: it is `ctl`"));
+        assert!(check("ctl", "mux").unwrap_err().contains("--role controller"));
+    }
+}
