@@ -1,0 +1,320 @@
+//! The packet loop: one thread that owns its ports, its flows and its counters.
+//!
+//! The route of a packet: `Worker::round` → `PacketIo::poll` → `switch` (→ `cut` for a frame that must be segmented) →
+//! `Port::process` → `hand_out`.
+
+use crate::config::UNDERLAY;
+use penstock_clock::MonotonicClock;
+use penstock_engine::Port;
+use penstock_model::{Gso, HEADROOM, Ledger, Nanos, Offload, Packet, PortId, Verdict};
+use penstock_packet_io::{IoStats, PacketIo, Poller, SendError, Waker};
+use penstock_slb_host::HostResolver;
+use std::net::IpAddr;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// How often statistics are published.
+const PUBLISH: Duration = Duration::from_millis(100);
+/// How often commands are looked for while there is traffic; a sleeping worker is woken for them.
+const COMMANDS_EVERY: Duration = Duration::from_millis(1);
+/// Room for one segment: a jumbo frame of the largest MTU that interfaces take, with its headroom.
+const SEGMENT_ROOM: usize = HEADROOM + 65_536;
+
+/// What the rest of the host agent tells a worker.
+pub(crate) enum Command {
+    Attach(Box<dyn PacketIo>),
+    Detach(PortId),
+    /// A probe's frame for the container of a port.
+    Send(PortId, Vec<u8>),
+    Stop,
+}
+
+/// What a worker tells the rest.
+pub(crate) enum Event {
+    /// A port failed and was given up.
+    Lost(PortId, String),
+    /// A packet found no next hop to this address.
+    Unresolved(IpAddr),
+}
+
+/// What a worker has done so far.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Report {
+    pub(crate) ledger: Ledger,
+    pub(crate) flows: usize,
+    pub(crate) resolved: u64,
+    /// Frames that no port took although they were decided to be sent.
+    pub(crate) unsent: u64,
+    /// By [`PortId`]: whether it is attached, its mode, and its counts also from earlier attachments.
+    pub(crate) ports: Vec<PortReport>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct PortReport {
+    pub(crate) mode: Option<&'static str>,
+    pub(crate) io: IoStats,
+}
+
+/// The channels of a worker.
+pub(crate) struct Wiring {
+    pub(crate) commands: Receiver<Command>,
+    pub(crate) events: tokio::sync::mpsc::Sender<Event>,
+    pub(crate) probe_frames: SyncSender<crate::probes::Input>,
+    pub(crate) report: Arc<Mutex<Report>>,
+}
+
+pub(crate) struct Worker {
+    engine: Port<HostResolver>,
+    /// By [`PortId`].
+    ports: Vec<Option<Box<dyn PacketIo>>>,
+    /// Counts of ports that were detached.
+    past: Vec<IoStats>,
+    poller: Poller,
+    wiring: Wiring,
+    segment: Vec<u8>,
+    unsent: u64,
+    published: Nanos,
+    commanded: Nanos,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        engine: Port<HostResolver>,
+        slots: usize,
+        poller: Poller,
+
+        wiring: Wiring,
+    ) -> Self {
+        Self {
+            engine,
+            ports: (0..slots).map(|_| None).collect(),
+            past: vec![IoStats::default(); slots],
+            poller,
+            wiring,
+            segment: vec![0; SEGMENT_ROOM],
+            unsent: 0,
+            published: Nanos(0),
+            commanded: Nanos(0),
+        }
+    }
+
+    pub(crate) fn waker(&self) -> Waker {
+        self.poller.waker()
+    }
+
+    /// Runs until it is told to stop.
+    ///
+    /// # Errors
+    /// It cannot wait for frames any more.
+    pub(crate) fn run(mut self) -> std::io::Result<()> {
+        let mut slept = true;
+        loop {
+            let now = MonotonicClock::now();
+            if slept || now.since(self.commanded) >= COMMANDS_EVERY {
+                self.commanded = now;
+                if !self.obey() {
+                    return Ok(());
+                }
+            }
+            let received = self.round(now);
+            self.tell();
+            self.engine.maintain(now);
+            if now.since(self.published) >= PUBLISH {
+                self.publish(now);
+            }
+            slept = self.poller.round(received, now)?;
+        }
+    }
+
+    /// Takes what each port has received through the engine. Returns how many frames there were.
+    fn round(&mut self, now: Nanos) -> usize {
+        let mut received = 0;
+        for i in 0..self.ports.len() {
+            // Taken out while it polls, so that its frames can be sent by the others.
+            let Some(mut port) = self.ports.get_mut(i).and_then(Option::take) else { continue };
+            let polled = port.poll(&mut |batch| self.switch(batch, now)).and_then(|n| port.flush().map(|()| n));
+            match polled {
+                Ok(n) => {
+                    received += n;
+                    if let Some(slot) = self.ports.get_mut(i) {
+                        *slot = Some(port);
+                    }
+                }
+                Err(error) => self.give_up(port, &error),
+            }
+        }
+        self.flush();
+        received
+    }
+
+    /// Decides a batch and hands it out, in order. Frames that have to be cut go one by one.
+    fn switch(&mut self, batch: &mut [Packet<'_>], now: Nanos) {
+        let mut rest = batch;
+        while !rest.is_empty() {
+            let whole = rest.iter().position(|p| self.must_be_cut(p, now)).unwrap_or(rest.len());
+            let (run, tail) = rest.split_at_mut(whole);
+            self.engine.process(run, now);
+            for packet in run {
+                self.hand_out(packet);
+            }
+            let Some((packet, after)) = tail.split_first_mut() else { return };
+            self.cut(packet, now);
+            rest = after;
+        }
+    }
+
+    /// Only what is encapsulated loses the help of devices; everything else keeps its large frames.
+    fn must_be_cut(&self, packet: &Packet<'_>, now: Nanos) -> bool {
+        if packet.offload.gso == Gso::None || packet.port == UNDERLAY {
+            return false;
+        }
+        let flows = self.engine.flow_table();
+        self.engine.resolver().encapsulates(packet, |key, hash| flows.peek(key, hash, now.coarse()).map(|hit| hit.value))
+    }
+
+    fn cut(&mut self, packet: &mut Packet<'_>, now: Nanos) {
+        let mut room = std::mem::take(&mut self.segment);
+        let size = usize::from(packet.offload.gso_size);
+        let port = packet.port;
+        let done = penstock_wire::parse(packet.frame()).and_then(|h| {
+            penstock_wire::gso::segment(packet.frame(), &h, size, &mut room, HEADROOM, |buffer, len| {
+                let Some(segment) = Packet::new(buffer, HEADROOM, len, port) else { return };
+                let mut one = [segment];
+                self.engine.process(&mut one, now);
+                let [segment] = &mut one;
+                self.hand_out(segment);
+            })
+        });
+        self.segment = room;
+        match done {
+            Ok(_) => packet.verdict = Verdict::Consumed,
+            // What cannot be cut is dropped by the engine, which has the name for it.
+            Err(_) => {
+                self.engine.process(std::slice::from_mut(packet), now);
+                self.hand_out(packet);
+            }
+        }
+    }
+
+    /// Copies a frame to the port that it leaves by. What leaves by the port that it came by is its driver's.
+    fn hand_out(&mut self, packet: &mut Packet<'_>) {
+        let Verdict::Transmit(out) = packet.verdict else { return };
+        if out != packet.port {
+            self.send(out, packet.frame(), packet.offload);
+        }
+    }
+
+    fn send(&mut self, out: PortId, frame: &[u8], offload: Offload) {
+        let Some(Some(port)) = self.ports.get_mut(usize::from(out.0)) else {
+            self.unsent += 1;
+            return;
+        };
+        let mut sent = port.send(frame, offload);
+        if sent == Err(SendError::NoBuffer) {
+            sent = port.flush().map_err(|_| SendError::Refused).and_then(|()| port.send(frame, offload));
+        }
+        self.unsent += u64::from(sent.is_err());
+    }
+
+    fn flush(&mut self) {
+        for i in 0..self.ports.len() {
+            let Some(port) = self.ports.get_mut(i) else { continue };
+            let failed = port.as_mut().and_then(|p| p.flush().err());
+            if let (Some(error), Some(port)) = (failed, port.take_if(|_| true)) {
+                self.give_up(port, &error);
+            }
+        }
+    }
+
+    fn obey(&mut self) -> bool {
+        loop {
+            match self.wiring.commands.try_recv() {
+                Ok(Command::Attach(port)) => self.attach(port),
+                Ok(Command::Detach(id)) => self.detach(id),
+                Ok(Command::Send(out, frame)) => self.send(out, &frame, Offload::default()),
+                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return false,
+                Err(TryRecvError::Empty) => {
+                    self.flush();
+                    return true;
+                }
+            }
+        }
+    }
+
+    fn attach(&mut self, port: Box<dyn PacketIo>) {
+        let id = port.id();
+        self.detach(id);
+        if let Some(slot) = self.ports.get_mut(usize::from(id.0)) {
+            *slot = Some(port);
+        }
+        self.watch();
+    }
+
+    fn detach(&mut self, id: PortId) {
+        if let Some(port) = self.ports.get_mut(usize::from(id.0)).and_then(Option::take) {
+            self.retire(&*port);
+            self.watch();
+        }
+    }
+
+    fn give_up(&mut self, port: Box<dyn PacketIo>, error: &std::io::Error) {
+        self.retire(&*port);
+        let lost = Event::Lost(port.id(), error.to_string());
+        drop(port);
+        self.watch();
+        // Ports are few and fail seldom; if the queue is full, the host agent is stopping.
+        let _ = self.wiring.events.try_send(lost);
+    }
+
+    fn retire(&mut self, port: &dyn PacketIo) {
+        if let Some(past) = self.past.get_mut(usize::from(port.id().0)) {
+            add(past, &port.stats());
+        }
+    }
+
+    fn watch(&mut self) {
+        let fds: Vec<_> = self.ports.iter().flatten().map(|p| p.fd()).collect();
+        self.poller.set_fds(&fds);
+    }
+
+    /// Passes on what the resolver has kept for others.
+    fn tell(&mut self) {
+        let resolver = self.engine.resolver_mut();
+        while let Some((port, frame)) = resolver.poll_probe_frame() {
+            // A full queue is a lost packet to TCP.
+            let _ = self.wiring.probe_frames.try_send(crate::probes::Input::Frame(port, frame));
+        }
+        while let Some(addr) = resolver.poll_unresolved() {
+            let _ = self.wiring.events.try_send(Event::Unresolved(addr));
+        }
+    }
+
+    fn publish(&mut self, now: Nanos) {
+        self.published = now;
+        let ports = self.ports.iter().zip(&self.past).map(|(port, past)| {
+            let mut io = *past;
+            if let Some(port) = port {
+                add(&mut io, &port.stats());
+            }
+            PortReport { mode: port.as_ref().map(|p| p.capabilities().mode), io }
+        });
+        let report = Report {
+            ledger: self.engine.ledger().clone(),
+            flows: self.engine.flows(),
+            resolved: self.engine.resolved(),
+            unsent: self.unsent,
+            ports: ports.collect(),
+        };
+        *self.wiring.report.lock().unwrap_or_else(PoisonError::into_inner) = report;
+    }
+}
+
+fn add(sum: &mut IoStats, more: &IoStats) {
+    sum.received += more.received;
+    sum.received_bytes += more.received_bytes;
+    sum.transmitted += more.transmitted;
+    sum.transmitted_bytes += more.transmitted_bytes;
+    sum.missed += more.missed;
+    sum.transmit_failed += more.transmit_failed;
+}
