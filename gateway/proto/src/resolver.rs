@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 use penstock_engine::{Class, EncapTemplate, Prior, Resolution, Resolver, Why};
 use penstock_flow::{Flags, FlowHasher, Transposition};
-use penstock_model::{DropReason, Nanos, Packet, Protocol, TenantId, Verdict};
+use penstock_model::{DropReason, Gso, Nanos, Packet, Protocol, TenantId, Verdict};
 use penstock_wire::{Fragment, Headers, VXLAN_PORT, parse_vxlan};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -201,12 +201,20 @@ impl<T: TunnelInput> Resolver for GatewayResolver<T> {
         let Some(payload) = packet.frame().get(usize::from(headers.payload)..end) else {
             return Verdict::Drop(DropReason::TruncatedTransport);
         };
-        let datagram = Datagram {
-            from: SocketAddr::new(headers.src.to_ip(), headers.src_port),
-            port: headers.dst_port,
-            tos: headers.tos,
-            payload,
+        let from = SocketAddr::new(headers.src.to_ip(), headers.src_port);
+        // The sender may have left it to its interface to cut one large datagram into many (UDP_SEGMENT).
+        let each = match packet.offload.gso {
+            Gso::Udp => usize::from(packet.offload.gso_size).max(1),
+            _ => payload.len().max(1),
         };
-        self.tunnels.handle_datagram(&datagram, now)
+        let mut verdict = Verdict::Drop(DropReason::BadTunnelHeader);
+        for payload in payload.chunks(each) {
+            let datagram = Datagram { from, port: headers.dst_port, tos: headers.tos, payload };
+            let one = self.tunnels.handle_datagram(&datagram, now);
+            if verdict != Verdict::Consumed {
+                verdict = one;
+            }
+        }
+        verdict
     }
 }

@@ -10,6 +10,9 @@ pub struct GatewayStatus {
     pub ledger: LedgerReport,
     pub flows: u64,
     pub tunnels: Vec<TunnelStatus>,
+    /// Why the newest goal was refused; `applied` is then an older one.
+    #[serde(default)]
+    pub goal_error: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

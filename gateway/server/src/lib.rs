@@ -1,1 +1,28 @@
-//! penstock-gateway-server
+//! Who keeps the gateway's tunnels, reads and writes its packets, and tells how it is?
+//!
+//! [`run`] is the gateway role: it follows the goal and the underlay, compiles them into the policy of
+//! `penstock-gateway-proto`, and drives one worker thread that decides (engine), decrypts and encrypts (`wireguard`). It
+//! knows no API: the goal comes through a channel, the status goes into one.
+//!
+//! The way of a packet can be read in `worker.rs`: [`Worker::round`](worker) polls the underlay; the engine decides; what is for
+//! a tunnel is encrypted, what was decrypted goes through the engine once more; then everything leaves.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod config;
+mod control;
+mod error;
+mod metrics;
+mod ports;
+mod run;
+mod stats;
+mod thread;
+mod wireguard;
+mod worker;
+
+pub mod bench;
+
+pub use config::{GatewayConfig, PacketIoMode};
+pub use error::Error;
+pub use metrics::TABLE as METRICS;
+pub use run::run;

@@ -1,0 +1,56 @@
+use serde::Deserialize;
+use std::net::IpAddr;
+
+/// The `[gateway]` table of a node's TOML.
+///
+/// ```toml
+/// [gateway]
+/// interface = "eth0"
+/// underlay_address = "192.0.2.21"  # tunnel endpoint of the overlay, and of the tenants' tunnels
+/// packet_io = "auto"               # auto | af_xdp | af_packet
+/// flow_capacity = 262144           # flow entries
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayConfig {
+    /// The interface that overlay packets and tunnels come in and leave by.
+    pub interface: String,
+    /// The gateway's own address on the underlay.
+    pub underlay_address: IpAddr,
+    #[serde(default)]
+    pub packet_io: PacketIoMode,
+    /// Directions of flows that are remembered: two a connection. About 130 bytes each, touched only when used.
+    #[serde(default = "default_flow_capacity")]
+    pub flow_capacity: usize,
+}
+
+/// How packets are read and written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PacketIoMode {
+    /// AF_XDP; AF_PACKET where that does not work, and the log says why.
+    #[default]
+    Auto,
+    AfXdp,
+    AfPacket,
+}
+
+/// A quarter of a million: 128 thousand connections at once.
+fn default_flow_capacity() -> usize {
+    1 << 18
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_and_an_address_are_enough_and_unknown_settings_are_refused() {
+        let text = "interface = \"eth0\"\nunderlay_address = \"192.0.2.21\"\n";
+        let c: GatewayConfig = toml::from_str(text).unwrap();
+        assert_eq!((c.interface.as_str(), c.packet_io, c.flow_capacity), ("eth0", PacketIoMode::Auto, 1 << 18));
+        let c: GatewayConfig = toml::from_str(&format!("{text}packet_io = \"af_packet\"")).unwrap();
+        assert_eq!(c.packet_io, PacketIoMode::AfPacket);
+        assert!(toml::from_str::<GatewayConfig>(&format!("{text}speed = 1")).is_err());
+    }
+}

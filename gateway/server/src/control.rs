@@ -1,0 +1,115 @@
+//! Goal and underlay become policy and tunnels, in one publication each.
+use crate::error::Error;
+use crate::metrics;
+use crate::ports::{Claim, UNDERLAY};
+use crate::wireguard::HopOf;
+use arc_swap::ArcSwap;
+use penstock_gateway_proto::{GatewayGoal, Policy, Tunnel, TunnelKind, UnderlayHop};
+use penstock_model::{Revision, Underlay};
+use penstock_netlink::{UnderlayView, Watcher};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// What the worker's tunnels are to be, and how the underlay looks to them.
+pub(crate) struct TunnelPlan {
+    pub(crate) goal: Arc<GatewayGoal>,
+    pub(crate) view: Arc<UnderlayView>,
+}
+
+impl TunnelPlan {
+    pub(crate) fn tunnels(&self) -> &[Tunnel] {
+        &self.goal.tunnels
+    }
+
+    pub(crate) fn hops(&self) -> HopOf {
+        let view = Arc::clone(&self.view);
+        Arc::new(move |addr| hop(&view, addr))
+    }
+}
+
+/// The publishing side. A goal that is refused changes nothing.
+pub(crate) struct Control {
+    own: IpAddr,
+    goal: Arc<GatewayGoal>,
+    view: Arc<UnderlayView>,
+    claim: Claim,
+    pub(crate) policy: Arc<ArcSwap<Policy>>,
+    pub(crate) plan: Arc<ArcSwap<TunnelPlan>>,
+    pub(crate) goal_error: Option<String>,
+}
+
+impl Control {
+    pub(crate) fn new(own: IpAddr, view: Arc<UnderlayView>, claim: Claim) -> Self {
+        let goal = Arc::new(GatewayGoal::default());
+        let plan = TunnelPlan { goal: Arc::clone(&goal), view: Arc::clone(&view) };
+        Self {
+            own,
+            goal,
+            view,
+            claim,
+            policy: Arc::new(ArcSwap::from_pointee(Policy::default())),
+            plan: Arc::new(ArcSwap::from_pointee(plan)),
+            goal_error: None,
+        }
+    }
+
+    pub(crate) fn applied(&self) -> Revision {
+        self.policy.load().revision()
+    }
+
+    /// # Errors
+    /// The kernel refuses the steering of the goal's ports.
+    pub(crate) fn handle_goal(&mut self, goal: &Arc<GatewayGoal>, watcher: &Watcher) -> Result<(), Error> {
+        match self.build(goal) {
+            Ok(policy) => {
+                self.goal = Arc::clone(goal);
+                self.goal_error = None;
+                self.publish(policy, watcher)
+            }
+            Err(error) => {
+                tracing::error!(revision = goal.revision.0, %error, "the goal is refused; the one before stays in force");
+                metrics::count_refused_goal();
+                self.goal_error = Some(error.to_string());
+                Ok(())
+            }
+        }
+    }
+
+    /// # Errors
+    /// As for [`Control::handle_goal`].
+    pub(crate) fn handle_view(&mut self, view: Arc<UnderlayView>, watcher: &Watcher) -> Result<(), Error> {
+        self.view = view;
+        match self.build(&Arc::clone(&self.goal)) {
+            Ok(policy) => self.publish(policy, watcher),
+            Err(error) => {
+                tracing::error!(%error, "the goal in force cannot be compiled for the changed underlay");
+                Ok(())
+            }
+        }
+    }
+
+    fn build(&self, goal: &GatewayGoal) -> Result<Policy, penstock_gateway_proto::GoalError> {
+        let previous = self.policy.load();
+        Policy::build(goal, Underlay(self.own), UNDERLAY, |addr| hop(&self.view, addr), Some(&previous))
+    }
+
+    fn publish(&mut self, policy: Policy, watcher: &Watcher) -> Result<(), Error> {
+        self.claim.set(self.own, policy.listen_ports())?;
+        policy.destinations().into_iter().for_each(|addr| watcher.solicit(addr));
+        for tunnel in &self.goal.tunnels {
+            let TunnelKind::WireGuard { endpoint, .. } = &tunnel.kind;
+            if let Some(endpoint) = endpoint {
+                watcher.solicit(endpoint.ip());
+            }
+        }
+        self.policy.store(Arc::new(policy));
+        let plan = TunnelPlan { goal: Arc::clone(&self.goal), view: Arc::clone(&self.view) };
+        self.plan.store(Arc::new(plan));
+        Ok(())
+    }
+}
+
+fn hop(view: &UnderlayView, addr: IpAddr) -> Option<UnderlayHop> {
+    let hop = view.next_hop(addr)?;
+    Some(UnderlayHop { eth_src: hop.eth_src, eth_dst: hop.eth_dst })
+}

@@ -1,0 +1,20 @@
+use std::io;
+
+/// Why a gateway cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("there is no interface \"{0}\"")]
+    NoInterface(String),
+    #[error("cannot open \"{interface}\" by {mode}: {reason}")]
+    Open { interface: String, mode: &'static str, reason: String },
+    #[error("cannot tell the kernel which packets are the gateway's: {0}")]
+    Steering(#[from] penstock_bpf::BpfError),
+    #[error(transparent)]
+    Underlay(#[from] penstock_netlink::Error),
+    #[error("cannot read random bytes: {0}")]
+    Random(io::Error),
+    #[error("cannot start the worker: {0}")]
+    Thread(io::Error),
+    #[error("the worker has ended: {0}")]
+    Worker(String),
+}

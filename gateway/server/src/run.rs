@@ -1,0 +1,149 @@
+use crate::config::GatewayConfig;
+use crate::control::Control;
+use crate::error::Error;
+use crate::stats::Shared;
+use crate::thread::WorkerThread;
+use crate::wireguard::TunnelTable;
+use crate::worker::{Path, Worker};
+use crate::{metrics, ports};
+use penstock_engine::Port;
+use penstock_flow::{FlowHasher, FlowTable};
+use penstock_gateway_proto::{GatewayGoal, GatewayResolver, GatewayStatus, TunnelState};
+use penstock_model::TunnelId;
+use penstock_netlink::Watcher;
+use penstock_packet_io::{IdlePolicy, Poller};
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// How often tunnels are looked at for a change, and how often status goes out without one.
+const LOOK: Duration = Duration::from_millis(250);
+const REPORT: Duration = Duration::from_secs(1);
+
+/// Runs a gateway until `shutdown` is true.
+///
+/// Forwards by the newest goal that is valid; without one it forwards nothing. Publishes a [`GatewayStatus`] about once a second
+/// and when a goal or a tunnel's state changes.
+///
+/// # Errors
+/// The interface cannot be opened, the underlay cannot be watched, or the worker ended.
+pub async fn run(
+    config: GatewayConfig,
+    mut goal: watch::Receiver<Option<Arc<GatewayGoal>>>,
+    status: watch::Sender<GatewayStatus>,
+    mut shutdown: watch::Receiver<bool>,
+) -> Result<(), Error> {
+    metrics::describe();
+    let watcher = Watcher::start().await?;
+    let mut views = watcher.subscribe();
+    let view = views.borrow_and_update().clone();
+    let link = view.link(&config.interface).ok_or_else(|| Error::NoInterface(config.interface.clone()))?;
+    let opened = ports::open(&config, link)?;
+    tracing::info!(port = opened.mode, "gateway interface open");
+
+    let mut control = Control::new(config.underlay_address, Arc::clone(&view), opened.claim);
+    let mut worker = WorkerThread::start(worker(&config, &control, opened.queues)?)?;
+    let mut report = Report { status, mode: opened.mode, sent: Instant::now(), states: Vec::new() };
+
+    let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    goal.mark_changed();
+    let (mut goals_end, mut views_end) = (false, false);
+    loop {
+        tokio::select! {
+            changed = goal.changed(), if !goals_end => {
+                goals_end = changed.is_err();
+                let newest = goal.borrow_and_update().clone();
+                if let Some(newest) = newest {
+                    control.handle_goal(&newest, &watcher)?;
+                    worker.wake();
+                    report.send(&control, worker.shared());
+                }
+            }
+            changed = views.changed(), if !views_end => {
+                views_end = changed.is_err();
+                let view = views.borrow_and_update().clone();
+                control.handle_view(view, &watcher)?;
+                worker.wake();
+            }
+            _ = look.tick() => {
+                solicit_peers(worker.shared(), &watcher);
+                report.send_if_due(&control, worker.shared());
+            }
+            error = worker.ended() => return Err(error),
+            () = stopped(&mut shutdown) => {
+                tracing::info!("gateway stops");
+                report.send(&control, worker.shared());
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn worker(
+    config: &GatewayConfig,
+    control: &Control,
+    queues: Vec<Box<dyn penstock_packet_io::PacketIo>>,
+) -> Result<Worker, Error> {
+    let hops = control.plan.load().hops();
+    let tunnels = TunnelTable::new(config.underlay_address, hops);
+    let hasher = FlowHasher::new(secret()?);
+    let resolver = GatewayResolver::new(Arc::clone(&control.policy), hasher, tunnels);
+    let engine = Port::new(resolver, FlowTable::new(config.flow_capacity));
+    let fds: Vec<_> = queues.iter().map(|q| q.fd()).collect();
+    Ok(Worker {
+        path: Path::new(engine),
+        queues,
+        poller: Poller::new(&fds, IdlePolicy::default()).map_err(Error::Thread)?,
+        plan: Arc::clone(&control.plan),
+        current: None,
+        shared: Arc::new(Shared::default()),
+        stop: Arc::new(AtomicBool::new(false)),
+    })
+}
+
+/// The secret of this start's flow table.
+fn secret() -> Result<[u8; 16], Error> {
+    let mut bytes = [0; 16];
+    std::fs::File::open("/dev/urandom").and_then(|mut f| f.read_exact(&mut bytes)).map_err(Error::Random)?;
+    Ok(bytes)
+}
+
+/// Peers roam: the neighbour towards where they are now has to be resolved.
+fn solicit_peers(shared: &Shared, watcher: &Watcher) {
+    for tunnel in shared.get().tunnels {
+        if let Some(endpoint) = tunnel.endpoint {
+            watcher.solicit(endpoint.ip());
+        }
+    }
+}
+
+/// Ready when `shutdown` is true, or when nobody can say so any more.
+async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    drop(shutdown.wait_for(|stop| *stop).await.map(|_| ()));
+}
+
+struct Report {
+    status: watch::Sender<GatewayStatus>,
+    mode: String,
+    sent: Instant,
+    states: Vec<(TunnelId, TunnelState)>,
+}
+
+impl Report {
+    fn send_if_due(&mut self, control: &Control, shared: &Shared) {
+        if self.sent.elapsed() >= REPORT || shared.get().states() != self.states {
+            self.send(control, shared);
+        }
+    }
+
+    fn send(&mut self, control: &Control, shared: &Shared) {
+        let snapshot = shared.get();
+        metrics::record(&snapshot, control.applied());
+        self.states = snapshot.states();
+        self.sent = Instant::now();
+        self.status.send_replace(snapshot.status(control.applied(), &self.mode, control.goal_error.clone()));
+    }
+}
