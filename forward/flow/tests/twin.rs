@@ -1,4 +1,5 @@
 //! The flow table against a slow, obvious twin.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use penstock_flow::{FlowHasher, FlowTable, Full, Quota};
 use penstock_model::{Coarse, Epoch, Nanos};

@@ -286,7 +286,7 @@ pub fn vxlan_frame(src: IpAddr, dst: IpAddr, vni: Vni, inner: &[u8]) -> Vec<u8> 
 pub fn has_right_checksums(frame: &[u8], headers: &Headers) -> bool {
     let (l3, l4) = (usize::from(headers.l3), usize::from(headers.l4));
     let Some(segment) = frame.get(l4..headers.end as usize) else { return false };
-    if headers.is_v4() && !frame.get(l3..l4).is_some_and(|header| fold(sum(header, 0)) == 0xffff) {
+    if headers.is_v4() && frame.get(l3..l4).is_none_or(|header| fold(sum(header, 0)) != 0xffff) {
         return false;
     }
     let Some(at) = headers.checksum_at().filter(|_| headers.fragment == Fragment::No) else { return true };

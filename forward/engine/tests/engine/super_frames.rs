@@ -23,7 +23,9 @@ fn whole() -> (Vec<u8>, Offload) {
     (frame, offload)
 }
 
-fn run(port: &mut Port<Toy>, scratch: usize) -> (Verdict, Vec<u8>, Vec<(Verdict, Vec<u8>)>) {
+type Ended = (Verdict, Vec<u8>);
+
+fn run(port: &mut Port<Toy>, scratch: usize) -> (Verdict, Vec<u8>, Vec<Ended>) {
     let (frame, offload) = whole();
     let mut buffer = vec![0; HEADROOM + frame.len()];
     buffer[HEADROOM..].copy_from_slice(&frame);
