@@ -30,9 +30,8 @@ fn evaluate_slowly(acl: &Acl, network: &[IpNetwork], direction: AclDirection, ke
 }
 
 fn matches(rule: &AclRule, key: &FlowKey) -> bool {
-    let address = |prefixes: &[IpNetwork], addr: Addr16| {
-        prefixes.is_empty() || prefixes.iter().any(|p| p.contains(addr.to_ip()))
-    };
+    let address =
+        |prefixes: &[IpNetwork], addr: Addr16| prefixes.is_empty() || prefixes.iter().any(|p| p.contains(addr.to_ip()));
     let port = |range: PortRange, port| {
         if has_ports(key.protocol()) { range.contains(port) } else { range.is_any() }
     };
@@ -60,11 +59,12 @@ fn addr() -> impl Strategy<Value = IpAddr> {
 }
 
 fn prefix() -> impl Strategy<Value = IpNetwork> {
-    (addr(), any::<prop::sample::Index>()).prop_map(|(addr, len)| {
-        let max = if addr.is_ipv4() { 32 } else { 128 };
-        IpNetwork::new(addr, len.index(max + 1) as u8).unwrap()
-    })
-    .boxed()
+    (addr(), any::<prop::sample::Index>())
+        .prop_map(|(addr, len)| {
+            let max = if addr.is_ipv4() { 32 } else { 128 };
+            IpNetwork::new(addr, len.index(max + 1) as u8).unwrap()
+        })
+        .boxed()
 }
 
 fn port() -> impl Strategy<Value = u16> {
@@ -72,10 +72,7 @@ fn port() -> impl Strategy<Value = u16> {
 }
 
 fn range() -> impl Strategy<Value = PortRange> {
-    prop_oneof![
-        Just(PortRange::ANY),
-        (port(), port()).prop_map(|(a, b)| PortRange { first: a.min(b), last: a.max(b) }),
-    ]
+    prop_oneof![Just(PortRange::ANY), (port(), port()).prop_map(|(a, b)| PortRange { first: a.min(b), last: a.max(b) }),]
 }
 
 fn protocol() -> impl Strategy<Value = Protocol> {
@@ -89,8 +86,8 @@ fn direction() -> impl Strategy<Value = AclDirection> {
 fn rule() -> impl Strategy<Value = AclRule> {
     let prefixes = || prop::collection::vec(prefix(), 0..4);
     let who = (prefixes(), prefixes(), range(), range(), prop::option::of(protocol()));
-    (who, 100..110u16, any::<bool>(), direction(), any::<bool>()).prop_map(
-        |((src, dst, src_ports, dst_ports, protocol), priority, allow, direction, log)| AclRule {
+    (who, 100..110u16, any::<bool>(), direction(), any::<bool>())
+        .prop_map(|((src, dst, src_ports, dst_ports, protocol), priority, allow, direction, log)| AclRule {
             name: "r".into(),
             priority,
             action: if allow { AclAction::Allow } else { AclAction::Deny },
@@ -101,9 +98,8 @@ fn rule() -> impl Strategy<Value = AclRule> {
             src_ports,
             dst_ports,
             log,
-        },
-    )
-    .boxed()
+        })
+        .boxed()
 }
 
 fn key() -> impl Strategy<Value = FlowKey> {

@@ -1,4 +1,4 @@
-use crate::bitmap::{Bits, BitmapsBuilder};
+use crate::bitmap::{BitmapsBuilder, Bits};
 use ipnetwork::IpNetwork;
 use penstock_model::Addr16;
 use std::net::{IpAddr, Ipv6Addr};
@@ -103,7 +103,7 @@ pub(crate) fn ranges(prefix: &IpNetwork) -> impl Iterator<Item = (u128, u128)> {
     let last = address(Addr16::from(prefix.broadcast()));
     let around = prefix.is_ipv6() && first <= V4_FIRST && V4_LAST <= last;
     let pair = if around {
-        [(first < V4_FIRST).then(|| (first, V4_FIRST - 1)), (V4_LAST < last).then(|| (V4_LAST + 1, last))]
+        [(first < V4_FIRST).then_some((first, V4_FIRST - 1)), (V4_LAST < last).then_some((V4_LAST + 1, last))]
     } else {
         [Some((first, last)), None]
     };

@@ -32,7 +32,8 @@ impl<V> Lpm<V> {
     /// # Errors
     /// A prefix that stands twice, or an IPv4-mapped one; the field is `[index]`.
     pub fn build(routes: impl IntoIterator<Item = (IpNetwork, V)>) -> Result<Self, PolicyError> {
-        let routes: Vec<(IpNetwork, V)> = routes.into_iter().map(|(prefix, value)| (canonical(prefix), value)).collect();
+        let routes: Vec<(IpNetwork, V)> =
+            routes.into_iter().map(|(prefix, value)| (canonical(prefix), value)).collect();
         let mut seen = HashMap::with_capacity(routes.len());
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for (index, (prefix, _)) in (0u32..).zip(&routes) {

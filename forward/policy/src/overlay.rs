@@ -18,7 +18,10 @@ pub struct Endpoint {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NextHop {
     /// Another tunnel endpoint of the fabric (a gateway), by VXLAN. `mac` goes into the inner Ethernet header.
-    Vtep { addr: Underlay<IpAddr>, mac: Mac },
+    Vtep {
+        addr: Underlay<IpAddr>,
+        mac: Mac,
+    },
     /// A tunnel of this gateway.
     Tunnel(TunnelId),
     Discard,

@@ -73,11 +73,7 @@ impl Health {
 impl ProbeKey {
     #[must_use]
     pub fn new(probe: &str, backend: &BackendIntent) -> Self {
-        Self {
-            probe: probe.to_owned(),
-            network_interface: backend.network_interface.clone(),
-            dip: backend.dip.addr,
-        }
+        Self { probe: probe.to_owned(), network_interface: backend.network_interface.clone(), dip: backend.dip.addr }
     }
 }
 

@@ -172,7 +172,8 @@ impl Planner {
     }
 
     fn living<'a>(&self, checked: &Checked<'a>) -> Living<'a> {
-        let with_id = |backend: &&'a BackendIntent| Some((BackendId(self.backends.get(&backend_key(backend))?), *backend));
+        let with_id =
+            |backend: &&'a BackendIntent| Some((BackendId(self.backends.get(&backend_key(backend))?), *backend));
         checked.backends.values().filter_map(with_id).collect()
     }
 }

@@ -267,11 +267,8 @@ proptest! {
 }
 
 fn check_table(plan: &Plan, weights: &BTreeMap<u8, u32>, down: &BTreeSet<u8>) -> Result<(), TestCaseError> {
-    let owners: BTreeMap<BackendId, u32> = weights
-        .iter()
-        .filter(|(n, w)| **w > 0 && !down.contains(n))
-        .map(|(n, w)| (id_of(plan, *n), *w))
-        .collect();
+    let owners: BTreeMap<BackendId, u32> =
+        weights.iter().filter(|(n, w)| **w > 0 && !down.contains(n)).map(|(n, w)| (id_of(plan, *n), *w)).collect();
     let table = &plan.pools[0].table;
     prop_assert_eq!(&table.members, &owners.keys().copied().collect::<Vec<_>>());
     let total: u64 = owners.values().map(|w| u64::from(*w)).sum();
