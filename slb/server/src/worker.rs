@@ -219,9 +219,9 @@ impl Worker {
 
     fn flush(&mut self) {
         for i in 0..self.ports.len() {
-            let Some(port) = self.ports.get_mut(i) else { continue };
-            let failed = port.as_mut().and_then(|p| p.flush().err());
-            if let (Some(error), Some(port)) = (failed, port.take_if(|_| true)) {
+            let Some(slot) = self.ports.get_mut(i) else { continue };
+            let Some(Err(error)) = slot.as_mut().map(|port| port.flush()) else { continue };
+            if let Some(port) = slot.take() {
                 self.give_up(port, &error);
             }
         }

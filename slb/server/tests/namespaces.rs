@@ -1,0 +1,142 @@
+//! The host agent with real packets: containers in namespaces, kernel VXLAN as the other host and the mux.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod kit;
+
+use kit::*;
+use penstock_model::{Epoch, Protocol, Revision};
+use penstock_policy::{Acl, AclAction, AclDirection, AclId, AclRule, PortRange};
+use std::time::Duration;
+
+#[test]
+fn containers_are_reached_by_the_overlay_by_a_vip_and_by_each_other() {
+    if !is_root() {
+        return;
+    }
+    let mut lab = Lab::new("reach");
+    for c in ["c1", "c2", "c3"] {
+        lab.serve(c);
+    }
+    let agent = Agent::start(&lab, goal());
+    agent.ready(3);
+    for to in ["10.0.0.1", "fd00::1", "10.0.0.12", "fd00::12", "10.0.0.3", "fd00::3"] {
+        assert!(lab.ping("c1", to), "c1 to {to}");
+    }
+    // Each tenant's peer finds its own container behind the same address.
+    for (from, container) in [("p", "c1"), ("q", "c3")] {
+        for host in ["10.0.0.2", "[fd00::2]"] {
+            let body = lab.get(from, &format!("http://{host}:8080/"));
+            assert_eq!(body, Ok(container.as_bytes().to_vec()), "{from} to {host}");
+        }
+    }
+    assert!(!lab.ping("c3", "10.0.0.3"), "tenant 2 has no such endpoint");
+    let content = large();
+    let (received, sent) = (lab.counter("m", "vx", "rx_packets"), lab.counter("m", "vx", "tx_packets"));
+    for vip in ["198.51.100.1", "[2001:db8:f::1]"] {
+        assert_eq!(lab.get("m", &format!("http://{vip}/")), Ok(b"c1".to_vec()), "{vip}");
+        assert!(lab.get("m", &format!("http://{vip}/large")) == Ok(content.clone()), "{vip}/large");
+    }
+    assert_eq!(lab.counter("m", "vx", "rx_packets"), received, "answers do not come back by the mux's overlay device");
+    assert!(lab.counter("m", "vx", "tx_packets") > sent);
+    assert!(lab.get("p", "http://10.0.0.2:8080/large") == Ok(content.clone()), "by the overlay");
+    assert!(lab.get("c2", "http://10.0.0.2:8080/large") == Ok(content), "on the same host");
+    agent.wait("status", Duration::from_secs(3), |s| s.ports[0].from_container_packets > 0 && s.flows > 0);
+    println!("{:#?}", *agent.status.borrow());
+    agent.stop().unwrap();
+}
+
+#[test]
+fn a_probe_finds_out_that_a_container_dies_and_comes_back() {
+    if !is_root() {
+        return;
+    }
+    let mut lab = Lab::new("probe");
+    let server = lab.serve("c1");
+    let agent = Agent::start(&lab, goal());
+    let health = |name: &'static str, healthy: bool| {
+        move |s: &penstock_slb_host::HostStatus| s.probes.iter().any(|p| p.name == name && p.healthy == healthy && p.changes > 0)
+    };
+    agent.wait("healthy", Duration::from_secs(5), health("http4", true));
+    agent.wait("healthy by TCP", Duration::from_secs(5), health("tcp6", true));
+    let missing = agent.status.borrow().probes.iter().find(|p| p.name == "missing").cloned().unwrap();
+    assert!(!missing.healthy && missing.detail.starts_with("404"), "{missing:?}");
+    lab.kill(server);
+    // Two failures, a second apart, and up to a second until the first.
+    let took = agent.wait("unhealthy", Duration::from_secs(4), health("http4", false));
+    assert!(took >= Duration::from_millis(900), "one failure is not enough: {took:?}");
+    let seen = agent.status.borrow().probes.iter().find(|p| p.name == "http4").cloned().unwrap();
+    assert_eq!(seen.detail, "connection refused");
+    lab.serve("c1");
+    agent.wait("healthy again", Duration::from_secs(3), health("http4", true));
+    lab.remove_container(0);
+    agent.wait("gone", Duration::from_secs(5), health("http4", false));
+    agent.wait("detached", Duration::from_secs(3), |s| s.ports[0].device.is_none());
+    // The container comes back as a new namespace with a new device.
+    lab.add_container(0);
+    lab.serve("c1");
+    agent.wait("attached again", Duration::from_secs(5), |s| s.ports[0].device.is_some());
+    agent.wait("healthy after its return", Duration::from_secs(5), health("http4", true));
+    assert_eq!(lab.get("m", "http://198.51.100.1/"), Ok(b"c1".to_vec()));
+}
+
+#[test]
+fn an_acl_takes_effect_in_mid_flow_and_a_bad_goal_changes_nothing() {
+    if !is_root() {
+        return;
+    }
+    let mut lab = Lab::new("acl");
+    lab.serve("c1");
+    let agent = Agent::start(&lab, goal());
+    agent.ready(3);
+    assert!(lab.get("p", "http://10.0.0.2:8080/").is_ok());
+    let mut closed = goal();
+    closed.revision = Revision(2);
+    closed.acls = vec![Acl {
+        name: "closed".into(),
+        rules: vec![AclRule {
+            name: "no-web".into(),
+            priority: 100,
+            action: AclAction::Deny,
+            direction: AclDirection::Inbound,
+            protocol: Some(Protocol::TCP),
+            src: vec![],
+            dst: vec![],
+            src_ports: PortRange::ANY,
+            dst_ports: PortRange { first: 8080, last: 8080 },
+            log: false,
+        }],
+    }];
+    closed.ports[0].acl = Some(AclId(0));
+    closed.networks[0].epoch = Epoch(2);
+    agent.goal.send_replace(Some(std::sync::Arc::new(closed.clone())));
+    agent.wait("closed", Duration::from_secs(2), |s| s.applied == Revision(2));
+    let out = lab.exec("p", "curl -sS --max-time 1 http://10.0.0.2:8080/");
+    assert!(!out.status.success());
+    agent.wait("counted", Duration::from_secs(3), |s| s.ledger.dropped.get("acl_denied").is_some_and(|n| *n > 0));
+    assert!(lab.ping("p", "10.0.0.2"), "what the list does not name, from the same network, passes");
+    let mut bad = goal();
+    bad.revision = Revision(3);
+    bad.ports[0].acl = Some(AclId(9));
+    agent.goal.send_replace(Some(std::sync::Arc::new(bad)));
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(agent.status.borrow().applied, Revision(2));
+    let mut open = goal();
+    open.revision = Revision(4);
+    open.networks[0].epoch = Epoch(3);
+    agent.goal.send_replace(Some(std::sync::Arc::new(open)));
+    agent.wait("open", Duration::from_secs(2), |s| s.applied == Revision(4));
+    assert!(lab.get("p", "http://10.0.0.2:8080/").is_ok());
+}
+
+#[test]
+fn an_underlay_that_is_too_small_is_refused_by_the_name_of_the_setting() {
+    if !is_root() {
+        return;
+    }
+    let lab = Lab::new("mtu");
+    lab.ip("h", "link set eth0 mtu 1500");
+    let agent = Agent::start(&lab, goal());
+    std::thread::sleep(Duration::from_millis(500));
+    let error = agent.stop().unwrap_err();
+    assert!(error.contains("ip link set eth0 mtu 1550"), "{error}");
+}
