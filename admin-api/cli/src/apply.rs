@@ -1,8 +1,9 @@
 use crate::error::CliError;
-use crate::output::Output;
+use crate::output::{Output, Style};
 use penstock_admin_client::{Client, ClientError, Refusal};
 use penstock_admin_types::value;
 use serde_json::{Value, json};
+use std::fmt::Write;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -17,8 +18,26 @@ pub(crate) async fn run(client: &Client, files: &[PathBuf], output: &Output) -> 
     if output.is_json() {
         return output.value(&if answer.is_null() { json!({}) } else { answer });
     }
-    let names = declaration.resources.iter().filter_map(value::reference).map(|r| format!("  {r}\n"));
-    output.text(&format!("applied, all at once:\n{}", names.collect::<String>()))
+    output.text(&render(&answer, output))
+}
+
+/// What became of each resource; those that were so already are only counted.
+fn render(answer: &Value, output: &Output) -> String {
+    let outcomes = value::list(answer, "outcomes").iter().map(|o| o.as_str().unwrap_or_default());
+    let (mut text, mut unchanged) = (String::new(), 0);
+    for (resource, outcome) in value::list(answer, "value").iter().zip(outcomes) {
+        match outcome {
+            "unchanged" | "absent" => unchanged += 1,
+            outcome => {
+                let name = value::reference(resource).unwrap_or("?");
+                let _ = writeln!(text, "{} {name}", output.paint(Style::Good, &format!("{outcome:>9}")));
+            }
+        }
+    }
+    if unchanged > 0 {
+        let _ = writeln!(text, "{unchanged:>9} were so already");
+    }
+    text
 }
 
 /// The resources of several files, and where each stood.
@@ -138,6 +157,13 @@ mod tests {
 
     fn located(all: &Declaration, target: &str) -> String {
         all.locate(refusal(target)).error.details[0].target.clone()
+    }
+
+    #[test]
+    fn what_changed_is_listed_and_what_did_not_is_counted() {
+        let answer = json!({"value": [{"resourceRef": "/servers/a"}, {"resourceRef": "/servers/b"}],
+            "outcomes": ["created", "unchanged"]});
+        assert_eq!(render(&answer, &Output::plain()), "  created /servers/a\n        1 were so already\n");
     }
 
     #[test]

@@ -71,8 +71,10 @@ fn transport_advice(reason: &str) -> &'static str {
     const ADVICE: &[(&str, &str)] = &[
         ("refused", "is the controller running, and is this its northbound address (controller.listen)?"),
         ("UnknownIssuer", "the controller's certificate is of another authority: check --ca"),
-        ("NotValidForName", "the controller's certificate does not name this address: issue it with --ip or --dns"),
+        ("BadSignature", "the controller's certificate is of another authority: check --ca"),
+        ("not valid for name", "the controller's certificate does not name this address: issue it with --ip or --dns"),
         ("CertificateRequired", "the controller wants a client certificate: check --cert and --key"),
+        ("Expired", "a certificate has expired: issue a new one with penstock pki issue"),
         ("expired", "a certificate has expired: issue a new one with penstock pki issue"),
         ("UnknownCA", "the controller does not know the authority of --cert"),
     ];

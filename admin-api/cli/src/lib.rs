@@ -15,6 +15,7 @@ mod error;
 mod output;
 mod pki;
 mod resources;
+mod sections;
 mod status;
 mod top;
 mod trace;

@@ -73,7 +73,9 @@ impl Pki {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::OrganizationName, "Penstock");
-        params.distinguished_name.push(DnType::CommonName, "Penstock CA");
+        // Authorities must not share a name, or a peer of another one would be told of a bad signature instead.
+        let key_id: String = params.key_identifier(&key).iter().take(4).map(|b| format!("{b:02x}")).collect();
+        params.distinguished_name.push(DnType::CommonName, format!("Penstock CA {key_id}"));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         set_validity(&mut params, now, CA_VALIDITY);

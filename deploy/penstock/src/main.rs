@@ -7,8 +7,11 @@ mod privileges;
 mod roles;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use std::path::PathBuf;
+use config::Config;
+use penstock_southbound::Credentials;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -41,25 +44,36 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match arguments.command {
         Command::Operator(command) => penstock_admin_cli::main(arguments.global, command, Arguments::command()),
-        Command::Run { config, check } => match run(&config, check) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("penstock: {error}");
-                ExitCode::FAILURE
-            }
-        },
+        Command::Run { config, check } => run(&config, check).unwrap_or_else(|error| {
+            eprintln!("penstock: {error}");
+            ExitCode::FAILURE
+        }),
     }
 }
 
-fn run(path: &std::path::Path, check: bool) -> Result<(), Failure> {
-    let (config, credentials) = config::Config::load(path)?;
+/// Errors before there is a log are returned, later ones are logged.
+fn run(path: &Path, check: bool) -> Result<ExitCode, Failure> {
+    let (config, credentials) = Config::load(path)?;
+    let (name, roles) = (credentials.identity().name.clone(), config.role_names());
     if check {
-        return Ok(println!("{}: good; {} has the roles {}", path.display(), credentials.identity().name, config.role_names()));
+        println!("{}: good; {name} has the roles {roles}", path.display());
+        return Ok(ExitCode::SUCCESS);
     }
     penstock_telemetry::init_logging(config.telemetry.log_format, &config.telemetry.log)?;
+    tracing::info!(name, roles, version = env!("CARGO_PKG_VERSION"), "penstock starts");
+    match serve(config, credentials) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) => {
+            tracing::error!(%error, "penstock ends");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn serve(config: Config, credentials: Credentials) -> Result<(), Failure> {
     let metrics = penstock_telemetry::Metrics::install()?;
+    // Before the first thread is started, so that it holds for all.
     privileges::limit_to(privileges::needed(!config.node_roles().is_empty()))?;
-    tracing::info!(node = credentials.identity().name, roles = config.role_names(), version = env!("CARGO_PKG_VERSION"), "penstock starts");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(async {
         if let Some(listen) = config.telemetry.listen {
@@ -69,6 +83,6 @@ fn run(path: &std::path::Path, check: bool) -> Result<(), Failure> {
         roles::run(config, credentials).await.map_err(Failure::from)
     });
     // Blocking calls that hang must not keep a process that is told to stop.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
