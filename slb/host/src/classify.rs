@@ -84,6 +84,10 @@ fn from_container(policy: &Policy, port: &LocalPort, frame: &[u8], h: &Headers, 
     if h.ethertype == ethertype::ARP || is_neighbour_discovery(h) {
         return Ok(Origin::Local(port.id));
     }
+    if is_group(h.dst) {
+        why.because("route", || format!("{:?} is a group; overlays carry none", h.dst));
+        return Err(DropReason::Unsupported);
+    }
     let own = port.owns(h.src);
     if !own && !is_link_local(h.src) {
         why.because("anti-spoofing", || format!("source {:?} is not the container's", h.src));
@@ -93,7 +97,7 @@ fn from_container(policy: &Policy, port: &LocalPort, frame: &[u8], h: &Headers, 
     if is_for_this_node(network, h) {
         return Ok(Origin::Local(port.id));
     }
-    if is_group(h.dst) || !own {
+    if !own {
         why.because("route", || format!("{:?} stays on the link", h.dst));
         return Err(DropReason::Unsupported);
     }
