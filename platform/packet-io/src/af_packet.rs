@@ -110,7 +110,7 @@ impl AfPacket {
             id,
             capabilities,
             interface: named,
-            receive: ReceiveBatch::new(MAX_FRAME),
+            receive: ReceiveBatch::new(MAX_FRAME, HEADROOM),
             arena: Vec::with_capacity(ARENA),
             queued: ArrayVec::new(),
             stats: IoStats::default(),

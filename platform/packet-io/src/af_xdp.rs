@@ -188,13 +188,6 @@ impl AfXdp {
     }
 }
 
-/// What is to happen to a chunk after the handler has seen its frame.
-enum After {
-    Transmit(u64, usize),
-    Refused(u64),
-    Free(u64),
-}
-
 impl PacketIo for AfXdp {
     fn id(&self) -> PortId {
         self.id
@@ -212,7 +205,6 @@ impl PacketIo for AfXdp {
             return Ok(0);
         }
         let mut packets = ArrayVec::<Packet<'_>, BATCH>::new();
-        let mut chunks = ArrayVec::<u64, BATCH>::new();
         for desc in &descs {
             // SAFETY: the kernel gave the chunk back through the receive ring and `receive` checked that it lies in the
             // memory; each chunk is in the ring once, so the references are disjoint; they end with `packets`, before any
@@ -221,33 +213,30 @@ impl PacketIo for AfXdp {
             let start = (desc.addr - chunk_of(desc.addr)) as usize;
             self.stats.received += 1;
             self.stats.received_bytes += u64::from(desc.len);
-            if let Some(packet) = Packet::new(buffer, start, desc.len as usize, self.id) {
-                packets.push(packet);
-                chunks.push(chunk_of(desc.addr));
-            }
+            packets.extend(Packet::new(buffer, start, desc.len as usize, self.id));
         }
         handler(&mut packets);
+        let mut leaving = ArrayVec::<(u64, usize), BATCH>::new();
         let own = Verdict::Transmit(self.id);
-        let after: ArrayVec<After, BATCH> = packets
-            .iter()
-            .zip(&chunks)
-            .map(|(packet, chunk)| match packet.verdict == own {
-                false => After::Free(*chunk),
-                true if packet.offload.partial_checksum || packet.offload.gso != Gso::None => After::Refused(*chunk),
-                true => After::Transmit(*chunk + packet.start() as u64, packet.len()),
-            })
-            .collect();
+        for packet in packets.iter().filter(|p| p.verdict == own) {
+            // By its memory, not by its place: a handler may have sorted the batch.
+            match self.umem.address_of(packet.frame()) {
+                Some(address) if !asks_for_offload(&packet.offload) => leaving.push((address, packet.len())),
+                _ => self.stats.transmit_failed += 1,
+            }
+        }
         drop(packets);
-        for step in after {
-            match step {
-                After::Transmit(address, len) => {
-                    self.queue(address, len);
-                }
-                After::Refused(chunk) => {
-                    self.stats.transmit_failed += 1;
-                    self.umem.give_back(chunk);
-                }
-                After::Free(chunk) => self.umem.give_back(chunk),
+        let mut kept = 0u64;
+        for (address, len) in leaving {
+            let chunk = chunk_of(address);
+            if let Some(i) = descs.iter().position(|d| chunk_of(d.addr) == chunk).filter(|i| kept & (1 << i) == 0) {
+                kept |= 1 << i;
+                self.queue(address, len);
+            }
+        }
+        for (i, desc) in descs.iter().enumerate() {
+            if kept & (1 << i) == 0 {
+                self.umem.give_back(desc.addr);
             }
         }
         self.refill();
@@ -255,7 +244,7 @@ impl PacketIo for AfXdp {
     }
 
     fn send(&mut self, frame: &[u8], offload: Offload) -> Result<(), SendError> {
-        if offload.partial_checksum || offload.gso != Gso::None {
+        if asks_for_offload(&offload) {
             return Err(SendError::Offload);
         }
         if frame.len() > CHUNK - HEADROOM {
@@ -311,6 +300,10 @@ impl PacketIo for AfXdp {
         let refused = kernel.map_or(0, |k| k.tx_invalid_descs);
         IoStats { missed, transmit_failed: self.stats.transmit_failed + refused, ..self.stats }
     }
+}
+
+fn asks_for_offload(offload: &Offload) -> bool {
+    offload.partial_checksum || offload.gso != Gso::None
 }
 
 fn kick(fd: BorrowedFd<'_>) -> io::Result<()> {

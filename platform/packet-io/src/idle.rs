@@ -1,7 +1,7 @@
-use crate::sys;
+use crate::event::Event;
 use penstock_model::Nanos;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,27 +29,12 @@ impl Default for IdlePolicy {
 
 /// Ends the sleep of a [`Poller`] from another thread.
 #[derive(Debug, Clone)]
-pub struct Waker(Arc<OwnedFd>);
+pub struct Waker(Arc<Event>);
 
 impl Waker {
-    fn new() -> io::Result<Self> {
-        // SAFETY: takes no pointers.
-        let fd = sys::check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
-        // SAFETY: just made, owned by nobody else.
-        Ok(Self(Arc::new(unsafe { OwnedFd::from_raw_fd(fd) })))
-    }
-
     /// Cheap; may be called any number of times.
     pub fn wake(&self) {
-        let one = 1u64;
-        // SAFETY: eight readable bytes. A full counter (EAGAIN) means that a wake-up is pending anyway.
-        unsafe { libc::write(self.0.as_raw_fd(), (&raw const one).cast(), 8) };
-    }
-
-    fn clear(&self) {
-        let mut count = 0u64;
-        // SAFETY: eight writable bytes; does not block.
-        unsafe { libc::read(self.0.as_raw_fd(), (&raw mut count).cast(), 8) };
+        self.0.raise();
     }
 }
 
@@ -70,7 +55,7 @@ impl Poller {
     /// # Errors
     /// No descriptor is left.
     pub fn new(fds: &[RawFd], policy: IdlePolicy) -> io::Result<Self> {
-        let mut poller = Self { policy, waker: Waker::new()?, fds: Vec::new(), idle_since: None, sleep: policy.first_sleep };
+        let mut poller = Self { policy, waker: Waker(Arc::new(Event::new()?)), fds: Vec::new(), idle_since: None, sleep: policy.first_sleep };
         poller.set_fds(fds);
         Ok(poller)
     }
@@ -78,7 +63,7 @@ impl Poller {
     /// Replaces the descriptors, when ports come or go.
     pub fn set_fds(&mut self, fds: &[RawFd]) {
         let entry = |fd: RawFd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-        self.fds = fds.iter().copied().chain([self.waker.0.as_raw_fd()]).map(entry).collect();
+        self.fds = fds.iter().copied().chain([self.waker.0.fd()]).map(entry).collect();
     }
 
     #[must_use]
@@ -120,7 +105,7 @@ impl Poller {
         }
         self.sleep = self.policy.first_sleep;
         if self.fds.last().is_some_and(|waker| waker.revents & libc::POLLIN != 0) {
-            self.waker.clear();
+            self.waker.0.lower();
         }
         let broken = libc::POLLERR | libc::POLLHUP | libc::POLLNVAL;
         if self.fds.iter().all(|fd| fd.revents & libc::POLLIN == 0) && self.fds.iter().any(|fd| fd.revents & broken != 0) {

@@ -10,6 +10,11 @@
 //! | --- | --- | --- |
 //! | [`AfXdp`] | what the steering program hands over, many small packets | none: frames are complete |
 //! | [`AfPacket`] | container ports and bulk TCP | partial checksums and GSO frames pass as they are |
+//! | [`Tun`] | the kernel's own stack as a neighbour | as AF_PACKET |
+//! | [`Memory`] | tests, simulation | as they are |
+//! | [`PcapFile`] | frames from a capture | none |
+//!
+//! [`Faulty`] and [`Tap`] wrap any of them: seeded faults, and a pcapng capture of what passes.
 //!
 //! A worker owns its ports and a [`Poller`], which decides between spinning and sleeping. [`Interface`] reads and sets what
 //! Penstock must change on interfaces that it owns.
@@ -17,22 +22,33 @@
 
 mod af_packet;
 mod af_xdp;
+mod event;
+mod faulty;
 mod filter;
 mod idle;
 mod interface;
 mod io;
+mod memory;
 mod msg_batch;
 pub mod netns;
+mod pcap;
 mod ring;
 mod silent_udp;
 mod sys;
+mod tap;
+mod tun;
 mod umem;
 mod vnet_hdr;
 
 pub use af_packet::{AfPacket, AfPacketError, AfPacketOptions};
 pub use af_xdp::{AfXdp, AfXdpError, AfXdpOptions};
+pub use faulty::{FaultCounts, Faults, Faulty};
 pub use filter::FrameKind;
 pub use idle::{IdlePolicy, Poller, Waker};
 pub use interface::{Interface, OffloadError, OffloadSetting, interface_index};
 pub use io::{Capabilities, IoStats, PacketIo, SendError};
+pub use memory::Memory;
+pub use pcap::{Direction, PcapError, PcapFile, PcapReader, PcapWriter};
 pub use silent_udp::SilentUdpListener;
+pub use tap::Tap;
+pub use tun::{Layer, Tun, TunError};

@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 /// Room behind each frame.
 const TAILROOM: usize = 256;
 
-/// Buffers and message headers for one `recvmmsg`; the kernel is given pointers into boxes that never move.
+/// Buffers and message headers for one `recvmmsg` or a row of `readv`; the kernel is given pointers into boxes that never move.
 #[derive(Debug)]
 pub(crate) struct ReceiveBatch {
     headers: Box<[VnetHdr; BATCH]>,
@@ -23,22 +23,24 @@ unsafe impl Send for ReceiveBatch {}
 /// One received frame.
 pub(crate) struct Slot<'a> {
     pub(crate) header: &'a VnetHdr,
-    /// The frame begins at [`HEADROOM`].
+    /// The frame begins where `new` said.
     pub(crate) buffer: &'a mut [u8],
     pub(crate) len: usize,
     pub(crate) truncated: bool,
 }
 
 impl ReceiveBatch {
-    pub(crate) fn new(max_frame: usize) -> Self {
-        let size = HEADROOM + max_frame + TAILROOM;
+    /// The frame's bytes go to `at` in each buffer, at least [`HEADROOM`].
+    pub(crate) fn new(max_frame: usize, at: usize) -> Self {
+        debug_assert!(at >= HEADROOM);
+        let size = at + max_frame + TAILROOM;
         let mut headers = Box::new([[0; VNET_HDR_LEN]; BATCH]);
         let mut buffers: Vec<Box<[u8]>> = (0..BATCH).map(|_| vec![0; size].into_boxed_slice()).collect();
         let mut vectors: Box<[[libc::iovec; 2]]> = headers
             .iter_mut()
             .zip(&mut buffers)
             .map(|(header, buffer)| {
-                let frame = buffer.get_mut(HEADROOM..HEADROOM + max_frame).unwrap_or_default();
+                let frame = buffer.get_mut(at..at + max_frame).unwrap_or_default();
                 [
                     libc::iovec { iov_base: header.as_mut_ptr().cast(), iov_len: VNET_HDR_LEN },
                     libc::iovec { iov_base: frame.as_mut_ptr().cast(), iov_len: frame.len() },
@@ -64,6 +66,20 @@ impl ReceiveBatch {
             )
         };
         usize::try_from(n).map_err(|_| io::Error::last_os_error())
+    }
+
+    /// As `receive` for a descriptor that is no socket: one `readv` a frame, until nothing is left or the batch is full.
+    pub(crate) fn read(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
+        for (i, message) in self.messages.iter_mut().enumerate() {
+            // SAFETY: as in `receive`: two vectors into boxes owned by `self`.
+            let n = unsafe { libc::readv(fd.as_raw_fd(), message.msg_hdr.msg_iov, 2) };
+            match u32::try_from(n) {
+                Ok(n) => message.msg_len = n,
+                Err(_) if i > 0 => return Ok(i),
+                Err(_) => return Err(io::Error::last_os_error()),
+            }
+        }
+        Ok(BATCH)
     }
 
     pub(crate) fn slots(&mut self, received: usize) -> impl Iterator<Item = Slot<'_>> {
@@ -121,6 +137,17 @@ pub(crate) fn send_batch(fd: BorrowedFd<'_>, frames: &[(VnetHdr, &[u8])]) -> Sen
         at += n.max(1);
     }
     sent
+}
+
+/// Writes one frame behind its virtio-net header to a descriptor that is no socket.
+pub(crate) fn write_frame(fd: BorrowedFd<'_>, header: &VnetHdr, frame: &[u8]) -> io::Result<()> {
+    let vectors = [
+        libc::iovec { iov_base: header.as_ptr().cast_mut().cast(), iov_len: VNET_HDR_LEN },
+        libc::iovec { iov_base: frame.as_ptr().cast_mut().cast(), iov_len: frame.len() },
+    ];
+    // SAFETY: two vectors whose bytes outlive the call; the kernel only reads them.
+    let n = unsafe { libc::writev(fd.as_raw_fd(), vectors.as_ptr(), 2) };
+    if n < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 fn message(vectors: *mut libc::iovec, count: usize) -> libc::mmsghdr {

@@ -51,6 +51,12 @@ impl Umem {
         address < self.memory.len() as u64 && inside + len <= CHUNK
     }
 
+    /// Where in this memory a frame lies; `None` if it is somewhere else.
+    pub(crate) fn address_of(&self, frame: &[u8]) -> Option<u64> {
+        let offset = (frame.as_ptr() as usize).checked_sub(self.memory.start().as_ptr() as usize)? as u64;
+        self.holds(offset, frame.len()).then_some(offset)
+    }
+
     /// The bytes of the chunk that `address` lies in.
     ///
     /// # Safety
