@@ -56,7 +56,7 @@ struct Used {
     addresses: BTreeSet<(ResourcePath, IpAddr)>,
 }
 
-const NUMBERS: &[&str] = &["tenant", "vni", "pool", "backend", "tunnel", "port"];
+const NUMBERS: &[&str] = &["tenant", "vni", "tunnel", "port"];
 
 impl Used {
     fn scan(documents: &Documents) -> Self {
@@ -93,9 +93,6 @@ impl Used {
                     }
                     for number in NUMBERS {
                         self.take(number, inner.get(number).and_then(Value::as_i64));
-                    }
-                    for id in inner.get("services").and_then(Value::as_object).into_iter().flatten() {
-                        self.take("service", id.1.as_i64());
                     }
                 }
             }
@@ -189,9 +186,6 @@ fn network(document: &mut Value, used: &mut Used) {
 }
 
 fn balancer(document: &mut Value, documents: &Documents, used: &mut Used) {
-    for pool in children(document, "backendAddressPools") {
-        number(pool, used, "pool", 1);
-    }
     for frontend in children(document, "frontendIPConfigurations") {
         let public = value::get(value::properties(frontend), "publicIPAddress").is_some();
         if public || effective(frontend, "privateIPAddress").is_some() {
@@ -200,18 +194,6 @@ fn balancer(document: &mut Value, documents: &Documents, used: &mut Used) {
         let subnet = subnet_of(frontend).filter(|s| s.kind_path() == "logicalNetworks/subnets");
         if let Some(vip) = subnet.and_then(|s| from_pools(&pools_of_subnet(documents, &s), true, used)) {
             set(frontend, "address", vip.to_string());
-        }
-    }
-    for rule in children(document, "loadBalancingRules") {
-        let frontends: Vec<String> = value::list(value::properties(rule), "frontendIPConfigurations")
-            .iter()
-            .filter_map(|f| value::reference(f)?.rsplit('/').next().map(|s| s.trim().to_owned()))
-            .collect();
-        let Some(services) = slot(rule).map(|s| s.entry("services").or_insert_with(|| json!({}))) else { continue };
-        let Some(services) = services.as_object_mut() else { continue };
-        services.retain(|id, _| frontends.contains(id));
-        for id in frontends {
-            services.entry(id).or_insert_with(|| json!(used.next("service", 1)));
         }
     }
 }
@@ -284,7 +266,6 @@ fn interface(document: &mut Value, documents: &Documents, used: &mut Used) {
         }
     }
     for node in children(document, "ipConfigurations") {
-        number(node, used, "backend", 1);
         if effective(node, "privateIPAddress").is_some() {
             continue;
         }

@@ -1,8 +1,14 @@
+use penstock_clock::MonotonicClock;
+use penstock_model::Nanos;
 use penstock_slb_host::ProbeStatus;
 use penstock_southbound::{GoalSource, NodeGoal, NodeReport, NodeRole};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::watch;
+
+/// Rates are over at least so much time.
+const RATE_WINDOW: Duration = Duration::from_secs(2);
 
 /// Where goals and reports meet: the compiler publishes goals, the southbound link hands them to nodes and brings reports.
 #[derive(Debug)]
@@ -17,6 +23,9 @@ pub struct GoalHub {
 pub struct NodeState {
     pub goal: watch::Sender<Option<Arc<NodeGoal>>>,
     pub report: Option<Arc<NodeReport>>,
+    /// A report a second or more before, to tell rates from; and when each came.
+    pub earlier: Option<(Nanos, Arc<NodeReport>)>,
+    pub reported_at: Nanos,
     pub connected: bool,
 }
 
@@ -39,6 +48,8 @@ impl GoalHub {
             let node = nodes.entry(key).or_insert_with(|| NodeState {
                 goal: watch::Sender::new(None),
                 report: None,
+                earlier: None,
+                reported_at: Nanos(0),
                 connected: false,
             });
             node.goal.send_if_modified(|current| {
@@ -96,7 +107,14 @@ impl GoalSource for GoalHub {
         let health_changed = {
             let mut nodes = self.nodes();
             let Some(state) = nodes.get_mut(&(report.role(), node.to_owned())) else { return };
+            let now = MonotonicClock::now();
             let before = state.report.replace(Arc::new(report));
+            if let Some(before) = &before
+                && state.earlier.as_ref().is_none_or(|(at, _)| now.since(*at) >= RATE_WINDOW)
+            {
+                state.earlier = Some((state.reported_at, before.clone()));
+            }
+            state.reported_at = now;
             health(before.as_deref()) != health(state.report.as_deref())
         };
         if health_changed {

@@ -24,7 +24,9 @@ mod serve;
 mod state;
 mod status;
 mod trace;
+mod trace_nodes;
 
+pub use compile::KeepError;
 pub use config::ControllerConfig;
 pub use hub::{GoalHub, NodeState};
 pub use refusal::Refusal;

@@ -140,7 +140,17 @@ impl Resources {
     pub(crate) async fn follow(&self) {
         loop {
             let from = self.state().rev + 1;
-            let Ok(mut watch) = self.store.watch(SERIAL, from).await else { return };
+            let mut watch = match self.store.watch(SERIAL, from).await {
+                Ok(watch) => watch,
+                Err(StoreError::Compacted { .. }) => {
+                    let mut serial = self.writer.lock().await;
+                    if self.reload(&mut serial).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+                Err(_) => return,
+            };
             while let Some(batch) = watch.next().await {
                 let mut serial = self.writer.lock().await;
                 if batch.rev > *serial

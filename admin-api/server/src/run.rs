@@ -1,4 +1,4 @@
-use crate::compile::Compiler;
+use crate::compile::{Compiler, KeepError};
 use crate::config::ControllerConfig;
 use crate::http::{Api, router};
 use crate::hub::GoalHub;
@@ -6,6 +6,8 @@ use crate::resources::{OpenError, Resources};
 use crate::secrets::{SecretError, Sealer};
 use crate::serve::serve;
 use penstock_admin_store::{SqliteStore, Store, StoreError};
+use penstock_clock::MonotonicClock;
+use penstock_model::Nanos;
 use penstock_southbound::{CredentialError, CredentialFiles, ServerError};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -27,6 +29,8 @@ pub enum Error {
     Secret(#[from] SecretError),
     #[error(transparent)]
     Credentials(#[from] CredentialError),
+    #[error(transparent)]
+    Kept(#[from] KeepError),
     #[error("listen on {address}: {error}")]
     Listen { address: SocketAddr, error: std::io::Error },
     #[error("southbound: {0}")]
@@ -53,8 +57,7 @@ pub async fn run(config: ControllerConfig, shutdown: watch::Receiver<bool>) -> R
     let files = CredentialFiles { ca: config.ca.clone(), cert: config.cert.clone(), key: config.key.clone() };
     let credentials = files.load()?;
     let sealer = Sealer::open(&config.state_dir.join("secrets.key"))?;
-    let started = tokio::time::Instant::now();
-    let clock = Box::new(move || started.elapsed());
+    let clock = Box::new(|| MonotonicClock::now().since(Nanos(0)));
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.state_dir.join("store.db"), clock).await?);
     let resources = Arc::new(Resources::open(store.clone(), sealer).await?);
     let hub = Arc::new(GoalHub::default());

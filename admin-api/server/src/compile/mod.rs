@@ -1,9 +1,167 @@
+//! From intent and health to one goal for each node.
+mod balance;
+mod gateway;
+mod host;
+mod keep;
+mod networks;
+
 use crate::hub::GoalHub;
 use crate::resources::Resources;
-use penstock_admin_store::{Store, StoreError};
+use crate::secrets::{SecretError, Sealer};
+use crate::state::State;
+pub(crate) use balance::members;
+use keep::Kept;
+pub use keep::KeepError;
+use penstock_admin_store::Store;
+use penstock_admin_types::Intent;
+use penstock_clock::MonotonicClock;
+use penstock_model::{Nanos, Revision, Underlay};
+use penstock_slb_proto::{Health, Plan, PlanError, Planner, ProbeKey};
+use penstock_southbound::{NodeGoal, NodeRole};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
-pub(crate) struct Compiler;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// After a failure of the store; meanwhile nodes keep their goals.
+const RETRY: Duration = Duration::from_secs(2);
+
+type Goals = BTreeMap<(NodeRole, String), NodeGoal>;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CompileError {
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
+    Keep(#[from] KeepError),
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+}
+
+/// Compiles whenever resources or health change, and publishes to the hub.
+pub(crate) struct Compiler {
+    kept: Kept,
+    planner: Planner,
+    resources: Arc<Resources>,
+    hub: Arc<GoalHub>,
+    states: watch::Receiver<Arc<State>>,
+    health: watch::Receiver<u64>,
+    last: Goals,
+    /// Grows with each goal that differs; the upper half counts starts, so that it grows over restarts, too.
+    revision: u64,
+    hash_seed: [u64; 2],
+}
+
 impl Compiler {
-    pub(crate) async fn open(_store: Arc<dyn Store>, _resources: Arc<Resources>, _hub: Arc<GoalHub>) -> Result<Self, StoreError> { Ok(Self) }
-    pub(crate) async fn run(self) { std::future::pending().await }
+    pub(crate) async fn open(store: Arc<dyn Store>, resources: Arc<Resources>, hub: Arc<GoalHub>) -> Result<Self, KeepError> {
+        let mut kept = Kept::new(store);
+        let planner = kept.planner().await?.unwrap_or_default();
+        let hash_seed = kept.hash_seed().await?;
+        let revision = kept.count_start().await? << 32;
+        let (states, health) = (resources.subscribe(), hub.health());
+        Ok(Self { kept, planner, resources, hub, states, health, last: Goals::new(), revision, hash_seed })
+    }
+
+    pub(crate) async fn run(mut self) {
+        loop {
+            let state = self.states.borrow_and_update().clone();
+            self.health.mark_unchanged();
+            let wake = match self.compile(&state, MonotonicClock::now()).await {
+                Ok(()) => self.planner.poll_timeout().map(|at| at.since(MonotonicClock::now())),
+                Err(error) => {
+                    tracing::error!(%error, "not compiled; nodes keep the goals that they have");
+                    Some(RETRY)
+                }
+            };
+            let timer = async {
+                match wake {
+                    Some(wait) => tokio::time::sleep(wait.max(Duration::from_millis(10))).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                changed = self.states.changed() => if changed.is_err() { return },
+                changed = self.health.changed() => if changed.is_err() { return },
+                () = timer => {}
+            }
+        }
+    }
+
+    pub(crate) async fn compile(&mut self, state: &State, now: Nanos) -> Result<(), CompileError> {
+        let intent = &state.intent;
+        let mut planner = self.planner.clone();
+        let plan = planner.plan(&balance::intent(intent), &self.health_now(), now)?;
+        let compiled = goals(intent, &plan, self.resources.sealer(), self.hash_seed)?;
+        // Tables are on the disk before any mux has them: after a restart they must not be others.
+        if plan.changed {
+            self.kept.keep_planner(&planner).await?;
+        }
+        self.planner = planner;
+        self.revision += 1;
+        let goals: Goals = compiled.into_iter().map(|(key, goal)| self.revised(key, goal)).collect();
+        self.hub.publish(goals.clone());
+        self.last = goals;
+        metrics::gauge!("penstock_controller_goal_revision").set(self.revision as f64);
+        metrics::gauge!("penstock_controller_resources").set(state.documents.len() as f64);
+        Ok(())
+    }
+
+    /// The goal before if it says the same; else with the newest revision.
+    fn revised(&self, key: (NodeRole, String), mut goal: NodeGoal) -> ((NodeRole, String), NodeGoal) {
+        if let Some(last) = self.last.get(&key) {
+            set_revision(&mut goal, last.revision());
+            if goal == *last {
+                return (key, goal);
+            }
+        }
+        set_revision(&mut goal, Revision(self.revision));
+        (key, goal)
+    }
+
+    fn health_now(&self) -> Health {
+        let key = |p: &penstock_slb_host::ProbeStatus| ProbeKey {
+            probe: p.name.clone(),
+            network_interface: p.network_interface.clone(),
+            dip: p.dip,
+        };
+        self.hub.probes().iter().map(|p| (key(p), p.healthy)).collect()
+    }
+}
+
+fn set_revision(goal: &mut NodeGoal, revision: Revision) {
+    match goal {
+        NodeGoal::Mux(g) => g.revision = revision,
+        NodeGoal::Host(g) => g.revision = revision,
+        NodeGoal::Gateway(g) => g.revision = revision,
+    }
+}
+
+/// Pure: the same intent and plan give the same goals, but for revisions.
+fn goals(intent: &Intent, plan: &Plan, sealer: &Sealer, hash_seed: [u64; 2]) -> Result<Goals, SecretError> {
+    let networks = networks::Networks::new(intent);
+    let mut out = Goals::new();
+    for mux in intent.muxes.values() {
+        let goal = balance::mux_goal(plan, hash_seed);
+        out.insert((NodeRole::Mux, mux.name.clone()), NodeGoal::Mux(goal));
+    }
+    for server in intent.servers.values() {
+        let goal = host::goal(intent, plan, &networks, server);
+        out.insert((NodeRole::Host, server.name.clone()), NodeGoal::Host(goal));
+    }
+    for gateway in intent.gateways.values() {
+        let goal = gateway::goal(intent, &networks, gateway, sealer)?;
+        out.insert((NodeRole::Gateway, gateway.name.clone()), NodeGoal::Gateway(goal));
+    }
+    Ok(out)
+}
+
+/// All nodes that may send overlay packets, in order.
+fn vteps(intent: &Intent, with_muxes: bool) -> Vec<Underlay<IpAddr>> {
+    let muxes = intent.muxes.values().filter(|_| with_muxes);
+    let nodes = muxes.chain(intent.servers.values()).chain(intent.gateways.values());
+    let mut out: Vec<Underlay<IpAddr>> = nodes.filter_map(|n| n.address.map(Underlay)).collect();
+    out.sort();
+    out.dedup();
+    out
 }

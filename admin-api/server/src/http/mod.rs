@@ -76,8 +76,8 @@ async fn dispatch(api: &Api, method: &Method, uri: &Uri, headers: &HeaderMap, bo
         Target::Discovery if *method == Method::GET => Ok(Json(discovery()).into_response()),
         Target::Status if *method == Method::GET => Ok(Json(status::status(&api.resources.state(), &api.hub)).into_response()),
         Target::Trace if *method == Method::POST => {
-            let request = typed(body)?;
-            Ok(Json(trace::trace(&api.resources.state(), &api.hub, &request)?).into_response())
+            let question = typed(body)?;
+            Ok(Json(trace::trace(&api.resources.state(), &api.hub, &question)?).into_response())
         }
         _ => Err(Refusal::MethodNotAllowed(format!("{method} is not for {}", uri.path()))),
     }

@@ -2,7 +2,7 @@ use super::Intent;
 use super::reader::{Node, Reader};
 use crate::{ResourcePath, value};
 use ipnetwork::IpNetwork;
-use penstock_model::{BackendId, Mac};
+use penstock_model::Mac;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -21,7 +21,6 @@ pub struct Interface {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IpConfiguration {
     pub path: ResourcePath,
-    pub backend: BackendId,
     pub address: IpAddr,
     /// The prefix of its subnet.
     pub subnet: IpNetwork,
@@ -76,7 +75,6 @@ fn interface(r: &mut Reader<'_>, node: &Node<'_>, intent: &Intent, taken: &mut T
         }
         ip_configurations.push(IpConfiguration {
             path: child.path.clone(),
-            backend: BackendId(child.allocated().number("backend")),
             address,
             subnet: subnet.prefix,
             pools: child.references("loadBalancerBackendAddressPools"),

@@ -2,14 +2,13 @@ use super::Intent;
 use super::reader::{Node, Reader};
 use crate::{ResourcePath, value};
 use ipnetwork::IpNetwork;
-use penstock_model::{PoolId, Protocol, ServiceId};
+use penstock_model::Protocol;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// A frontend of a rule: VIP, protocol and port, and the pool behind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
-    pub id: ServiceId,
     /// The rule.
     pub path: ResourcePath,
     pub frontend: ResourcePath,
@@ -31,12 +30,6 @@ pub enum Distribution {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pool {
-    pub id: PoolId,
-    pub path: ResourcePath,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probe {
     pub path: ResourcePath,
     pub kind: ProbeKind,
@@ -49,12 +42,6 @@ pub struct Probe {
 pub enum ProbeKind {
     Tcp,
     Http { path: String },
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Frontend {
-    pub path: ResourcePath,
-    pub vip: IpAddr,
 }
 
 type Taken = BTreeMap<(IpAddr, Protocol, u16), ResourcePath>;
@@ -70,8 +57,7 @@ pub(crate) fn read(r: &mut Reader<'_>, intent: &mut Intent) {
             }
         }
         for node in balancer.children("backendAddressPools") {
-            let id = PoolId(node.allocated().number("pool"));
-            intent.pools.insert(node.path.clone(), Pool { id, path: node.path });
+            intent.pools.insert(node.path);
         }
         let probes: BTreeMap<_, _> =
             balancer.children("probes").iter().map(|n| (n.path.clone(), probe(r, n))).collect();
@@ -204,7 +190,6 @@ fn services(
         let message = format!("rule '{}' names no frontend", rule.path.id());
         r.problem(rule, rule.at("frontendIPConfigurations"), "FrontendIpConfigReferenceNotProvided", message);
     }
-    let ids = rule.allocated();
     for (i, frontend) in listed.into_iter().enumerate() {
         let at = rule.at(&format!("frontendIPConfigurations/{i}/resourceRef"));
         if frontend.document() != rule.path.document() || pool.document() != rule.path.document() {
@@ -217,9 +202,7 @@ fn services(
             r.problem(rule, rule.at("frontendPort"), "RulesUseSameFrontendPort", message);
             continue;
         }
-        let id = super::Allocated(ids.0.get("services").unwrap_or(&serde_json::Value::Null)).number(frontend.id());
         out.push(Service {
-            id: ServiceId(id),
             path: rule.path.clone(),
             frontend,
             vip,
@@ -242,7 +225,7 @@ fn distribution(word: &str) -> Distribution {
 }
 
 fn one_network_per_pool(r: &mut Reader<'_>, intent: &Intent) {
-    for pool in intent.pools.keys() {
+    for pool in &intent.pools {
         let mut network: Option<ResourcePath> = None;
         for member in r.referring(pool, "networkInterfaces/ipConfigurations") {
             let Some(interface) = member.parent().and_then(|p| intent.interfaces.get(&p)) else { continue };

@@ -9,7 +9,7 @@ mod reader;
 
 pub use gateway::{Connection, ConnectionKind};
 pub use interface::{Interface, IpConfiguration};
-pub use load_balancer::{Distribution, Frontend, Pool, Probe, ProbeKind, Service};
+pub use load_balancer::{Distribution, Probe, ProbeKind, Service};
 pub use network::{Network, Subnet};
 pub use node::Node;
 pub use interface::reserved;
@@ -18,7 +18,7 @@ pub use reader::{Allocated, Misplaced, Warning};
 use crate::{Documents, ReferenceIndex, ResourcePath};
 use penstock_policy::Acl;
 use reader::Reader;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What operators want, found free of contradictions.
 #[derive(Debug, Default)]
@@ -26,7 +26,8 @@ pub struct Intent {
     pub networks: BTreeMap<ResourcePath, Network>,
     pub acls: BTreeMap<ResourcePath, Acl>,
     pub interfaces: BTreeMap<ResourcePath, Interface>,
-    pub pools: BTreeMap<ResourcePath, Pool>,
+    /// Backend address pools; interfaces name those that they are in.
+    pub pools: BTreeSet<ResourcePath>,
     pub services: Vec<Service>,
     pub servers: BTreeMap<ResourcePath, Node>,
     pub muxes: BTreeMap<ResourcePath, Node>,

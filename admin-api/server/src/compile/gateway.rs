@@ -1,0 +1,58 @@
+use super::networks::{Lists, Networks};
+use super::vteps;
+use crate::secrets::{SecretError, Sealer};
+use penstock_admin_types::intent::{Connection, ConnectionKind, Node};
+use penstock_admin_types::{Intent, ResourcePath};
+use penstock_gateway_proto::{GatewayGoal, Secret32, Tunnel, TunnelKind};
+use std::collections::BTreeSet;
+
+pub(super) fn goal<'a>(
+    intent: &'a Intent,
+    networks: &Networks<'a>,
+    gateway: &Node,
+    sealer: &Sealer,
+) -> Result<GatewayGoal, SecretError> {
+    let mut lists = Lists::default();
+    let own = || intent.connections.iter().filter(|c| c.gateway == gateway.path);
+    let present: BTreeSet<&ResourcePath> = own().map(|c| &c.network).collect();
+    let shown = present
+        .iter()
+        .filter_map(|path| intent.networks.get(*path))
+        .map(|network| networks.network(network, Some(&gateway.path), &mut lists))
+        .collect();
+    let tunnels = own().map(|c| tunnel(intent, c, sealer)).collect::<Result<Vec<_>, _>>()?;
+    Ok(GatewayGoal {
+        vteps: vteps(intent, false),
+        networks: shown,
+        acls: lists.acls,
+        tunnels: tunnels.into_iter().flatten().collect(),
+        ..GatewayGoal::default()
+    })
+}
+
+fn tunnel(intent: &Intent, c: &Connection, sealer: &Sealer) -> Result<Option<Tunnel>, SecretError> {
+    let Some(network) = intent.networks.get(&c.network) else { return Ok(None) };
+    let ConnectionKind::WireGuard {
+        private_key,
+        preshared_key,
+        peer_public_key,
+        listen_port,
+        endpoint,
+        persistent_keepalive_seconds,
+    } = &c.kind;
+    let open = |v| sealer.open_key(v).map(Secret32);
+    Ok(Some(Tunnel {
+        id: c.id,
+        name: c.path.name().to_owned(),
+        tenant: network.tenant,
+        prefixes: c.prefixes.clone(),
+        kind: TunnelKind::WireGuard {
+            private_key: open(private_key)?,
+            peer_public_key: *peer_public_key,
+            preshared_key: preshared_key.as_ref().map(open).transpose()?,
+            listen_port: *listen_port,
+            endpoint: *endpoint,
+            persistent_keepalive_seconds: *persistent_keepalive_seconds,
+        },
+    }))
+}

@@ -1,0 +1,124 @@
+//! Virtual networks with their endpoints and access lists, as hosts and gateways need them.
+use penstock_admin_types::intent::{Connection, Network};
+use penstock_admin_types::{Intent, ResourcePath};
+use penstock_model::{Epoch, Mac, Overlay, Underlay};
+use penstock_policy::{Acl, AclId, Endpoint, NextHop, Route, VirtualNetwork};
+use ring::digest::{SHA256, digest};
+use std::collections::BTreeMap;
+
+/// The Ethernet address of the fabric's routers: inner destination of what goes to a gateway.
+pub(super) const ROUTER_MAC: Mac = Mac([0x02, 0x50, 0x53, 0x54, 0x00, 0x01]);
+
+/// What all nodes share of the networks.
+pub(super) struct Networks<'a> {
+    intent: &'a Intent,
+    /// Endpoints by network, without access lists, whose numbers are each goal's own.
+    endpoints: BTreeMap<&'a ResourcePath, Vec<(Endpoint, Option<&'a ResourcePath>)>>,
+    connections: BTreeMap<&'a ResourcePath, Vec<&'a Connection>>,
+}
+
+/// Access lists of one goal, numbered in the order of their use.
+#[derive(Default)]
+pub(super) struct Lists<'a> {
+    ids: BTreeMap<&'a ResourcePath, AclId>,
+    pub acls: Vec<Acl>,
+}
+
+impl<'a> Networks<'a> {
+    pub(super) fn new(intent: &'a Intent) -> Self {
+        let mut endpoints: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for interface in intent.interfaces.values() {
+            let server = interface.server.as_ref().and_then(|s| intent.servers.get(s));
+            let Some(host) = server.and_then(|s| s.address) else { continue };
+            for c in &interface.ip_configurations {
+                let endpoint = Endpoint {
+                    addr: Overlay(c.address),
+                    mac: interface.mac,
+                    host: Underlay(host),
+                    acl: None,
+                    network_interface: interface.path.id().to_owned(),
+                };
+                endpoints.entry(&interface.network).or_default().push((endpoint, interface.acl.as_ref()));
+            }
+        }
+        let mut connections: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for c in &intent.connections {
+            connections.entry(&c.network).or_default().push(c);
+        }
+        Self { intent, endpoints, connections }
+    }
+
+    /// One network as the node sees it: at a gateway that ends a connection, its prefixes lead into the tunnel; everywhere
+    /// else to that gateway.
+    pub(super) fn network(
+        &self,
+        network: &'a Network,
+        at_gateway: Option<&ResourcePath>,
+        lists: &mut Lists<'a>,
+    ) -> VirtualNetwork {
+        let endpoints = self.endpoints.get(&network.path).map_or(&[][..], Vec::as_slice);
+        let endpoints: Vec<Endpoint> = endpoints
+            .iter()
+            .map(|(e, acl)| Endpoint { acl: acl.and_then(|a| lists.id(self.intent, a)), ..e.clone() })
+            .collect();
+        let mut out = VirtualNetwork {
+            name: network.path.id().to_owned(),
+            tenant: network.tenant,
+            vni: network.vni,
+            epoch: Epoch(0),
+            prefixes: network.prefixes.clone(),
+            subnets: network.subnets.values().map(|s| s.prefix).collect(),
+            endpoints,
+            routes: self.routes(&network.path, at_gateway),
+        };
+        out.epoch = epoch(&out, lists);
+        out
+    }
+
+    fn routes(&self, network: &ResourcePath, at_gateway: Option<&ResourcePath>) -> Vec<Route> {
+        let mut out = Vec::new();
+        for c in self.connections.get(network).into_iter().flatten() {
+            let next_hop = if at_gateway == Some(&c.gateway) {
+                NextHop::Tunnel(c.id)
+            } else {
+                let address = self.intent.gateways.get(&c.gateway).and_then(|g| g.address);
+                let Some(address) = address else { continue };
+                NextHop::Vtep { addr: Underlay(address), mac: ROUTER_MAC }
+            };
+            out.extend(c.prefixes.iter().map(|prefix| Route { prefix: *prefix, next_hop }));
+        }
+        out
+    }
+}
+
+impl<'a> Lists<'a> {
+    pub(super) fn id(&mut self, intent: &'a Intent, path: &'a ResourcePath) -> Option<AclId> {
+        if let Some(id) = self.ids.get(path) {
+            return Some(*id);
+        }
+        let id = AclId(u32::try_from(self.acls.len()).ok()?);
+        self.acls.push(intent.acls.get(path)?.clone());
+        self.ids.insert(path, id);
+        Some(id)
+    }
+}
+
+/// The generation of a network's policy, from its content and that of its access lists: it changes when and only when they do
+/// (but for one chance in four billion), and a controller that starts again gives the same.
+fn epoch(network: &VirtualNetwork, lists: &Lists<'_>) -> Epoch {
+    // By name and content: the numbers of lists are the goal's, and another tenant may shift them.
+    let mut used: BTreeMap<&str, &Acl> = BTreeMap::new();
+    let mut guarded: Vec<(&str, &str)> = Vec::new();
+    let mut plain = network.clone();
+    for (e, plain) in network.endpoints.iter().zip(&mut plain.endpoints) {
+        if let Some(acl) = plain.acl.take().and_then(|id| lists.acls.get(id.0 as usize)) {
+            used.insert(&acl.name, acl);
+            guarded.push((&e.network_interface, &acl.name));
+        }
+    }
+    let bytes = serde_json::to_vec(&(&plain, guarded, used)).unwrap_or_default();
+    let hash = digest(&SHA256, &bytes);
+    let mut first = [0; 4];
+    first.iter_mut().zip(hash.as_ref()).for_each(|(to, from)| *to = *from);
+    Epoch(u32::from_be_bytes(first))
+}
