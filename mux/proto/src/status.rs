@@ -13,6 +13,9 @@ pub struct MuxStatus {
     pub flows: u64,
     pub services: Vec<Traffic<ServiceId>>,
     pub backends: Vec<Traffic<BackendId>>,
+    /// Why the newest goal was refused; `applied` is then an older one.
+    #[serde(default)]
+    pub goal_error: Option<String>,
 }
 
 /// Packets and bytes since start.

@@ -1,0 +1,90 @@
+use serde::{Deserialize, Deserializer};
+use std::net::IpAddr;
+
+/// The `[mux]` table of a node's TOML.
+///
+/// ```toml
+/// [mux]
+/// interface = "eth0"               # or a list
+/// underlay_address = "192.0.2.11"  # source of the encapsulation
+/// packet_io = "auto"               # auto | af_xdp | af_packet
+/// workers = 2                      # default: one for each receive queue
+/// flow_capacity = 1048576          # flow entries, all workers together
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MuxConfig {
+    /// Interfaces that packets for virtual IPs come in by and encapsulated ones leave by.
+    #[serde(alias = "interface", deserialize_with = "one_or_many")]
+    pub interfaces: Vec<String>,
+    /// The mux's own address on the underlay.
+    pub underlay_address: IpAddr,
+    #[serde(default)]
+    pub packet_io: PacketIoMode,
+    /// Worker threads; worker n serves queue n of each interface.
+    #[serde(default, alias = "queues")]
+    pub workers: Option<u32>,
+    /// Flow entries of all workers together; 62 bytes each, touched only when used.
+    #[serde(default = "default_flow_capacity")]
+    pub flow_capacity: usize,
+}
+
+/// How packets are read and written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PacketIoMode {
+    /// AF_XDP; AF_PACKET where that does not work, and the log says why.
+    #[default]
+    Auto,
+    AfXdp,
+    AfPacket,
+}
+
+/// A million: only flows of slots that changed hands are remembered.
+fn default_flow_capacity() -> usize {
+    1 << 20
+}
+
+fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMany {
+        One(String),
+        Many(Vec<String>),
+    }
+    let list = match OneOrMany::deserialize(deserializer)? {
+        OneOrMany::One(name) => vec![name],
+        OneOrMany::Many(names) => names,
+    };
+    if list.is_empty() || list.iter().any(String::is_empty) {
+        return Err(serde::de::Error::custom("at least one interface must be named"));
+    }
+    Ok(list)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_interface_and_an_address_are_enough() {
+        let c: MuxConfig = toml::from_str("interface = \"eth0\"\nunderlay_address = \"192.0.2.11\"").unwrap();
+        assert_eq!((c.interfaces, c.packet_io, c.workers), (vec!["eth0".to_owned()], PacketIoMode::Auto, None));
+        assert_eq!(c.flow_capacity, 1 << 20);
+    }
+
+    #[test]
+    fn several_interfaces_and_all_settings_are_read() {
+        let text = "interfaces = [\"a\", \"b\"]\nunderlay_address = \"2001:db8::1\"\npacket_io = \"af_packet\"\nworkers = 2\nflow_capacity = 10";
+        let c: MuxConfig = toml::from_str(text).unwrap();
+        assert_eq!((c.interfaces.len(), c.packet_io, c.workers), (2, PacketIoMode::AfPacket, Some(2)));
+    }
+
+    #[test]
+    fn an_unknown_setting_and_an_empty_list_are_refused() {
+        let base = "underlay_address = \"192.0.2.11\"\n";
+        assert!(toml::from_str::<MuxConfig>(&format!("{base}interface = \"e\"\nspeed = 1")).is_err());
+        let empty = toml::from_str::<MuxConfig>(&format!("{base}interfaces = []")).unwrap_err();
+        assert!(empty.to_string().contains("at least one interface"), "{empty}");
+    }
+}

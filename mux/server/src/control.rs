@@ -1,0 +1,105 @@
+use crate::error::Error;
+use arc_swap::ArcSwap;
+use penstock_model::{PortId, Underlay};
+use penstock_mux_proto::{GoalError, MuxGoal, NextHopInfo, Policy};
+use penstock_netlink::{UnderlayView, Watcher};
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// What is to be told of the VIPs that the mux owns, after the workers forward them.
+pub(crate) trait Steer {
+    /// # Errors
+    /// They were not taken; the old ones stay.
+    fn set_vips(&mut self, vips: &[IpAddr]) -> Result<(), Error>;
+}
+
+/// Joins goal and underlay into the policy that workers read.
+pub(crate) struct Control {
+    published: Arc<ArcSwap<Policy>>,
+    own: Underlay<IpAddr>,
+    /// Port by interface index.
+    ports: HashMap<u32, PortId>,
+    steer: Box<dyn Steer + Send>,
+    steered: BTreeSet<IpAddr>,
+    pub(crate) goal_error: Option<String>,
+}
+
+impl Control {
+    pub(crate) fn new(
+        published: Arc<ArcSwap<Policy>>,
+        own: IpAddr,
+        ports: HashMap<u32, PortId>,
+        steer: Box<dyn Steer + Send>,
+    ) -> Self {
+        Self { published, own: Underlay(own), ports, steer, steered: BTreeSet::new(), goal_error: None }
+    }
+
+    pub(crate) fn policy(&self) -> Arc<Policy> {
+        self.published.load_full()
+    }
+
+    /// Puts a goal in force, or refuses it and keeps the one before.
+    ///
+    /// # Errors
+    /// The steering program is gone. A goal that is refused is no error here: see `goal_error`.
+    pub(crate) fn handle_goal(&mut self, goal: &MuxGoal, watcher: &Watcher) -> Result<(), Error> {
+        match self.build(goal, &watcher.view()) {
+            Ok(policy) => {
+                self.goal_error = None;
+                let policy = Arc::new(policy);
+                tracing::info!(
+                    revision = goal.revision.0,
+                    services = goal.services.len(),
+                    pools = goal.pools.len(),
+                    backends = goal.backends.len(),
+                    unresolved = policy.unresolved(),
+                    "mux goal applied"
+                );
+                self.publish(policy, watcher)
+            }
+            Err(error) => {
+                tracing::error!(revision = goal.revision.0, %error, "mux goal refused; the last one stays in force");
+                crate::metrics::goal_refused();
+                self.goal_error = Some(error.to_string());
+                Ok(())
+            }
+        }
+    }
+
+    /// Looks the next hops up again.
+    ///
+    /// # Errors
+    /// The steering program is gone.
+    pub(crate) fn handle_view(&mut self, view: &UnderlayView, watcher: &Watcher) -> Result<(), Error> {
+        let policy = self.policy().with_next_hops(|host| next_hop(&self.ports, view, host));
+        tracing::debug!(unresolved = policy.unresolved(), "underlay changed");
+        self.publish(Arc::new(policy), watcher)
+    }
+
+    fn build(&self, goal: &MuxGoal, view: &UnderlayView) -> Result<Policy, GoalError> {
+        let policy = Policy::build(goal, |host| next_hop(&self.ports, view, host), self.own)?;
+        Ok(policy.succeed(&self.published.load()))
+    }
+
+    /// Workers first, then the steering program: what is steered here is known here.
+    fn publish(&mut self, policy: Arc<Policy>, watcher: &Watcher) -> Result<(), Error> {
+        for host in policy.hosts() {
+            watcher.solicit(host.0);
+        }
+        self.published.store(Arc::clone(&policy));
+        if self.steered != *policy.vips() {
+            let vips: Vec<IpAddr> = policy.vips().iter().copied().collect();
+            self.steer.set_vips(&vips)?;
+            self.steered.clone_from(policy.vips());
+        }
+        Ok(())
+    }
+}
+
+/// `None` until the neighbour is resolved, or if the way leads over an interface that is not the mux's.
+fn next_hop(ports: &HashMap<u32, PortId>, view: &UnderlayView, host: Underlay<IpAddr>) -> Option<NextHopInfo> {
+    let hop = view.next_hop(host.0)?;
+    let out = *ports.get(&hop.ifindex)?;
+    Some(NextHopInfo { eth_src: hop.eth_src, eth_dst: hop.eth_dst, out })
+}

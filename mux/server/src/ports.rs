@@ -1,0 +1,121 @@
+use crate::config::{MuxConfig, PacketIoMode};
+use crate::control::Steer;
+use crate::error::Error;
+use crate::steering::XdpSteering;
+use penstock_model::{PortId, Protocol};
+use penstock_mux_proto::Foreign;
+use penstock_netlink::Link;
+use penstock_packet_io::{AfPacket, AfPacketOptions, AfXdp, AfXdpOptions, FrameKind, PacketIo};
+use std::net::IpAddr;
+
+/// The interfaces, open.
+pub(crate) struct Opened {
+    /// For each worker its queue of every interface, by port id.
+    pub(crate) workers: Vec<Vec<Box<dyn PacketIo>>>,
+    /// How packets are read, by interface: `eth0: af_xdp copy`.
+    pub(crate) modes: Vec<String>,
+    pub(crate) steer: Box<dyn Steer + Send>,
+    pub(crate) foreign: Foreign,
+}
+
+/// Opens the interfaces as configured.
+///
+/// # Errors
+/// Which interface cannot be opened, by which door, and why.
+pub(crate) fn open(config: &MuxConfig, links: &[Link]) -> Result<Opened, Error> {
+    match config.packet_io {
+        PacketIoMode::AfXdp => open_xdp(config, links),
+        PacketIoMode::AfPacket => open_packet(links),
+        PacketIoMode::Auto => open_xdp(config, links).or_else(|reason| {
+            tracing::warn!(%reason, "AF_XDP does not work here: packets go by AF_PACKET, which is slower");
+            open_packet(links)
+        }),
+    }
+}
+
+fn open_xdp(config: &MuxConfig, links: &[Link]) -> Result<Opened, Error> {
+    let mut steering = XdpSteering::default();
+    let wanted = config.workers.map(|w| w.max(1));
+    let mut queues = Vec::new();
+    for (port, link) in (0u16..).zip(links) {
+        let mode_error = |reason: String| Error::Open { interface: link.name.clone(), mode: "AF_XDP", reason };
+        let present = receive_queues(&link.name);
+        let used = wanted.unwrap_or(present).min(present);
+        if used < present {
+            let name = &link.name;
+            tracing::warn!(interface = %name, used, present, "packets of the other receive queues pass the mux by: set `workers` to the number of queues, or the queues with `ethtool -L {name} combined {used}`");
+        }
+        steering.attach(link).map_err(mode_error)?;
+        for queue in 0..used {
+            let io = AfXdp::open(link.index, queue, PortId(port), AfXdpOptions::default())
+                .map_err(|e| mode_error(e.to_string()))?;
+            steering.serve(usize::from(port), queue, &io).map_err(mode_error)?;
+            queues.push((port, queue, io));
+        }
+    }
+    let modes = (0u16..).zip(links).map(|(port, link)| {
+        let mode = queues.iter().find(|(p, ..)| *p == port).map_or("closed", |(.., io)| io.capabilities().mode);
+        format!("{}: {mode}", link.name)
+    });
+    let modes = modes.collect();
+    Ok(Opened { workers: by_worker(queues), modes, steer: Box::new(steering), foreign: Foreign::Drop })
+}
+
+/// Worker n gets queue n of each interface that has one.
+fn by_worker(queues: Vec<(u16, u32, AfXdp)>) -> Vec<Vec<Box<dyn PacketIo>>> {
+    let count = queues.iter().map(|(_, queue, _)| *queue as usize + 1).max().unwrap_or(0);
+    let mut workers: Vec<Vec<Box<dyn PacketIo>>> = (0..count).map(|_| Vec::new()).collect();
+    for (_, queue, io) in queues {
+        if let Some(worker) = workers.get_mut(queue as usize) {
+            worker.push(Box::new(io));
+        }
+    }
+    workers
+}
+
+/// One worker: an AF_PACKET socket sees all queues of its interface.
+fn open_packet(links: &[Link]) -> Result<Opened, Error> {
+    warn_if_the_kernel_forwards();
+    let kinds = [Protocol::TCP, Protocol::UDP, Protocol::ICMP, Protocol::ICMPV6];
+    let filter = Some(kinds.map(|p| FrameKind::IpProtocol(p.0)).to_vec());
+    let options = AfPacketOptions { filter, ..AfPacketOptions::default() };
+    let mut ports: Vec<Box<dyn PacketIo>> = Vec::new();
+    for (port, link) in (0u16..).zip(links) {
+        let io = AfPacket::open(&link.name, PortId(port), &options).map_err(|e| Error::Open {
+            interface: link.name.clone(),
+            mode: "AF_PACKET",
+            reason: e.to_string(),
+        })?;
+        ports.push(Box::new(io));
+    }
+    let modes = links.iter().map(|l| format!("{}: af_packet", l.name)).collect();
+    Ok(Opened { workers: vec![ports], modes, steer: Box::new(NoSteering), foreign: Foreign::Pass })
+}
+
+/// AF_PACKET: the kernel sees every frame too. It drops those for virtual IPs, which it does not know, unless it forwards.
+struct NoSteering;
+
+impl Steer for NoSteering {
+    fn set_vips(&mut self, _vips: &[IpAddr]) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+fn warn_if_the_kernel_forwards() {
+    for setting in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+        let value = std::fs::read_to_string(format!("/proc/sys/{setting}"));
+        if value.is_ok_and(|v| v.trim() != "0") {
+            let name = setting.replace('/', ".");
+            tracing::warn!(setting = %name, "the kernel forwards packets and would send those for virtual IPs on as well: set it to 0 on a mux without AF_XDP");
+        }
+    }
+}
+
+/// Receive queues that the interface uses; 1 if the kernel does not say.
+fn receive_queues(interface: &str) -> u32 {
+    let entries = std::fs::read_dir(format!("/sys/class/net/{interface}/queues"));
+    let count = entries.map_or(0, |list| {
+        list.flatten().filter(|e| e.file_name().to_string_lossy().starts_with("rx-")).count()
+    });
+    u32::try_from(count).unwrap_or(u32::MAX).max(1)
+}

@@ -1,0 +1,379 @@
+//! Real packets of a kernel, through a mux, onto a host's interface: in network namespaces, as root.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use penstock_model::{BackendId, Dip, Mac, Overlay, PoolId, PortId, Protocol, Revision, ServiceId, Underlay, Vni};
+use penstock_mux_proto::{Backend, Distribution, MuxGoal, MuxStatus, Pool, Service};
+use penstock_mux_server::{Error, MuxConfig, PacketIoMode, run};
+use penstock_packet_io::{AfPacket, AfPacketOptions, PacketIo, netns};
+use penstock_spread::SlotTable;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use support::frame::{self, Vxlan};
+use support::{HOST, Lab, MUX, VIP4, VIP6};
+use tokio::sync::watch;
+
+const BACKENDS: u32 = 4;
+
+fn mac(id: u32) -> Mac {
+    Mac([0x02, 0x50, 0, 0, 9, id as u8])
+}
+
+fn vni(id: u32) -> u32 {
+    70_001 + id % 2
+}
+
+fn goal(revision: u64) -> MuxGoal {
+    let service = |id, vip: &str, protocol, port| Service {
+        id: ServiceId(id),
+        name: format!("loadBalancers/lb/loadBalancingRules/r{id}"),
+        vip: vip.parse().unwrap(),
+        protocol,
+        port,
+        pool: PoolId(0),
+        distribution: Distribution::Default,
+    };
+    let backend = |id| Backend {
+        id: BackendId(id),
+        name: format!("web-{id}"),
+        dip: Dip { vni: Vni::new(vni(id)).unwrap(), addr: Overlay("10.1.0.5".parse().unwrap()) },
+        mac: mac(id),
+        host: Underlay(HOST.parse().unwrap()),
+    };
+    let members: Vec<_> = (0..BACKENDS).map(|id| (BackendId(id), 1)).collect();
+    MuxGoal {
+        revision: Revision(revision),
+        hash_seed: [3, 4],
+        services: vec![
+            service(0, VIP4, Protocol::TCP, 80),
+            service(1, VIP4, Protocol::UDP, 53),
+            service(2, VIP6, Protocol::TCP, 80),
+            service(3, VIP6, Protocol::UDP, 53),
+        ],
+        pools: vec![Pool {
+            id: PoolId(0),
+            name: "pool".to_owned(),
+            version: 1,
+            table: SlotTable::build(None, &members),
+            previous: None,
+        }],
+        backends: (0..BACKENDS).map(backend).collect(),
+    }
+}
+
+/// A mux in its namespace, on a thread of its own.
+struct RunningMux {
+    goal: watch::Sender<Option<Arc<MuxGoal>>>,
+    status: watch::Receiver<MuxStatus>,
+    shutdown: watch::Sender<bool>,
+    thread: Option<JoinHandle<Result<(), Error>>>,
+}
+
+impl RunningMux {
+    fn start(lab: &Lab, packet_io: PacketIoMode) -> Self {
+        let (goal, goals) = watch::channel(None);
+        let (statuses, status) = watch::channel(MuxStatus::default());
+        let (shutdown, stop) = watch::channel(false);
+        let config = MuxConfig {
+            interfaces: vec!["m0".to_owned()],
+            underlay_address: MUX.parse().unwrap(),
+            packet_io,
+            workers: None,
+            flow_capacity: 1 << 16,
+        };
+        let ns = lab.ns("m");
+        let thread = std::thread::spawn(move || {
+            netns::enter(&ns).unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(run(config, goals, statuses, stop))
+        });
+        Self { goal, status, shutdown, thread: Some(thread) }
+    }
+
+    fn set(&self, goal: MuxGoal) {
+        self.goal.send_replace(Some(Arc::new(goal)));
+    }
+
+    fn until(&self, what: &str, reached: impl Fn(&MuxStatus) -> bool) -> MuxStatus {
+        wait_for(what, || Some(self.status.borrow().clone()).filter(|s| reached(s)))
+    }
+
+    fn ended(&mut self) -> Result<(), Error> {
+        self.thread.take().unwrap().join().unwrap()
+    }
+}
+
+impl Drop for RunningMux {
+    fn drop(&mut self) {
+        self.shutdown.send_replace(true);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(start.elapsed() < Duration::from_secs(15), "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Everything that arrives at the host's interface.
+struct Capture {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Vec<(Instant, Vec<u8>)>>>,
+}
+
+impl Capture {
+    fn start(lab: &Lab) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (seen, ns) = (Arc::clone(&stop), lab.ns("h"));
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            netns::enter(&ns).unwrap();
+            let mut port = AfPacket::open("h0", PortId(0), &AfPacketOptions::default()).unwrap();
+            ready.send(()).unwrap();
+            let mut frames = Vec::new();
+            while !seen.load(Ordering::Relaxed) {
+                let now = Instant::now();
+                let n = port.poll(&mut |batch| frames.extend(batch.iter().map(|p| (now, p.frame().to_vec())))).unwrap();
+                if n == 0 {
+                    std::thread::sleep(Duration::from_micros(200));
+                }
+            }
+            frames
+        });
+        is_ready.recv().unwrap();
+        Self { stop, thread: Some(thread) }
+    }
+
+    fn frames(mut self) -> Vec<(Instant, Vec<u8>)> {
+        std::thread::sleep(Duration::from_millis(150));
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap()
+    }
+}
+
+/// Opens connections that nobody answers: one SYN each, from the kernel.
+fn connect(lab: &Lab, to: &str, port: u16, count: usize) {
+    let addr = SocketAddr::new(to.parse().unwrap(), port);
+    lab.in_ns("c", || {
+        for _ in 0..count {
+            let e = TcpStream::connect_timeout(&addr, Duration::from_millis(1)).unwrap_err();
+            assert!(matches!(e.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock), "{e}");
+        }
+    });
+}
+
+fn datagrams(lab: &Lab, to: &str, port: u16, count: usize, payload: &[u8]) {
+    let addr = SocketAddr::new(to.parse().unwrap(), port);
+    let any = if addr.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    lab.in_ns("c", || {
+        for _ in 0..count {
+            UdpSocket::bind(any).unwrap().send_to(payload, addr).unwrap();
+        }
+    });
+}
+
+/// Starts a mux and waits until it can forward.
+fn ready(lab: &Lab, packet_io: PacketIoMode) -> RunningMux {
+    let mux = RunningMux::start(lab, packet_io);
+    mux.set(goal(7));
+    mux.until("the goal to be applied", |s| s.applied == Revision(7));
+    let capture = Capture::start(lab);
+    let mut sent = 0u32;
+    wait_for("the first packet to be forwarded", || {
+        datagrams(lab, VIP4, 53, 1, b"first");
+        datagrams(lab, VIP6, 53, 1, b"first");
+        sent += 2;
+        (mux.status.borrow().ledger.transmitted >= 2).then_some(())
+    });
+    drop(capture.frames());
+    mux
+}
+
+fn check_all(lab: &Lab, frames: &[Vxlan]) {
+    let (router, own) = (lab.mac("r", "rh"), lab.mac("h", "h0"));
+    for f in frames {
+        // The router has moved the frame on: its addresses are those of the last hop.
+        assert_eq!((f.eth_src, f.eth_dst), (router, own));
+        assert_eq!((f.src.to_string(), f.dst.to_string()), (MUX.to_owned(), HOST.to_owned()));
+        let backend = (0..BACKENDS).find(|b| mac(*b).0 == f.inner.eth_dst).expect("the address of a backend");
+        assert_eq!(f.vni, vni(backend));
+        assert_eq!(f.inner.eth_src, [0x02, 0x50, 0x53, 0x54, 0, 2]);
+        assert_eq!(f.inner.hop_limit, 62, "the router and the mux count one each");
+        let (client, vip) = if f.inner.dst.is_ipv4() { ("198.18.0.2", VIP4) } else { ("2001:db8:1::2", VIP6) };
+        assert_eq!((f.inner.src.to_string(), f.inner.dst.to_string()), (client.to_owned(), vip.to_owned()));
+        assert!(f.src_port >= 49_152, "source port {} is not in the dynamic range", f.src_port);
+    }
+}
+
+fn forwards(tag: &str, packet_io: PacketIoMode, mode: &str) {
+    let Some(lab) = Lab::new(tag) else { return };
+    let mux = ready(&lab, packet_io);
+    let status = mux.until("a report", |s| !s.packet_io.is_empty());
+    println!("{:?}", status.packet_io);
+    assert!(status.packet_io[0].contains(mode), "{:?}", status.packet_io);
+
+    let before = mux.until("a report", |_| true);
+    let capture = Capture::start(&lab);
+    connect(&lab, VIP4, 80, 200);
+    connect(&lab, VIP6, 80, 100);
+    datagrams(&lab, VIP4, 53, 100, b"question");
+    datagrams(&lab, VIP6, 53, 100, b"question six");
+    datagrams(&lab, VIP4, 53, 5, &[7; 1472]);
+    let raw: Vec<Vec<u8>> = capture.frames().into_iter().map(|(_, f)| f).collect();
+    let frames: Vec<Vxlan> = raw.iter().filter_map(|f| frame::read(f)).collect();
+    check_all(&lab, &frames);
+
+    let of = |protocol: u8, v4: bool| -> Vec<&Vxlan> {
+        frames.iter().filter(|f| f.inner.protocol == protocol && f.inner.dst.is_ipv4() == v4).collect()
+    };
+    assert_eq!((of(6, true).len(), of(6, false).len()), (200, 100));
+    assert_eq!((of(17, true).len(), of(17, false).len()), (105, 100));
+    assert!(of(6, true).iter().all(|f| f.inner.flags == 0x02 && f.inner.dst_port == 80));
+    assert!(of(17, false).iter().all(|f| f.inner.payload == b"question six" && f.inner.dst_port == 53));
+    assert_eq!(of(17, true).iter().filter(|f| f.inner.payload == [7; 1472]).count(), 5, "full client frames fit");
+
+    let mut spread = BTreeMap::new();
+    of(6, true).iter().for_each(|f| *spread.entry(f.inner.eth_dst).or_insert(0) += 1);
+    println!("connections by backend: {spread:?}");
+    assert!(spread.len() == BACKENDS as usize && spread.values().all(|n| (15..=85).contains(n)), "{spread:?}");
+    let ports: HashSet<u16> = frames.iter().map(|f| f.src_port).collect();
+    assert!(ports.len() > 300, "{} outer source ports for 505 flows", ports.len());
+
+    let after = mux.until("the counts to arrive", |s| s.ledger.transmitted >= before.ledger.transmitted + 505);
+    let offered = |s: &MuxStatus, id: u32| s.services.iter().find(|t| t.id == ServiceId(id)).map_or(0, |t| t.packets);
+    assert_eq!((offered(&after, 0), offered(&after, 2)), (200, 100));
+    assert_eq!(after.backends.iter().map(|t| t.packets).sum::<u64>(), after.ledger.transmitted);
+    let l = &after.ledger;
+    assert_eq!(l.received, l.transmitted + l.passed + l.consumed + l.dropped.values().sum::<u64>());
+    dissect(&raw, frames.len());
+}
+
+/// What `tshark` says of the same frames, where it is installed.
+fn dissect(raw: &[Vec<u8>], expected: usize) {
+    let path = std::env::temp_dir().join(format!("pst-mux-{}-{expected}.pcap", std::process::id()));
+    std::fs::write(&path, frame::pcap(raw)).unwrap();
+    let out = Command::new("tshark")
+        .args(["-r", path.to_str().unwrap(), "-Y", "vxlan", "-T", "fields", "-e", "vxlan.vni", "-e", "_ws.malformed"])
+        .args(["-o", "tcp.check_checksum:TRUE", "-o", "udp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE"])
+        .args(["-e", "tcp.checksum.status", "-e", "udp.checksum.status", "-e", "ip.checksum.status"])
+        .output();
+    let _ = std::fs::remove_file(&path);
+    let Ok(out) = out else {
+        println!("tshark is not installed: its opinion was not asked");
+        return;
+    };
+    let text = String::from_utf8_lossy(&out.stdout);
+    let rows: Vec<Vec<&str>> = text.lines().map(|l| l.split('\t').collect()).collect();
+    assert_eq!(rows.len(), expected, "{}", String::from_utf8_lossy(&out.stderr));
+    let vnis: BTreeSet<&str> = rows.iter().map(|r| r[0]).collect();
+    assert_eq!(vnis.into_iter().collect::<Vec<_>>(), ["70001", "70002"]);
+    for row in rows {
+        assert_eq!(row[1], "", "malformed");
+        // 0 is bad; 1 good, 2 unverified, 3 not present (the outer UDP checksum is zero, RFC 7348 section 4.1).
+        assert!(row[2..].iter().all(|statuses| statuses.split(',').all(|s| s != "0")), "{row:?}");
+    }
+}
+
+#[test]
+fn packets_of_a_kernel_arrive_as_vxlan_by_af_packet() {
+    forwards("p", PacketIoMode::AfPacket, "af_packet");
+}
+
+#[test]
+fn packets_of_a_kernel_arrive_as_vxlan_by_af_xdp() {
+    forwards("x", PacketIoMode::AfXdp, "af_xdp");
+}
+
+fn ping(lab: &Lab, vip: &str) -> String {
+    let out = Command::new("ip")
+        .args(["netns", "exec", &lab.ns("c"), "ping", "-n", "-c", "3", "-i", "0.1", "-W", "2", vip])
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+#[test]
+fn virtual_ips_answer_ping_and_closed_ports_are_counted() {
+    let Some(lab) = Lab::new("i") else { return };
+    let mux = ready(&lab, PacketIoMode::Auto);
+    for vip in [VIP4, VIP6] {
+        let out = ping(&lab, vip);
+        assert!(out.contains(" 3 received"), "{out}");
+    }
+    connect(&lab, VIP4, 81, 3);
+    let s = mux.until("the drops to be counted", |s| s.ledger.dropped.get("no_service_on_port").is_some_and(|n| *n >= 3));
+    println!("{:?}", s.ledger);
+}
+
+#[test]
+fn the_first_packet_is_forwarded_within_a_second_of_the_start() {
+    let Some(lab) = Lab::new("s") else { return };
+    let capture = Capture::start(&lab);
+    let start = Instant::now();
+    let mux = RunningMux::start(&lab, PacketIoMode::Auto);
+    mux.set(goal(1));
+    while start.elapsed() < Duration::from_millis(1500) {
+        datagrams(&lab, VIP4, 53, 1, b"now?");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let first = capture.frames().into_iter().find(|(_, f)| frame::read(f).is_some()).map(|(at, _)| at - start);
+    println!("first packet after {first:?} by {:?}", mux.status.borrow().packet_io);
+    assert!(first.is_some_and(|t| t < Duration::from_secs(1)), "{first:?}");
+}
+
+#[test]
+fn a_wrong_goal_is_refused_and_the_last_one_goes_on() {
+    let Some(lab) = Lab::new("g") else { return };
+    let mux = ready(&lab, PacketIoMode::Auto);
+    let mut wrong = goal(8);
+    wrong.services[1].pool = PoolId(99);
+    mux.set(wrong);
+    let s = mux.until("the refusal", |s| s.goal_error.is_some());
+    assert_eq!(s.applied, Revision(7));
+    assert_eq!(s.goal_error.as_deref(), Some("mux goal, services[1].pool: there is no pool 99"));
+    let capture = Capture::start(&lab);
+    datagrams(&lab, VIP4, 53, 10, b"still there?");
+    assert_eq!(capture.frames().iter().filter(|(_, f)| frame::read(f).is_some()).count(), 10);
+    mux.set(MuxGoal { services: Vec::new(), ..goal(9) });
+    let s = mux.until("the next goal", |s| s.applied == Revision(9));
+    assert_eq!(s.goal_error, None);
+    let capture = Capture::start(&lab);
+    datagrams(&lab, VIP4, 53, 10, b"gone");
+    assert_eq!(capture.frames().iter().filter(|(_, f)| frame::read(f).is_some()).count(), 0);
+}
+
+#[test]
+fn a_mux_whose_interface_goes_away_ends_with_an_error() {
+    for (tag, packet_io) in [("d", PacketIoMode::AfPacket), ("e", PacketIoMode::Auto)] {
+        let Some(lab) = Lab::new(tag) else { return };
+        let mut mux = ready(&lab, packet_io);
+        lab.ip("m", "link del m0");
+        let error = mux.ended().unwrap_err().to_string();
+        println!("{error}");
+        let either = error.starts_with("worker 0 ended") || error == "mux interface \"m0\" was removed";
+        assert!(either, "{error}");
+    }
+}
+
+#[test]
+fn an_interface_that_does_not_exist_is_named() {
+    let Some(lab) = Lab::new("n") else { return };
+    lab.ip("m", "link set m0 name m1");
+    let mut mux = RunningMux::start(&lab, PacketIoMode::Auto);
+    assert_eq!(mux.ended().unwrap_err().to_string(), "mux interface \"m0\" does not exist");
+}
