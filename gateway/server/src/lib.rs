@@ -20,7 +20,7 @@ mod thread;
 mod wireguard;
 mod worker;
 
-pub mod bench;
+
 
 pub use config::{GatewayConfig, PacketIoMode};
 pub use error::Error;

@@ -102,8 +102,10 @@ impl Worker {
     /// Sends what the path has made.
     fn leave(&mut self, now: Nanos) {
         let Some(out) = self.queues.first_mut() else { return };
-        // What the interface does not take is in its own count of failures.
-        self.path.emit(now, &mut |frame| drop(out.send(frame, Offload::default())));
+        self.path.emit(now, &mut |frame| {
+            // What the interface does not take is in its own count of failures.
+            let _counted = out.send(frame, Offload::default());
+        });
     }
 
     fn publish(&self, with_tunnels: bool) {

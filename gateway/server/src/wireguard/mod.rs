@@ -2,7 +2,7 @@
 //!
 //! [`table::TunnelTable`] finds the tunnel (by receiver index, or for an initiation by the peer's key), [`tunnel::WgTunnel`]
 //! drives one `boringtun` `Tunn`. No sockets: datagrams come in by `handle_datagram`, packets by `encrypt`; what is made lies in
-//! `inward` (decrypted packets for the engine) and `outward` (finished frames). Timers: `poll_timeout`, `handle_timeout`.
+//! `inward` (decrypted packets for the engine) and `outward` (finished frames). Timers: `handle_timeout`.
 //! The one impurity is `boringtun`'s, which reads the clock itself.
 mod buffers;
 mod limits;

@@ -149,7 +149,7 @@ impl TunnelTable {
         result
     }
 
-    /// Looks at the timers that are due. Bounded; call it again when [`TunnelTable::poll_timeout`] says so.
+    /// Looks at the timers that are due. Bounded; call it every round: it is one comparison when nothing is due.
     pub(crate) fn handle_timeout(&mut self, now: Nanos) {
         if now.since(self.limits_reset).as_secs() >= 1 {
             self.limits_reset = now;
@@ -171,18 +171,8 @@ impl TunnelTable {
         }
     }
 
-    /// When timers have to be looked at next.
-    pub(crate) fn poll_timeout(&self) -> Option<Nanos> {
-        self.timers.peek().map(|Reverse((due, _))| *due)
-    }
-
     pub(crate) fn status(&self) -> Vec<TunnelStatus> {
         self.tunnels.iter().flatten().map(WgTunnel::status).collect()
-    }
-
-    /// Where peers are: neighbours that have to be resolved.
-    pub(crate) fn endpoints(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        self.tunnels.iter().flatten().filter_map(WgTunnel::endpoint).map(|e| e.ip())
     }
 
     /// The tunnel, what it sends with, and the buffers for what it decrypts.
@@ -332,10 +322,13 @@ fn free_index(taken: &HashMap<u32, TunnelId>) -> u32 {
     }
 }
 
-/// For tests and status: where a tunnel's peer is.
 #[cfg(test)]
 impl TunnelTable {
     pub(crate) fn endpoint_of(&self, tunnel: TunnelId) -> Option<std::net::SocketAddr> {
-        self.tunnels.get(tunnel.0 as usize)?.as_ref()?.endpoint()
+        self.tunnels.get(tunnel.0 as usize)?.as_ref()?.status().endpoint
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Nanos> {
+        self.timers.peek().map(|Reverse((due, _))| *due)
     }
 }

@@ -145,10 +145,6 @@ impl WgTunnel {
         })
     }
 
-    pub(crate) fn endpoint(&self) -> Option<SocketAddr> {
-        self.endpoint
-    }
-
     /// The way to the peer is looked up again when the underlay has changed.
     pub(crate) fn forget_hop(&mut self) {
         self.hop = None;
