@@ -110,7 +110,7 @@ pub enum Proto {
 
 #[derive(Debug, Args)]
 pub struct Top {
-    /// Show once, with rates over one interval, and stop
+    /// Show once and stop
     #[arg(long)]
     pub once: bool,
     /// Seconds between two looks

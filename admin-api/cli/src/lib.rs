@@ -9,13 +9,13 @@
 
 mod apply;
 mod arguments;
+mod columns;
 mod context;
 mod doctor;
 mod error;
 mod output;
 mod pki;
 mod resources;
-mod sections;
 mod status;
 mod top;
 mod trace;

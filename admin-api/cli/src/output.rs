@@ -1,6 +1,4 @@
 use crate::error::CliError;
-use comfy_table::presets::NOTHING;
-use comfy_table::{CellAlignment, ContentArrangement, Table};
 use serde::Serialize;
 use serde_json::json;
 use std::io::{IsTerminal, Write};
@@ -87,21 +85,38 @@ impl Output {
 
 /// A borderless table with a heading; columns whose name begins with `>` are set right.
 pub(crate) fn table(output: &Output, columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
-    let mut table = Table::new();
-    table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(columns.iter().map(|c| output.paint(Style::Dim, c.trim_start_matches('>'))));
-    for row in rows {
-        table.add_row(row);
+    let headings = columns.iter().map(|c| output.paint(Style::Dim, c.trim_start_matches('>'))).collect();
+    let lines: Vec<Vec<String>> = std::iter::once(headings).chain(rows).collect();
+    let widths: Vec<usize> = (0..columns.len())
+        .map(|column| lines.iter().filter_map(|line| line.get(column)).map(|cell| width(cell)).max().unwrap_or(0))
+        .collect();
+    let mut text = String::new();
+    for line in &lines {
+        let mut row = String::new();
+        for ((cell, column), wide) in line.iter().zip(columns).zip(&widths) {
+            let gap = " ".repeat(wide.saturating_sub(width(cell)));
+            let (before, after) = if column.starts_with('>') { (gap.as_str(), "") } else { ("", gap.as_str()) };
+            row.extend([before, cell, after, "  "]);
+        }
+        text.push_str(row.trim_end());
+        text.push('\n');
     }
-    for (index, name) in columns.iter().enumerate() {
-        if let Some(column) = table.column_mut(index) {
-            column.set_padding((0, 2));
-            if name.starts_with('>') {
-                column.set_cell_alignment(CellAlignment::Right);
-            }
+    text
+}
+
+/// Characters that are seen: colours take no room.
+fn width(cell: &str) -> usize {
+    let mut wide = 0;
+    let mut in_escape = false;
+    for c in cell.chars() {
+        match c {
+            '\x1b' => in_escape = true,
+            'm' if in_escape => in_escape = false,
+            _ if in_escape => {}
+            _ => wide += 1,
         }
     }
-    table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+    wide
 }
 
 /// 1234567 -> `1.23 M`.
@@ -127,6 +142,15 @@ mod tests {
     fn numbers_keep_three_digits() {
         let shown: Vec<String> = [0.0, 7.0, 999.0, 1000.0, 12_345.0, 1_234_567.0, 987e9].map(si).into();
         assert_eq!(shown, ["0", "7", "999", "1.00 k", "12.3 k", "1.23 M", "987 G"]);
+    }
+
+    #[test]
+    fn colours_take_no_room() {
+        let coloured = Output { json: false, colour: true };
+        let rows = || [vec!["yes".to_owned(), "1".to_owned()], vec![coloured.paint(Style::Bad, "no"), "2".to_owned()]];
+        let strip = |text: &str| text.replace("\x1b[31;1m", "").replace("\x1b[2m", "").replace("\x1b[0m", "");
+        let plain = table(&Output::plain(), &["UP", "N"], [vec!["yes".to_owned(), "1".to_owned()], vec!["no".to_owned(), "2".to_owned()]]);
+        assert_eq!(strip(&table(&coloured, &["UP", "N"], rows())), plain);
     }
 
     #[test]

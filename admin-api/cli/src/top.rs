@@ -1,55 +1,132 @@
 use crate::arguments::Top;
+use crate::columns::{Column, busiest_first, dropped, frontend, healthy, section, short, text};
 use crate::error::CliError;
 use crate::output::Output;
-use crate::sections::{is_counter, lists, render_list, with_rates};
 use penstock_admin_client::Client;
+use penstock_admin_types::value;
 use serde_json::{Map, Value};
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::MissedTickBehavior;
 
-/// Looks again and again; rates are differences between two looks.
+/// Looks again and again. Rates are the controller's, from the nodes' reports.
 pub(crate) async fn run(client: &Client, top: &Top, output: &Output) -> Result<(), CliError> {
-    let interval = Duration::from_secs_f64(top.interval);
-    let (mut seen, mut at) = (client.status().await?, Instant::now());
+    let mut ticks = tokio::time::interval(Duration::from_secs_f64(top.interval));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tokio::time::sleep_until(at + interval).await;
-        let (status, now) = (client.status().await?, Instant::now());
-        show(&rated(&seen, &status, (now - at).as_secs_f64()), top, output)?;
+        ticks.tick().await;
+        show(&traffic(&client.status().await?), top, output)?;
         if top.once {
             return Ok(());
         }
-        (seen, at) = (status, now);
     }
 }
 
-/// The lists that count something, with rates.
-fn rated(before: &Value, now: &Value, seconds: f64) -> Map<String, Value> {
-    let counts = |items: &[Value]| items.iter().filter_map(Value::as_object).flatten().any(|(name, _)| is_counter(name));
-    lists(now)
-        .filter(|(_, items)| counts(items))
-        .map(|(name, items)| {
-            let earlier = before.get(name).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-            (name.clone(), Value::Array(with_rates(earlier, items, seconds)))
-        })
-        .collect()
+/// What of a status counts traffic, busiest first.
+fn traffic(status: &Value) -> Map<String, Value> {
+    let mut backends = Vec::new();
+    for backend in value::list(status, "services").iter().flat_map(|s| value::list(s, "backends")) {
+        // A backend of several rules has one count.
+        if !backends.iter().any(|b| text(b, "networkInterface") == text(backend, "networkInterface") && b["address"] == backend["address"]) {
+            backends.push(backend.clone());
+        }
+    }
+    let mut services = value::list(status, "services").to_vec();
+    for service in services.iter_mut().filter_map(Value::as_object_mut) {
+        service.remove("backends");
+    }
+    let lists = [
+        ("services", services),
+        ("backends", backends),
+        ("tunnels", value::list(status, "tunnels").to_vec()),
+        ("nodes", value::list(status, "nodes").to_vec()),
+    ];
+    let busy = &["bitsPerSecond", "receivedBitsPerSecond", "transmittedBitsPerSecond"];
+    let sorted = lists.map(|(name, mut items)| {
+        busiest_first(&mut items, busy);
+        (name.to_owned(), Value::Array(items))
+    });
+    sorted.into_iter().collect()
 }
+
+const PACKET_RATE: Column = Column { heading: ">PACKET/S", cell: |i, _| short(i, "packetsPerSecond") };
+const BIT_RATE: Column = Column { heading: ">BIT/S", cell: |i, _| short(i, "bitsPerSecond") };
+const PACKETS: Column = Column { heading: ">PACKETS", cell: |i, _| short(i, "packets") };
+const BYTES: Column = Column { heading: ">BYTES", cell: |i, _| short(i, "bytes") };
+
+const SERVICES: &[Column] = &[
+    Column { heading: "VIP", cell: |s, _| frontend(s) },
+    PACKET_RATE,
+    BIT_RATE,
+    PACKETS,
+    BYTES,
+    Column { heading: "HEALTHY", cell: healthy },
+    Column { heading: "RULE", cell: |s, _| text(s, "name") },
+];
+
+const BACKENDS: &[Column] = &[
+    Column { heading: "BACKEND", cell: |b, _| text(b, "networkInterface") },
+    PACKET_RATE,
+    BIT_RATE,
+    PACKETS,
+    BYTES,
+    Column { heading: "ADDRESS", cell: |b, _| text(b, "address") },
+    Column { heading: "HOST", cell: |b, _| text(b, "host") },
+];
+
+const TUNNELS: &[Column] = &[
+    Column { heading: "TUNNEL", cell: |t, _| text(t, "name") },
+    Column { heading: ">IN BIT/S", cell: |t, _| short(t, "receivedBitsPerSecond") },
+    Column { heading: ">OUT BIT/S", cell: |t, _| short(t, "transmittedBitsPerSecond") },
+    Column { heading: ">IN BYTES", cell: |t, _| short(t, "receivedBytes") },
+    Column { heading: ">OUT BYTES", cell: |t, _| short(t, "transmittedBytes") },
+    Column { heading: "STATE", cell: |t, _| text(t, "state") },
+];
+
+const NODES: &[Column] = &[
+    Column { heading: "NODE", cell: |n, _| text(n, "name") },
+    PACKET_RATE,
+    BIT_RATE,
+    Column { heading: ">RECEIVED", cell: |n, _| short(n, "received") },
+    Column { heading: ">DROPPED", cell: |n, _| dropped(n) },
+    Column { heading: ">FLOWS", cell: |n, _| short(n, "flows") },
+];
 
 fn show(traffic: &Map<String, Value>, top: &Top, output: &Output) -> Result<(), CliError> {
     if output.is_json() {
         // Looks that follow each other are one a line.
         return if top.once { output.value(traffic) } else { output.text(&Value::Object(traffic.clone()).to_string()) };
     }
-    let mut text = String::new();
+    let list = |name: &str| traffic.get(name).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let mut page = String::new();
     if !top.once && Output::is_terminal() {
-        text.push_str("\x1b[H\x1b[2J");
+        // Home, and clear what was there: no flicker of an empty screen.
+        page.push_str("\x1b[H\x1b[J");
     }
-    for (name, items) in traffic {
-        let items = items.as_array().map_or(&[][..], Vec::as_slice);
-        text.push_str(&render_list(name, items, output));
-        text.push('\n');
+    page.push_str(&section("virtual IPs", SERVICES, list("services"), output));
+    page.push_str(&section("backends", BACKENDS, list("backends"), output));
+    page.push_str(&section("tunnels", TUNNELS, list("tunnels"), output));
+    page.push_str(&section("nodes", NODES, list("nodes"), output));
+    if page.trim().is_empty() {
+        page.push_str("nothing is declared yet: penstock apply -f FILE\n");
     }
-    if traffic.is_empty() {
-        text.push_str("nothing counts traffic yet: no node has reported\n");
+    output.text(&page)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_backend_of_two_rules_is_shown_once_and_the_busiest_is_first() {
+        let backend = |name, bits| json!({"networkInterface": name, "address": "10.0.0.1", "bitsPerSecond": bits});
+        let status = json!({"services": [
+            {"vip": "203.0.113.10", "bitsPerSecond": 1.0, "backends": [backend("a", 1.0), backend("b", 5.0)]},
+            {"vip": "203.0.113.20", "bitsPerSecond": 9.0, "backends": [backend("a", 1.0)]}]});
+        let traffic = traffic(&status);
+        assert_eq!(traffic["services"][0]["vip"], "203.0.113.20");
+        let names: Vec<&Value> = traffic["backends"].as_array().unwrap().iter().map(|b| &b["networkInterface"]).collect();
+        assert_eq!(names, ["b", "a"]);
+        assert!(traffic["services"][0].get("backends").is_none());
     }
-    output.text(&text)
 }

@@ -5,7 +5,7 @@ use penstock_slb_server::HostConfig;
 use penstock_southbound::{CertRole, CredentialError, CredentialFiles, Credentials, Identity, NodeRole};
 use penstock_telemetry::LogFormat;
 use serde::Deserialize;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// What `penstock run --config FILE` reads (TOML). The process has the roles whose tables are there.
@@ -157,6 +157,17 @@ impl Config {
             cert: node.certificate.clone(),
             key: node.key.clone(),
         })
+    }
+
+    /// Whom the nodes of this process follow: the controller that is named, else the one beside them.
+    pub(crate) fn controller_address(&self) -> Option<String> {
+        let beside = self.controller.as_ref().map(|table| {
+            let listen = table.southbound_listen;
+            let loopback: IpAddr = if listen.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+            let ip = if listen.ip().is_unspecified() { loopback } else { listen.ip() };
+            SocketAddr::from((ip, listen.port())).to_string()
+        });
+        self.node.controller.clone().or(beside).filter(|_| !self.node_roles().is_empty())
     }
 
     pub(crate) fn roles(&self) -> Vec<CertRole> {

@@ -1,7 +1,6 @@
 use crate::config::Config;
-use penstock_southbound::{Credentials, Gateway, GoalSource, Host, Link, Mux, Role, local};
+use penstock_southbound::{Credentials, Gateway, Host, Link, Mux, Role};
 use std::error::Error;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -27,13 +26,6 @@ const LINK: &str = "southbound link";
 /// Parts that have not ended by then are cut off.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Where the nodes of this process get their goals.
-#[derive(Clone)]
-enum Controller {
-    Here(Arc<dyn GoalSource>),
-    There(Arc<Link>),
-}
-
 /// Runs all roles of the configuration until a signal, or until one of them fails.
 pub(crate) async fn run(config: Config, credentials: Credentials) -> Result<(), RunError> {
     let (stop, stopping) = watch::channel(false);
@@ -55,18 +47,14 @@ fn start(
     parts: &mut Parts,
     stopping: &watch::Receiver<bool>,
 ) -> Result<(), RunError> {
-    let own = config.controller_config().map(|table| start_controller(table, parts, stopping));
-    let source = match (own, config.node.controller) {
-        (_, Some(address)) => {
-            let link = Link::new(address, credentials, config.node.state_dir)
-                .map_err(|error| RunError::Part { part: LINK, error: error.into() })?;
-            Controller::There(Arc::new(link))
-        }
-        (Some(hub), None) => Controller::Here(hub),
-        // Refused when the configuration was read.
-        (None, None) => return Ok(()),
-    };
-    let mut nodes = Nodes { parts, source, name: credentials.identity().name.as_str().into(), stopping };
+    if let Some(table) = config.controller_config() {
+        let running = penstock_admin_server::run(table, stopping.clone());
+        parts.spawn(async move { ("controller", running.await.map_err(Into::into)) });
+    }
+    let Some(address) = config.controller_address() else { return Ok(()) };
+    let link = Link::new(address, credentials, config.node.state_dir)
+        .map_err(|error| RunError::Part { part: LINK, error: error.into() })?;
+    let mut nodes = Nodes { parts, link: Arc::new(link), stopping };
     if let Some(table) = config.mux {
         nodes.start::<Mux, _, _>("mux", |goals, status, stop| penstock_mux_server::run(table, goals, status, stop));
     }
@@ -81,23 +69,10 @@ fn start(
     Ok(())
 }
 
-/// The controller; returns its hub, for nodes in this process.
-fn start_controller(
-    table: penstock_admin_server::ControllerConfig,
-    parts: &mut Parts,
-    stopping: &watch::Receiver<bool>,
-) -> Arc<dyn GoalSource> {
-    let hub = Arc::new(penstock_admin_server::GoalHub::default());
-    let running = penstock_admin_server::run_with_hub(table, hub.clone(), stopping.clone());
-    parts.spawn(async move { ("controller", running.await.map_err(Into::into)) });
-    hub
-}
-
 /// What the parts of this process's nodes have in common.
 struct Nodes<'a> {
     parts: &'a mut Parts,
-    source: Controller,
-    name: Arc<str>,
+    link: Arc<Link>,
     stopping: &'a watch::Receiver<bool>,
 }
 
@@ -117,27 +92,9 @@ impl Nodes<'_> {
         let (status, statuses) = watch::channel(R::Status::default());
         let data_plane = run(goals, status, self.stopping.clone());
         self.parts.spawn(async move { (part, data_plane.await.map_err(Into::into)) });
-        let link = link::<R>(self.source.clone(), self.name.clone(), goal, statuses, self.stopping.clone());
-        self.parts.spawn(async move { (LINK, link.await) });
+        let (link, stop) = (self.link.clone(), self.stopping.clone());
+        self.parts.spawn(async move { (LINK, link.run::<R>(goal, statuses, stop).await.map_err(Into::into)) });
     }
-}
-
-fn link<R: Role>(
-    source: Controller,
-    name: Arc<str>,
-    goal: watch::Sender<Option<Arc<R::Goal>>>,
-    status: watch::Receiver<R::Status>,
-    stop: watch::Receiver<bool>,
-) -> Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>> {
-    Box::pin(async move {
-        match source {
-            Controller::There(link) => link.run::<R>(goal, status, stop).await.map_err(Into::into),
-            Controller::Here(hub) => {
-                local::run::<R>(hub, &name, goal, status, stop).await;
-                Ok(())
-            }
-        }
-    })
 }
 
 /// Waits for a signal, which is a good end, or for a part to end, which is not.

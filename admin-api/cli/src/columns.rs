@@ -1,0 +1,99 @@
+//! Tables out of JSON: what stands in which column is data.
+use crate::output::{Output, Style, si, table};
+use penstock_admin_types::value;
+use serde_json::Value;
+
+/// One column: its heading and how an item fills it.
+pub(crate) struct Column {
+    /// Begins with `>` if set right.
+    pub(crate) heading: &'static str,
+    pub(crate) cell: fn(&Value, &Output) -> String,
+}
+
+/// A heading and a table; empty if there is nothing to show.
+pub(crate) fn section(title: &str, columns: &[Column], items: &[Value], output: &Output) -> String {
+    if items.is_empty() {
+        return String::new();
+    }
+    let headings: Vec<&str> = columns.iter().map(|c| c.heading).collect();
+    let rows = items.iter().map(|item| columns.iter().map(|c| (c.cell)(item, output)).collect());
+    format!("{}\n{}\n", output.paint(Style::Bold, title), table(output, &headings, rows))
+}
+
+/// A member as text; `-` where it is absent.
+pub(crate) fn text(item: &Value, member: &str) -> String {
+    match item.get(member) {
+        None | Some(Value::Null) => "-".to_owned(),
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(items)) if items.is_empty() => "-".to_owned(),
+        Some(Value::Array(items)) => items.iter().filter_map(value::text).collect::<Vec<_>>().join(", "),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// A count or a rate, short.
+pub(crate) fn short(item: &Value, member: &str) -> String {
+    item.get(member).and_then(Value::as_f64).map_or_else(|| "-".to_owned(), si)
+}
+
+/// What happened to dropped packets, summed over reasons.
+pub(crate) fn dropped(item: &Value) -> String {
+    let reasons = item.get("dropped").and_then(Value::as_object);
+    reasons.map_or_else(|| "-".to_owned(), |r| si(r.values().filter_map(Value::as_f64).sum()))
+}
+
+pub(crate) fn yes_no(item: &Value, member: &str, output: &Output) -> String {
+    match item.get(member).and_then(Value::as_bool) {
+        Some(true) => output.paint(Style::Good, "yes"),
+        Some(false) => output.paint(Style::Bad, "no"),
+        None => "-".to_owned(),
+    }
+}
+
+/// `203.0.113.10:80/tcp`, `[2001:db8::1]:53/udp`.
+pub(crate) fn frontend(item: &Value) -> String {
+    let (vip, port, protocol) = (text(item, "vip"), text(item, "port"), text(item, "protocol").to_lowercase());
+    let vip = if vip.contains(':') { format!("[{vip}]") } else { vip };
+    format!("{vip}:{port}/{protocol}")
+}
+
+/// `2/3`, bad if none is left.
+pub(crate) fn healthy(item: &Value, output: &Output) -> String {
+    let count = |member| item.get(member).and_then(Value::as_u64).unwrap_or(0);
+    let (healthy, total) = (count("healthy"), count("total"));
+    let style = if healthy == 0 || healthy < total { Style::Bad } else { Style::Good };
+    output.paint(style, &format!("{healthy}/{total}"))
+}
+
+/// Busiest first, by the sum of these members; ties stay in their order.
+pub(crate) fn busiest_first(items: &mut [Value], members: &[&str]) {
+    let busy = |item: &Value| members.iter().filter_map(|m| item.get(*m)?.as_f64()).sum::<f64>();
+    items.sort_by(|a, b| busy(b).total_cmp(&busy(a)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn absent_members_are_a_dash_and_lists_have_commas() {
+        let item = json!({"a": null, "b": ["x", 1], "c": 2_000_000, "dropped": {"acl_denied": 1500, "no_vip": 1}});
+        let shown = [text(&item, "a"), text(&item, "b"), short(&item, "c"), short(&item, "d"), dropped(&item)];
+        assert_eq!(shown, ["-", "x, 1", "2.00 M", "-", "1.50 k"]);
+    }
+
+    #[test]
+    fn a_frontend_of_ipv6_has_brackets() {
+        let item = |vip| json!({"vip": vip, "port": 80, "protocol": "TCP"});
+        assert_eq!(frontend(&item("203.0.113.10")), "203.0.113.10:80/tcp");
+        assert_eq!(frontend(&item("2001:db8::1")), "[2001:db8::1]:80/tcp");
+    }
+
+    #[test]
+    fn the_busiest_is_first() {
+        let mut items = [json!({"n": 1, "a": 5}), json!({"n": 2, "a": 1, "b": 10}), json!({"n": 3})];
+        busiest_first(&mut items, &["a", "b"]);
+        assert_eq!(items.map(|i| i["n"].clone()), [json!(2), json!(1), json!(3)]);
+    }
+}
