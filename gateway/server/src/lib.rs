@@ -11,6 +11,7 @@
 
 mod config;
 mod control;
+mod data_path;
 mod error;
 mod metrics;
 mod ports;
@@ -21,8 +22,8 @@ mod wireguard;
 mod worker;
 
 
-
 pub use config::{GatewayConfig, PacketIoMode};
+pub use data_path::DataPath;
 pub use error::Error;
 pub use metrics::TABLE as METRICS;
 pub use run::run;

@@ -7,7 +7,7 @@ use arrayvec::ArrayVec;
 use penstock_clock::MonotonicClock;
 use penstock_engine::{Port, Resolver};
 use penstock_gateway_proto::{GatewayResolver, TUNNEL_MTU, TooBig, clamp_mss, too_big};
-use penstock_model::{BATCH, DropReason, Nanos, Offload, Packet, TunnelId, Verdict};
+use penstock_model::{BATCH, DropReason, Ledger, Nanos, Offload, Packet, TunnelId, Verdict};
 use penstock_packet_io::{IoStats, PacketIo, Poller};
 use std::io;
 use std::sync::Arc;
@@ -113,7 +113,7 @@ impl Worker {
         let tunnels = with_tunnels.then(|| engine.resolver().tunnels().status());
         let io = self.queues.iter().map(|q| q.stats()).fold(IoStats::default(), add);
         self.shared.update(|snapshot| {
-            snapshot.ledger = self.path.drops.applied_to(engine.ledger());
+            snapshot.ledger = self.path.ledger();
             snapshot.flows = engine.flows() as u64;
             snapshot.resolved = engine.resolved();
             snapshot.counters.clear();
@@ -129,6 +129,11 @@ impl Worker {
 impl Path {
     pub(crate) fn new(engine: Port<GatewayResolver<TunnelTable>>) -> Self {
         Self { engine, decrypted: Frames::inward(), drops: TunnelDrops::default() }
+    }
+
+    /// What became of all packets, what tunnels did not take included.
+    pub(crate) fn ledger(&self) -> Ledger {
+        self.drops.applied_to(self.engine.ledger())
     }
 
     /// Decides a batch from the underlay. Tunnel datagrams are decrypted on the way, packets for tunnels encrypted.

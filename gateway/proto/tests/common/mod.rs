@@ -45,10 +45,7 @@ pub fn network(tenant: u32, epoch: u32) -> VirtualNetwork {
             acl: Some(AclId(tenant - 1)),
             network_interface: format!("nic{tenant}"),
         }],
-        routes: vec![Route {
-            prefix: "10.200.0.0/16".parse().unwrap(),
-            next_hop: NextHop::Tunnel(TunnelId(tenant)),
-        }],
+        routes: vec![Route { prefix: "10.200.0.0/16".parse().unwrap(), next_hop: NextHop::Tunnel(TunnelId(tenant)) }],
     }
 }
 
@@ -191,15 +188,9 @@ pub fn ethernet(packet: &[u8]) -> Vec<u8> {
 }
 
 pub fn vxlan(from: &str, tenant: u32, packet: &[u8]) -> Vec<u8> {
-    let template = EncapTemplate::vxlan(
-        Underlay(ip(from)),
-        Underlay(ip(GATEWAY)),
-        vni(tenant),
-        HOST_MAC,
-        GATEWAY_MAC,
-        UNDERLAY,
-    )
-    .unwrap();
+    let template =
+        EncapTemplate::vxlan(Underlay(ip(from)), Underlay(ip(GATEWAY)), vni(tenant), HOST_MAC, GATEWAY_MAC, UNDERLAY)
+            .unwrap();
     let mut inner = ethernet(packet);
     inner[..6].copy_from_slice(&ROUTER_MAC.0);
     inner[6..12].copy_from_slice(&container_mac(tenant).0);
@@ -227,4 +218,3 @@ pub fn open(frame: &[u8]) -> (IpAddr, Vni, Mac, Vec<u8>) {
 pub fn ttl(packet: &[u8]) -> u8 {
     packet[8]
 }
-

@@ -142,9 +142,7 @@ mod tests {
 
     #[test]
     fn the_frame_parses_and_its_checksums_are_right() {
-        for (from, to, addresses) in
-            [("192.0.2.1", "198.51.100.2:700", 8), ("2001:db8::1", "[2001:db8::2]:700", 32)]
-        {
+        for (from, to, addresses) in [("192.0.2.1", "198.51.100.2:700", 8), ("2001:db8::1", "[2001:db8::2]:700", 32)] {
             let mut buffer = [0x5a; 512];
             let start = write(&mut buffer, 64, 101, &outer(from, to)).unwrap();
             let frame = &buffer[start..64 + 101];

@@ -7,9 +7,7 @@ use boringtun::noise::handshake::parse_handshake_anon;
 use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{HandshakeInit, Packet, Tunn, TunnResult};
 use boringtun::x25519::{PublicKey, StaticSecret};
-use penstock_gateway_proto::{
-    Datagram, Policy, TUNNEL_MTU, Tunnel, TunnelInput, TunnelStatus, UnderlayHop, clamp_mss,
-};
+use penstock_gateway_proto::{Datagram, Policy, TUNNEL_MTU, Tunnel, TunnelInput, TunnelStatus, UnderlayHop, clamp_mss};
 use penstock_model::{DropReason, HEADROOM, Nanos, TunnelId, Verdict};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};

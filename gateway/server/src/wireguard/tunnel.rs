@@ -162,12 +162,7 @@ impl WgTunnel {
     ///
     /// # Errors
     /// Why the packet goes nowhere.
-    pub(crate) fn encrypt(
-        &mut self,
-        packet: &[u8],
-        sender: &mut Sender<'_>,
-        now: Nanos,
-    ) -> Result<(), DropReason> {
+    pub(crate) fn encrypt(&mut self, packet: &[u8], sender: &mut Sender<'_>, now: Nanos) -> Result<(), DropReason> {
         self.touch(sender, now);
         if !self.has_session || self.is_exhausted {
             return self.keep(packet, sender);
@@ -345,12 +340,7 @@ impl WgTunnel {
         }
     }
 
-    fn answer_unknown(
-        &mut self,
-        message: &[u8],
-        to: SocketAddr,
-        sender: &mut Sender<'_>,
-    ) -> Result<(), DropReason> {
+    fn answer_unknown(&mut self, message: &[u8], to: SocketAddr, sender: &mut Sender<'_>) -> Result<(), DropReason> {
         let hop = (sender.hop_of)(to.ip()).ok_or(DropReason::NextHopUnresolved)?;
         put(message, sender.out)?;
         self.emit(to, hop, message.len(), 0, sender)
