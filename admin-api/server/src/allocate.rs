@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ipnetwork::IpNetwork;
 use penstock_admin_types::intent::Allocated;
-use penstock_admin_types::{ALLOCATED, Documents, ResourcePath, node_at, value};
+use penstock_admin_types::{ALLOCATED, Documents, Kind, ResourcePath, node_at, value};
 use penstock_model::Mac;
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::{Map, Value, json};
@@ -45,6 +45,51 @@ pub(crate) fn complete(
         documents.insert(path.clone(), Arc::new(document));
     }
     Ok(())
+}
+
+/// Takes back what a client only repeats: a body that was read and put back says what had been allocated, and does not thereby
+/// choose it.
+pub(crate) fn unsay(kind: &'static Kind, new: &mut Value, old: &Value) {
+    if let Some(given) = old.get(ALLOCATED).cloned()
+        && let Some(properties) = new.get_mut("properties")
+    {
+        let before = value::properties(old);
+        for (property, name) in [
+            ("encapsulationId", "vni"),
+            ("privateMacAddress", "mac"),
+            ("privateIPAddress", "address"),
+            ("ipAddress", "address"),
+        ] {
+            unsay_one(properties, before, property, given.get(name));
+        }
+        let inner = value::get(before, "wireGuardConfiguration").unwrap_or(&Value::Null);
+        if let Some(wireguard) = properties.get_mut("wireGuardConfiguration") {
+            unsay_one(wireguard, inner, "listenPort", given.get("port"));
+        }
+    }
+    for child in kind.children {
+        let before = value::list(value::properties(old), child.collection);
+        for node in children(new, child.collection) {
+            if let Some(old) = before.iter().find(|b| b.get("resourceId") == node.get("resourceId")) {
+                unsay(child, node, old);
+            }
+        }
+    }
+}
+
+fn unsay_one(properties: &mut Value, before: &Value, property: &str, given: Option<&Value>) {
+    let (Some(map), Some(given)) = (properties.as_object_mut(), given) else { return };
+    let same = map.get(property).is_some_and(|said| plain(said) == plain(given));
+    if same && value::get(before, property).is_none() {
+        map.remove(property);
+    }
+}
+
+/// A number or an address, however it is written.
+fn plain(v: &Value) -> String {
+    let text = value::text(v).unwrap_or_default();
+    let address = text.parse::<IpAddr>().map(|a| a.to_string());
+    address.or_else(|_| text.parse::<Mac>().map(|m| m.to_string())).unwrap_or(text)
 }
 
 /// What is taken, over all documents.

@@ -233,6 +233,9 @@ impl Draft {
             place(&mut whole, &parent, path, Some(document)).ok_or_else(missing)?;
             document = whole;
         }
+        if let Some(old) = old {
+            allocate::unsay(top.kind(), &mut document, old);
+        }
         let changed = adopt(top.kind(), &mut document, old, &mut mint);
         if changed {
             self.touched.insert(top.clone());

@@ -1,5 +1,5 @@
 //! A real controller in this process, spoken to as operators and nodes do.
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use penstock_admin_server::{ControllerConfig, run};
 use penstock_southbound::pki::{DEFAULT_VALIDITY, Pki, Request};
@@ -43,8 +43,8 @@ impl Lab {
             listen: TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap(),
             southbound_listen: UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap(),
             state_dir: dir.join("state"),
-            ca: dir.join("pki/ca.crt"),
-            cert: dir.join("pki/ctl.crt"),
+            ca: dir.join("pki/ca.pem"),
+            cert: dir.join("pki/ctl.pem"),
             key: dir.join("pki/ctl.key"),
         };
         let operator = client(&dir, "alice");
@@ -143,8 +143,8 @@ impl Drop for Lab {
 fn credentials(dir: &Path, name: &str) -> Credentials {
     let pki = dir.join("pki");
     let files = CredentialFiles {
-        ca: pki.join("ca.crt"),
-        cert: pki.join(format!("{name}.crt")),
+        ca: pki.join("ca.pem"),
+        cert: pki.join(format!("{name}.pem")),
         key: pki.join(format!("{name}.key")),
     };
     files.load().unwrap()
@@ -153,6 +153,20 @@ fn credentials(dir: &Path, name: &str) -> Credentials {
 pub fn client(dir: &Path, name: &str) -> reqwest::Client {
     let tls = credentials(dir, name).client_config(&[b"h2", b"http/1.1"]).unwrap();
     reqwest::Client::builder().use_preconfigured_tls(tls).timeout(Duration::from_secs(10)).build().unwrap()
+}
+
+/// A client without a certificate.
+pub fn anonymous(dir: &Path) -> reqwest::Client {
+    use rustls::pki_types::pem::PemObject;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(rustls::pki_types::CertificateDer::from_pem_file(dir.join("pki/ca.pem")).unwrap()).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    reqwest::Client::builder().use_preconfigured_tls(tls).build().unwrap()
 }
 
 pub fn reference(path: &str) -> Value {

@@ -1,0 +1,249 @@
+//! From PUT to the goals of nodes, over the real southbound link.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod common;
+
+use common::{Lab, fabric, reference};
+use penstock_gateway_proto::{GatewayGoal, TunnelKind};
+use penstock_model::{Overlay, Protocol};
+use penstock_mux_proto::MuxGoal;
+use penstock_policy::NextHop;
+use penstock_slb_host::{HostGoal, HostStatus, ProbeStatus};
+use penstock_southbound::{Gateway, Host, Link, Mux, Role};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// A node without a data plane: it gets goals and says what it is told to say.
+struct Node<R: Role> {
+    goal: watch::Receiver<Option<Arc<R::Goal>>>,
+    status: watch::Sender<R::Status>,
+    stop: watch::Sender<bool>,
+}
+
+impl<R: Role> Node<R>
+where
+    R::Status: Default,
+{
+    fn start(lab: &Lab, name: &str) -> Self {
+        let link = Link::new(lab.southbound().to_string(), &lab.credentials(name), lab.dir.join(name)).unwrap();
+        let (goals, goal) = watch::channel(None);
+        let (status, statuses) = watch::channel(R::Status::default());
+        let stop = watch::Sender::new(false);
+        let shutdown = stop.subscribe();
+        tokio::spawn(async move { link.run::<R>(goals, statuses, shutdown).await });
+        Self { goal, status, stop }
+    }
+
+    /// The first goal that satisfies `f`, and how long it took to come.
+    async fn wait(&mut self, f: impl Fn(&R::Goal) -> bool) -> (Arc<R::Goal>, Duration) {
+        let start = Instant::now();
+        let found = tokio::time::timeout(
+            Duration::from_secs(10),
+            self.goal.wait_for(|g| g.as_deref().is_some_and(&f)),
+        );
+        let goal = found.await.expect("no such goal").unwrap().clone().unwrap();
+        (goal, start.elapsed())
+    }
+}
+
+impl<R: Role> Drop for Node<R> {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+    }
+}
+
+async fn lab() -> Lab {
+    let lab = Lab::start().await;
+    let (status, body) = lab.batch(fabric()).await;
+    assert_eq!(status, StatusCode::OK, "{body:#}");
+    lab
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_node_gets_its_part_of_the_fabric() {
+    let lab = lab().await;
+    let mut mux1 = Node::<Mux>::start(&lab, "mux1");
+    let mut mux2 = Node::<Mux>::start(&lab, "mux2");
+    let mut host = Node::<Host>::start(&lab, "host1");
+    let mut gateway = Node::<Gateway>::start(&lab, "gw1");
+
+    let (goal, _) = mux1.wait(|g: &MuxGoal| !g.services.is_empty()).await;
+    let vips: BTreeSet<String> =
+        goal.services.iter().map(|s| format!("{} {} {}", s.vip, s.protocol, s.port)).collect();
+    let expected = ["2001:db8:113::10 tcp 80", "203.0.113.10 tcp 80", "203.0.113.10 udp 7"];
+    assert_eq!(vips, expected.map(str::to_owned).into());
+    assert_ne!(goal.hash_seed, [0, 0]);
+    assert_eq!(goal.backends.len(), 6, "three containers, each in both families");
+    for service in &goal.services {
+        let pool = goal.pools.iter().find(|p| p.id == service.pool).unwrap();
+        assert_eq!(pool.table.members.len(), 3);
+        for member in &pool.table.members {
+            let backend = goal.backends.iter().find(|b| b.id == *member).unwrap();
+            assert_eq!(backend.dip.addr.0.is_ipv4(), service.vip.is_ipv4());
+            assert_eq!(backend.dip.vni.get(), 4096);
+        }
+    }
+    let (other, _) = mux2.wait(|g: &MuxGoal| !g.services.is_empty()).await;
+    assert_eq!((&other.pools, &other.backends, other.hash_seed), (&goal.pools, &goal.backends, goal.hash_seed), "byte-identical tables");
+
+    let (goal, _) = host.wait(|g: &HostGoal| !g.nat_rules.is_empty()).await;
+    let ports: Vec<&str> = goal.ports.iter().map(|p| p.network_interface.as_str()).collect();
+    assert_eq!(ports, ["blue1", "blue2", "red1", "red2"]);
+    assert_eq!(goal.networks.len(), 2);
+    assert_ne!(goal.networks[0].vni, goal.networks[1].vni);
+    assert_ne!(goal.networks[0].tenant, goal.networks[1].tenant);
+    assert_eq!(goal.nat_rules.len(), 6, "two containers, three services, each in its own family");
+    assert_eq!(goal.probes.len(), 4);
+    assert_eq!(goal.vteps.len(), 5);
+    assert!(matches!(goal.networks[0].routes[0].next_hop, NextHop::Vtep { .. }));
+    assert_eq!(goal.acls.len(), 1);
+    assert!(goal.ports.iter().all(|p| p.acl.is_some()));
+
+    let (goal, _) = gateway.wait(|g: &GatewayGoal| g.tunnels.len() == 2).await;
+    assert_eq!(goal.networks.len(), 2);
+    for network in &goal.networks {
+        let NextHop::Tunnel(id) = network.routes[0].next_hop else { panic!("{network:?}") };
+        let tunnel = goal.tunnels.iter().find(|t| t.id == id).unwrap();
+        assert_eq!(tunnel.tenant, network.tenant, "a tenant's route leads into its own tunnel");
+        let TunnelKind::WireGuard { private_key, preshared_key, .. } = &tunnel.kind;
+        assert!(preshared_key.is_some());
+        let connection = lab.get(&format!("/{}", tunnel.name)).await;
+        let public = x25519_dalek::PublicKey::from(&x25519_dalek::StaticSecret::from(private_key.0));
+        use base64::Engine as _;
+        let shown = base64::engine::general_purpose::STANDARD.encode(public.as_bytes());
+        assert_eq!(connection["properties"]["wireGuardConfiguration"]["publicKey"], shown);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vip_that_is_put_is_at_the_mux_within_a_second() {
+    let lab = lab().await;
+    let mut mux = Node::<Mux>::start(&lab, "mux1");
+    mux.wait(|g: &MuxGoal| g.services.len() == 3).await;
+    let start = Instant::now();
+    lab.put("/loadBalancers/web/loadBalancingRules/tls", json!({
+        "frontendIPConfigurations": [reference("/loadBalancers/web/frontendIPConfigurations/fe4")],
+        "backendAddressPool": reference("/loadBalancers/web/backendAddressPools/servers"),
+        "protocol": "Tcp", "frontendPort": 443, "backendPort": 8443
+    })).await;
+    mux.wait(|g: &MuxGoal| g.services.iter().any(|s| s.port == 443 && s.protocol == Protocol::TCP)).await;
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_probe_takes_the_backend_out_and_moves_nothing_else() {
+    let lab = lab().await;
+    let mut mux = Node::<Mux>::start(&lab, "mux1");
+    let mut host = Node::<Host>::start(&lab, "host1");
+    let (before, _) = mux.wait(|g: &MuxGoal| g.services.len() == 3).await;
+    host.wait(|g: &HostGoal| !g.probes.is_empty()).await;
+    let report = |healthy| HostStatus {
+        probes: vec![ProbeStatus {
+            name: "loadBalancers/web/probes/health".into(),
+            network_interface: "blue1".into(),
+            dip: Overlay("10.0.0.4".parse().unwrap()),
+            healthy,
+            detail: "connection refused".into(),
+            changes: 1,
+        }],
+        ..HostStatus::default()
+    };
+    host.status.send_replace(report(false));
+    let web = |g: &MuxGoal| {
+        let service = g.services.iter().find(|s| s.port == 80 && s.vip.is_ipv4()).unwrap();
+        g.pools.iter().find(|p| p.id == service.pool).unwrap().clone()
+    };
+    let (after, _) = mux.wait(|g: &MuxGoal| web(g).table.members.len() == 2).await;
+    let owner = |p: &penstock_mux_proto::Pool, slot: usize| p.table.members[usize::from(p.table.slots[slot])];
+    let (old, new) = (web(&before), web(&after));
+    let gone = *old.table.members.iter().find(|m| !new.table.members.contains(m)).unwrap();
+    for slot in 0..old.table.slots.len() {
+        assert!(owner(&old, slot) == gone || owner(&old, slot) == owner(&new, slot), "slot {slot} moved");
+    }
+    assert!(new.version > old.version && after.revision > before.revision);
+    let status = lab.call(Method::GET, "/penstock/v1/status", None).await.1;
+    let service = status["services"].as_array().unwrap().iter().find(|s| s["port"] == 80 && s["vip"] == "203.0.113.10").unwrap();
+    let backend = service["backends"].as_array().unwrap().iter().find(|b| b["networkInterface"] == "blue1").unwrap();
+    assert_eq!((&backend["healthy"], &backend["detail"], &backend["slots"]), (&json!(false), &json!("connection refused"), &json!(0)));
+    host.status.send_replace(report(true));
+    mux.wait(|g: &MuxGoal| web(g).table.members.len() == 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_one_tenant_leaves_the_others_epoch_and_a_restart_leaves_all() {
+    let mut lab = lab().await;
+    let epochs = |g: &HostGoal| g.networks.iter().map(|n| (n.name.clone(), n.epoch)).collect::<Vec<_>>();
+    let mut host = Node::<Host>::start(&lab, "host1");
+    let mut mux = Node::<Mux>::start(&lab, "mux1");
+    let (before, _) = host.wait(|g: &HostGoal| g.networks.len() == 2).await;
+    let (tables, _) = mux.wait(|g: &MuxGoal| g.services.len() == 3).await;
+    let red3 = lab.get("/networkInterfaces/red3").await;
+    let mut moved = red3.clone();
+    moved["properties"]["server"] = reference("/servers/host1");
+    lab.call(Method::PUT, "/networking/v1/networkInterfaces/red3", Some(&moved)).await;
+    let (after, _) = host.wait(|g: &HostGoal| g.ports.len() == 5).await;
+    assert_eq!(epochs(&before)[0], epochs(&after)[0], "blue is untouched");
+    assert_ne!(epochs(&before)[1], epochs(&after)[1]);
+    lab.restart().await;
+    let (again, _) = host.wait(|g: &HostGoal| g.revision > after.revision).await;
+    assert_eq!(HostGoal { revision: after.revision, ..(*again).clone() }, *after);
+    let (same, _) = mux.wait(|g: &MuxGoal| g.revision > tables.revision).await;
+    assert_eq!((&same.pools, same.hash_seed), (&tables.pools, tables.hash_seed), "the same tables after a restart");
+}
+
+async fn trace(lab: &Lab, question: Value) -> Value {
+    // A goal is compiled in another task: it is asked until it is there.
+    for _ in 0..50 {
+        let (status, answer) = lab.call(Method::POST, "/penstock/v1/trace", Some(&question)).await;
+        assert_eq!(status, StatusCode::OK, "{answer:#}");
+        if !answer["verdict"].as_str().unwrap().contains("no goal") {
+            return answer;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("no goal");
+}
+
+fn roles(answer: &Value) -> Vec<&str> {
+    answer["hops"].as_array().unwrap().iter().map(|h| h["role"].as_str().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trace_follows_the_packet_from_node_to_node() {
+    let lab = lab().await;
+    let vip = json!({"source": "198.51.100.7", "destination": "203.0.113.10", "protocol": "tcp", "sourcePort": 40000, "destinationPort": 80});
+    let answer = trace(&lab, vip).await;
+    assert_eq!(roles(&answer), ["mux", "host"], "{answer:#}");
+    assert_eq!(answer["delivered"], true, "{answer:#}");
+    assert!(answer["verdict"].as_str().unwrap().contains("behind blue"), "{answer:#}");
+
+    let vip6 = json!({"source": "2001:db8:7::1", "destination": "2001:db8:113::10", "destinationPort": 80});
+    assert_eq!(trace(&lab, vip6).await["delivered"], true);
+
+    let closed = json!({"source": "198.51.100.7", "destination": "203.0.113.10", "destinationPort": 81});
+    let answer = trace(&lab, closed).await;
+    assert_eq!((&answer["delivered"], roles(&answer)), (&json!(false), vec!["mux"]), "{answer:#}");
+
+    let site = json!({"source": "192.168.50.9", "destination": "10.0.0.6", "destinationPort": 80, "networkConnection": "red-site"});
+    let answer = trace(&lab, site.clone()).await;
+    assert_eq!(roles(&answer), ["gateway", "host"], "{answer:#}");
+    assert!(answer["verdict"].as_str().unwrap().ends_with("behind red3"), "{answer:#}");
+
+    let mut denied = site;
+    denied["destinationPort"] = json!(22);
+    let answer = trace(&lab, denied).await;
+    assert_eq!((&answer["delivered"], roles(&answer)), (&json!(false), vec!["gateway"]), "{answer:#}");
+
+    let out = json!({"source": "10.0.0.4", "destination": "192.168.50.9", "destinationPort": 443, "networkInterface": "blue1"});
+    let answer = trace(&lab, out).await;
+    assert_eq!(roles(&answer), ["host", "gateway"], "{answer:#}");
+    assert!(answer["verdict"].as_str().unwrap().contains("blue-site"), "{answer:#}");
+
+    let across = json!({"source": "10.0.0.4", "destination": "10.0.0.6", "destinationPort": 80, "networkInterface": "blue1"});
+    let answer = trace(&lab, across).await;
+    assert_eq!(roles(&answer), ["host", "host"], "{answer:#}");
+    assert!(answer["verdict"].as_str().unwrap().ends_with("behind blue3"), "{answer:#}");
+}
