@@ -215,7 +215,7 @@ impl<'a, W: Why> Decision<'a, W> {
         match self.network.compiled.lookup(key.dst.to_ip()) {
             Target::Endpoint { index, endpoint } => {
                 let routed = !self.port.on_link(key.dst);
-                self.to_endpoint(index, endpoint).map(|way| routed_if(way, routed))
+                self.way_to_endpoint(index, endpoint).map(|way| routed_if(way, routed))
             }
             Target::Route { route, .. } => self.by_route(key.dst, route),
             Target::Gateway { .. } | Target::NoRoute => {
@@ -227,7 +227,7 @@ impl<'a, W: Why> Decision<'a, W> {
         }
     }
 
-    fn to_endpoint(&mut self, index: u32, endpoint: &Endpoint) -> Result<Transposition, DropReason> {
+    fn way_to_endpoint(&mut self, index: u32, endpoint: &Endpoint) -> Result<Transposition, DropReason> {
         let name = &endpoint.network_interface;
         match self.network.place(index) {
             Some(Place::Local(id)) => {
@@ -250,7 +250,7 @@ impl<'a, W: Why> Decision<'a, W> {
         match route.next_hop {
             NextHop::Vtep { addr, mac } => {
                 self.why.because("route", || format!("{dst:?} is in {prefix}, by tunnel endpoint {}", addr.0));
-                self.to_vtep(addr, mac).map(|way| routed_if(way, true))
+                self.way_to_vtep(addr, mac).map(|way| routed_if(way, true))
             }
             NextHop::Discard => {
                 self.why.because("route", || format!("{dst:?} is in {prefix}, which is discarded"));
@@ -260,7 +260,7 @@ impl<'a, W: Why> Decision<'a, W> {
         }
     }
 
-    fn to_vtep(&mut self, addr: Underlay<std::net::IpAddr>, mac: Mac) -> Result<Transposition, DropReason> {
+    fn way_to_vtep(&mut self, addr: Underlay<std::net::IpAddr>, mac: Mac) -> Result<Transposition, DropReason> {
         let id = self.policy.encap_to(self.network.vni, addr).ok_or(DropReason::NoRoute)?;
         Ok(self.encapsulated(id, mac))
     }

@@ -144,3 +144,35 @@ fn an_underlay_that_is_too_small_is_refused_by_the_name_of_the_setting() {
     let error = agent.stop().unwrap_err();
     assert!(error.contains("ip link set eth0 mtu 1550"), "{error}");
 }
+
+#[test]
+fn bulk_tcp_flows_in_both_directions_with_default_offloads() {
+    if !is_root() {
+        return;
+    }
+    let mut lab = Lab::new("bulk");
+    lab.serve_iperf("c1");
+    // iperf3 takes a probe's connection for a client.
+    let mut goal = goal();
+    goal.probes.clear();
+    let agent = Agent::start(&lab, goal);
+    agent.ready(3);
+    std::thread::sleep(Duration::from_millis(300));
+    for (what, from, to) in [
+        ("by the VIP", "m", "198.51.100.1 -p 80"),
+        ("by the IPv6 VIP", "m", "2001:db8:f::1 -p 80"),
+        ("by the overlay", "p", "10.0.0.2 -p 8080"),
+        ("on the same host", "c2", "10.0.0.2 -p 8080"),
+    ] {
+        for direction in ["", "-R"] {
+            let out = lab.exec(from, &format!("timeout 30 iperf3 -c {to} -n 64M -i 0 -f m {direction}"));
+            let text = String::from_utf8_lossy(&out.stdout).into_owned();
+            assert!(out.status.success(), "{what} {direction}: {text} {}", String::from_utf8_lossy(&out.stderr));
+            let rate = text.lines().find(|l| l.contains("receiver")).unwrap_or_default().to_owned();
+            println!("{what} {direction}: {rate}");
+        }
+    }
+    let unsent = agent.status.borrow().ledger.dropped.clone();
+    println!("{unsent:?}");
+    assert!(!unsent.contains_key("bad_offload"), "{unsent:?}");
+}

@@ -99,7 +99,10 @@ fn network(tenant: u32) -> VirtualNetwork {
         subnets: ["10.0.0.0/24", "10.0.1.0/24", "fd00::/64", "fd00:0:0:1::/64"].map(|s| s.parse().unwrap()).to_vec(),
         endpoints,
         routes: vec![
-            Route { prefix: "172.16.0.0/16".parse().unwrap(), next_hop: NextHop::Vtep { addr: Underlay(ip(GATEWAY)), mac: GATEWAY_MAC } },
+            Route {
+                prefix: "172.16.0.0/16".parse().unwrap(),
+                next_hop: NextHop::Vtep { addr: Underlay(ip(GATEWAY)), mac: GATEWAY_MAC },
+            },
             Route { prefix: "172.16.66.0/24".parse().unwrap(), next_hop: NextHop::Discard },
         ],
     }
@@ -237,7 +240,11 @@ pub fn see(frame: &[u8]) -> Seen {
     let h = parse(frame).unwrap();
     assert_eq!(h.end as usize, frame.len(), "nothing behind the packet");
     let segment = &frame[h.l4 as usize..h.end as usize];
-    let addresses = if h.is_v4() { &frame[h.l3 as usize + 12..h.l3 as usize + 20] } else { &frame[h.l3 as usize + 8..h.l3 as usize + 48 - 8] };
+    let addresses = if h.is_v4() {
+        &frame[h.l3 as usize + 12..h.l3 as usize + 20]
+    } else {
+        &frame[h.l3 as usize + 8..h.l3 as usize + 48 - 8]
+    };
     let pseudo = checksum::sum(addresses, u64::from(h.protocol.0) + segment.len() as u64);
     assert_eq!(checksum::fold(checksum::sum(segment, pseudo)), 0xffff, "transport checksum");
     let at = |i: usize| Mac(frame[i..i + 6].try_into().unwrap());
@@ -274,7 +281,15 @@ pub fn tcp(eth_src: Mac, eth_dst: Mac, src: &str, dst: &str, flags: u8) -> Vec<u
 }
 
 /// An IP packet in its frame, with both checksums written.
-pub fn transport(eth_src: Mac, eth_dst: Mac, s: IpAddr, d: IpAddr, protocol: Protocol, checksum_at: usize, mut l4: Vec<u8>) -> Vec<u8> {
+pub fn transport(
+    eth_src: Mac,
+    eth_dst: Mac,
+    s: IpAddr,
+    d: IpAddr,
+    protocol: Protocol,
+    checksum_at: usize,
+    mut l4: Vec<u8>,
+) -> Vec<u8> {
     let mut f = [eth_dst.0, eth_src.0].concat();
     let mut addresses = Vec::new();
     match (s, d) {
@@ -300,7 +315,8 @@ pub fn transport(eth_src: Mac, eth_dst: Mac, s: IpAddr, d: IpAddr, protocol: Pro
         }
         _ => panic!("mixed families"),
     }
-    let pseudo = if protocol == Protocol::ICMP { 0 } else { checksum::sum(&addresses, u64::from(protocol.0) + l4.len() as u64) };
+    let pseudo =
+        if protocol == Protocol::ICMP { 0 } else { checksum::sum(&addresses, u64::from(protocol.0) + l4.len() as u64) };
     let c = checksum::finish(checksum::sum(&l4, pseudo));
     l4[checksum_at..checksum_at + 2].copy_from_slice(&c.to_be_bytes());
     f.extend(l4);

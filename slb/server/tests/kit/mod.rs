@@ -174,6 +174,17 @@ impl Lab {
         self.children.len() - 1
     }
 
+    /// An iperf3 server on the port that the VIP leads to.
+    pub fn serve_iperf(&mut self, c: &str) {
+        let ns = self.ns(c);
+        let child = Command::new("ip")
+            .args(["netns", "exec", &ns, "iperf3", "-s", "-p", "8080"])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        self.children.push(child);
+    }
+
     pub fn kill(&mut self, child: usize) {
         self.children[child].kill().unwrap();
         self.children[child].wait().unwrap();
