@@ -35,12 +35,11 @@ pub(crate) fn open(config: &MuxConfig, links: &[Link]) -> Result<Opened, Error> 
 
 fn open_xdp(config: &MuxConfig, links: &[Link]) -> Result<Opened, Error> {
     let mut steering = XdpSteering::default();
-    let wanted = config.workers.map(|w| w.max(1));
     let mut queues = Vec::new();
     for (port, link) in (0u16..).zip(links) {
         let mode_error = |reason: String| Error::Open { interface: link.name.clone(), mode: "AF_XDP", reason };
         let present = receive_queues(&link.name);
-        let used = wanted.unwrap_or(present).min(present);
+        let used = config.workers.unwrap_or(present).max(1);
         if used < present {
             let name = &link.name;
             tracing::warn!(interface = %name, used, present, "packets of the other receive queues pass the mux by: set `workers` to the number of queues, or the queues with `ethtool -L {name} combined {used}`");

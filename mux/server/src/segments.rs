@@ -69,3 +69,92 @@ impl Segments {
         self.frames.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arc_swap::ArcSwap;
+    use penstock_flow::FlowTable;
+    use penstock_model::{BackendId, Dip, Mac, Offload, Overlay, PoolId, Protocol, ServiceId, Underlay, Vni};
+    use penstock_mux_proto::{Backend, Distribution, Foreign, MuxGoal, MuxResolver, NextHopInfo, Policy, Pool, Service};
+    use penstock_spread::SlotTable;
+    use penstock_wire::build::{FrameBuilder, is_intact};
+    use std::net::IpAddr;
+    use std::sync::Arc;
+
+    fn ip(s: &str) -> IpAddr {
+        s.parse().unwrap()
+    }
+
+    fn engine() -> Port<MuxResolver> {
+        let id = BackendId(0);
+        let dip = Dip { vni: Vni::new(9).unwrap(), addr: Overlay(ip("10.0.0.1")) };
+        let goal = MuxGoal {
+            services: vec![Service {
+                id: ServiceId(0),
+                name: "rule".to_owned(),
+                vip: ip("203.0.113.1"),
+                protocol: Protocol::TCP,
+                port: 80,
+                pool: PoolId(0),
+                distribution: Distribution::Default,
+            }],
+            pools: vec![Pool {
+                id: PoolId(0),
+                name: "pool".to_owned(),
+                version: 1,
+                table: SlotTable::build(None, &[(id, 1)]),
+                previous: None,
+            }],
+            backends: vec![Backend {
+                id,
+                name: "web".to_owned(),
+                dip,
+                mac: Mac([2, 0, 0, 0, 0, 7]),
+                host: Underlay(ip("198.51.100.1")),
+            }],
+            ..MuxGoal::default()
+        };
+        let hop = NextHopInfo { eth_src: Mac([2; 6]), eth_dst: Mac([4; 6]), out: PortId(3) };
+        let policy = Policy::build(&goal, |_| Some(hop), Underlay(ip("192.0.2.1"))).unwrap();
+        let published = Arc::new(ArcSwap::from_pointee(policy));
+        Port::new(MuxResolver::new(published, [1, 2], Foreign::Pass), FlowTable::new(64))
+    }
+
+    #[test]
+    fn a_super_frame_leaves_as_whole_segments_each_encapsulated() {
+        let (mut engine, mut segments) = (engine(), Segments::new());
+        let data: Vec<u8> = (0..5_000u32).map(|i| i as u8).collect();
+        let frame = FrameBuilder::tcp("198.18.0.1:4000", "203.0.113.1:80").flags(0x18).payload(&data).partial_checksum().build();
+        let mut buffer = vec![0; HEADROOM];
+        buffer.extend_from_slice(&frame);
+        let mut packet = Packet::new(&mut buffer, HEADROOM, frame.len(), PortId(3)).unwrap();
+        packet.offload = Offload { partial_checksum: true, gso: Gso::Tcp4, gso_size: 1448, ..Offload::default() };
+        segments.process(&mut engine, std::slice::from_mut(&mut packet), Nanos::from_secs(1));
+        assert_eq!(packet.verdict, Verdict::Consumed);
+
+        let mut arrived = Vec::new();
+        segments.drain(|out, frame| {
+            assert_eq!(out, PortId(3));
+            let inner = &frame[50..];
+            assert!(inner.len() <= 1514 && is_intact(inner), "an inner frame with right lengths and checksums");
+            arrived.extend_from_slice(&inner[54..]);
+        });
+        assert_eq!(arrived, data);
+        assert_eq!((engine.ledger().received, engine.ledger().transmitted), (4, 4));
+        segments.drain(|_, _| panic!("nothing waits twice"));
+    }
+
+    #[test]
+    fn a_super_frame_that_cannot_be_cut_is_dropped_by_name() {
+        let (mut engine, mut segments) = (engine(), Segments::new());
+        let frame = FrameBuilder::tcp("198.18.0.1:4000", "203.0.113.1:80").payload(&[0; 3000]).build();
+        let mut buffer = vec![0; HEADROOM];
+        buffer.extend_from_slice(&frame);
+        let mut packet = Packet::new(&mut buffer, HEADROOM, frame.len(), PortId(3)).unwrap();
+        packet.offload = Offload { gso: Gso::Tcp4, gso_size: 0, ..Offload::default() };
+        segments.process(&mut engine, std::slice::from_mut(&mut packet), Nanos::from_secs(1));
+        assert_eq!(packet.verdict, Verdict::Drop(penstock_model::DropReason::BadOffload));
+        assert!(engine.ledger().balances());
+    }
+}

@@ -78,6 +78,10 @@ struct RunningMux {
 
 impl RunningMux {
     fn start(lab: &Lab, packet_io: PacketIoMode) -> Self {
+        Self::with_workers(lab, packet_io, None)
+    }
+
+    fn with_workers(lab: &Lab, packet_io: PacketIoMode, workers: Option<u32>) -> Self {
         let (goal, goals) = watch::channel(None);
         let (statuses, status) = watch::channel(MuxStatus::default());
         let (shutdown, stop) = watch::channel(false);
@@ -85,7 +89,7 @@ impl RunningMux {
             interfaces: vec!["m0".to_owned()],
             underlay_address: MUX.parse().unwrap(),
             packet_io,
-            workers: None,
+            workers,
             flow_capacity: 1 << 16,
         };
         let ns = lab.ns("m");
@@ -189,7 +193,10 @@ fn datagrams(lab: &Lab, to: &str, port: u16, count: usize, payload: &[u8]) {
 
 /// Starts a mux and waits until it can forward.
 fn ready(lab: &Lab, packet_io: PacketIoMode) -> RunningMux {
-    let mux = RunningMux::start(lab, packet_io);
+    wait_until_ready(lab, RunningMux::start(lab, packet_io))
+}
+
+fn wait_until_ready(lab: &Lab, mux: RunningMux) -> RunningMux {
     mux.set(goal(7));
     mux.until("the goal to be applied", |s| s.applied == Revision(7));
     // IPv6 neighbours take a second after an interface has come up; what waits for them comes in a burst.
@@ -298,6 +305,22 @@ fn packets_of_a_kernel_arrive_as_vxlan_by_af_packet() {
 #[test]
 fn packets_of_a_kernel_arrive_as_vxlan_by_af_xdp() {
     forwards("x", PacketIoMode::AfXdp, "af_xdp");
+}
+
+#[test]
+fn two_workers_take_the_packets_of_two_queues_and_one_worker_does_not() {
+    let Some(lab) = Lab::with_queues("q", 2) else { return };
+    let arrived = |workers: u32| {
+        let mux = wait_until_ready(&lab, RunningMux::with_workers(&lab, PacketIoMode::AfXdp, Some(workers)));
+        let capture = Capture::start(&lab);
+        connect(&lab, VIP4, 80, 200);
+        let frames = capture.frames();
+        drop(mux);
+        frames.iter().filter(|(_, f)| frame::read(f).is_some_and(|v| v.inner.protocol == 6)).count()
+    };
+    let (one, two) = (arrived(1), arrived(2));
+    println!("of 200 connections {one} came through one queue, {two} through both");
+    assert!((20..180).contains(&one) && two == 200, "{one} and {two}");
 }
 
 fn ping(lab: &Lab, vip: &str) -> String {

@@ -19,6 +19,11 @@ pub struct Lab {
 impl Lab {
     /// `None`, and says so, without the rights to make namespaces.
     pub fn new(tag: &str) -> Option<Self> {
+        Self::with_queues(tag, 1)
+    }
+
+    /// With several queues on the link between router and mux.
+    pub fn with_queues(tag: &str, queues: u32) -> Option<Self> {
         if !is_root() {
             println!("skipped: needs root to make network namespaces");
             return None;
@@ -29,9 +34,9 @@ impl Lab {
             run(&["ip", "netns", "add", &lab.ns(ns)]);
             lab.ip(ns, "link set lo up");
         }
-        lab.join("r", "rc", "c", "c0", 1500);
-        lab.join("r", "rm", "m", "m0", 1600);
-        lab.join("r", "rh", "h", "h0", 1600);
+        lab.join("r", "rc", "c", "c0", 1500, 1);
+        lab.join("r", "rm", "m", "m0", 1600, queues);
+        lab.join("r", "rh", "h", "h0", 1600, 1);
         lab.address();
         Some(lab)
     }
@@ -55,9 +60,11 @@ impl Lab {
         self.in_ns(ns, || penstock_packet_io::Interface::open(interface).unwrap().mac().unwrap().0)
     }
 
-    fn join(&self, a: &str, a_if: &str, b: &str, b_if: &str, mtu: u32) {
+    fn join(&self, a: &str, a_if: &str, b: &str, b_if: &str, mtu: u32, queues: u32) {
         let (na, nb) = (self.ns(a), self.ns(b));
-        run(&["ip", "-n", &na, "link", "add", a_if, "type", "veth", "peer", "name", b_if, "netns", &nb]);
+        let queues = format!("numtxqueues {queues} numrxqueues {queues}");
+        let add = format!("ip -n {na} link add {a_if} {queues} type veth peer name {b_if} {queues} netns {nb}");
+        run(&add.split(' ').collect::<Vec<_>>());
         self.ip(a, &format!("link set {a_if} mtu {mtu} up"));
         self.ip(b, &format!("link set {b_if} mtu {mtu} up"));
     }
