@@ -39,7 +39,7 @@ pub(crate) fn short(item: &Value, member: &str) -> String {
 /// What happened to dropped packets, summed over reasons.
 pub(crate) fn dropped(item: &Value) -> String {
     let reasons = item.get("dropped").and_then(Value::as_object);
-    reasons.map_or_else(|| "-".to_owned(), |r| si(r.values().filter_map(Value::as_f64).sum()))
+    reasons.map_or_else(|| "-".to_owned(), |r| si(r.values().filter_map(Value::as_f64).fold(0.0, |sum, n| sum + n)))
 }
 
 pub(crate) fn yes_no(item: &Value, member: &str, output: &Output) -> String {
@@ -65,6 +65,24 @@ pub(crate) fn healthy(item: &Value, output: &Output) -> String {
     output.paint(style, &format!("{healthy}/{total}"))
 }
 
+/// The backends of all services, each once for each of the members that tell two apart.
+pub(crate) fn backends(services: &[Value], apart: &[&str]) -> Vec<Value> {
+    let mut all: Vec<Value> = Vec::new();
+    for service in services {
+        for backend in value::list(service, "backends") {
+            let mut backend = backend.clone();
+            if let Some(map) = backend.as_object_mut() {
+                map.insert("pool".to_owned(), service.get("pool").cloned().unwrap_or_default());
+            }
+            let known = |b: &Value| apart.iter().all(|member| b.get(*member) == backend.get(*member));
+            if !all.iter().any(known) {
+                all.push(backend);
+            }
+        }
+    }
+    all
+}
+
 /// Busiest first, by the sum of these members; ties stay in their order.
 pub(crate) fn busiest_first(items: &mut [Value], members: &[&str]) {
     let busy = |item: &Value| members.iter().filter_map(|m| item.get(*m)?.as_f64()).sum::<f64>();
@@ -81,6 +99,7 @@ mod tests {
         let item = json!({"a": null, "b": ["x", 1], "c": 2_000_000, "dropped": {"acl_denied": 1500, "no_vip": 1}});
         let shown = [text(&item, "a"), text(&item, "b"), short(&item, "c"), short(&item, "d"), dropped(&item)];
         assert_eq!(shown, ["-", "x, 1", "2.00 M", "-", "1.50 k"]);
+        assert_eq!(dropped(&json!({"dropped": {}})), "0");
     }
 
     #[test]

@@ -56,11 +56,13 @@ impl CliError {
     pub(crate) fn advice(&self) -> Option<&'static str> {
         match self {
             Self::Client(ClientError::Transport { reason, .. }) => Some(transport_advice(reason)),
+            Self::Refused(refusal) if matches!(refusal.status, 400 | 422) => {
+                Some("nothing was changed; correct what is listed and apply again")
+            }
             _ => match self.refusal()?.status {
                 401 | 403 => Some("use a certificate of the role operator: penstock pki issue --role operator --name NAME"),
                 404 => Some("penstock get KIND lists what is there"),
                 409 => Some("remove what refers to it first, or apply both changes together"),
-                400 | 422 => Some("nothing was changed; correct what is listed and apply again"),
                 _ => None,
             },
         }

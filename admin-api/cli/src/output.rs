@@ -73,13 +73,24 @@ impl Output {
             drop(self.value(&body));
             return;
         }
-        eprintln!("penstock: {error}");
+        eprintln!("penstock: {}", headline(error));
         for detail in error.refusal().into_iter().flat_map(|r| &r.error.details) {
             eprintln!("  {}: {}", detail.target, detail.message);
         }
         if let Some(advice) = error.advice() {
             eprintln!("  -> {advice}");
         }
+    }
+}
+
+/// The message; where it only repeats the first detail, how many there are.
+fn headline(error: &CliError) -> String {
+    match error.refusal().map(|r| &r.error) {
+        Some(body) if body.details.first().is_some_and(|d| body.message.starts_with(&d.message)) => {
+            let count = body.details.len();
+            format!("refused for {count} reason{}", if count == 1 { "" } else { "s" })
+        }
+        _ => error.to_string(),
     }
 }
 

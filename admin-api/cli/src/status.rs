@@ -1,4 +1,4 @@
-use crate::columns::{Column, dropped, frontend, healthy, section, short, text, yes_no};
+use crate::columns::{Column, backends, dropped, frontend, healthy, section, short, text, yes_no};
 use crate::error::CliError;
 use crate::output::{Output, Style};
 use penstock_admin_client::Client;
@@ -36,6 +36,7 @@ const BACKENDS: &[Column] = &[
     Column { heading: "HEALTHY", cell: |b, o| yes_no(b, "healthy", o) },
     Column { heading: ">SLOTS", cell: |b, _| text(b, "slots") },
     Column { heading: "PROBE", cell: |b, _| text(b, "detail") },
+    Column { heading: "POOL", cell: |b, _| text(b, "pool") },
 ];
 
 const TUNNELS: &[Column] = &[
@@ -64,11 +65,10 @@ fn render(status: &Value, output: &Output) -> String {
         let line = format!("{} does not apply its goal: {error}\n\n", text(node, "name"));
         page.push_str(&output.paint(Style::Bad, &line));
     }
-    for service in value::list(status, "services") {
-        page.push_str(&section("virtual IP", SERVICES, std::slice::from_ref(service), output));
-        let backends = section("", BACKENDS, value::list(service, "backends"), output);
-        page.extend(backends.lines().skip(1).map(|line| format!("  {line}").trim_end().to_owned() + "\n"));
-    }
+    let services = value::list(status, "services");
+    page.push_str(&section("virtual IPs", SERVICES, services, output));
+    let backends = backends(services, &["pool", "networkInterface", "address"]);
+    page.push_str(&section("backends", BACKENDS, &backends, output));
     page.push_str(&section("tunnels", TUNNELS, value::list(status, "tunnels"), output));
     page.push_str(&section("networks", NETWORKS, value::list(status, "networks"), output));
     page.truncate(page.trim_end().len());
@@ -108,7 +108,7 @@ mod tests {
                  "received": 1000, "dropped": {"no_vip": 3}, "goalError": null},
                 {"name": "host1", "role": "host", "address": null, "connected": false, "inSync": false, "goalRevision": 7}],
             "services": [{"vip": "203.0.113.10", "port": 80, "protocol": "tcp", "name": "loadBalancers/web/loadBalancingRules/http",
-                "healthy": 1, "total": 2, "tableVersion": 3, "backends": [
+                "pool": "web", "healthy": 1, "total": 2, "tableVersion": 3, "backends": [
                     {"networkInterface": "blue-1", "address": "10.0.0.11", "host": "10.1.11.2", "healthy": true, "slots": 64, "detail": "200 OK"},
                     {"networkInterface": "blue-2", "address": "10.0.0.12", "host": "10.1.12.2", "healthy": false, "slots": 0, "detail": "connection refused"}]}],
             "tunnels": [{"name": "VirtualGateways/g/networkConnections/site", "state": "connecting"}],
@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(line("mux1").split_whitespace().collect::<Vec<_>>()[..8], ["mux1", "mux", "10.1.1.2", "yes", "yes", "r7", "12", "1.00"]);
         assert!(line("host1").contains("no r- of r7"));
         assert!(line("203.0.113.10:80/tcp").contains("1/2"));
-        assert!(line("  blue-2").ends_with("connection refused"));
+        assert!(line("blue-2").ends_with("connection refused  web"));
         assert!(line("VirtualGateways").contains("never"));
         assert!(!page.contains("NETWORKS") && page.lines().all(|l| l == l.trim_end()));
     }

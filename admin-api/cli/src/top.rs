@@ -1,5 +1,5 @@
 use crate::arguments::Top;
-use crate::columns::{Column, busiest_first, dropped, frontend, healthy, section, short, text};
+use crate::columns::{Column, backends, busiest_first, dropped, frontend, healthy, section, short, text};
 use crate::error::CliError;
 use crate::output::Output;
 use penstock_admin_client::Client;
@@ -23,13 +23,8 @@ pub(crate) async fn run(client: &Client, top: &Top, output: &Output) -> Result<(
 
 /// What of a status counts traffic, busiest first.
 fn traffic(status: &Value) -> Map<String, Value> {
-    let mut backends = Vec::new();
-    for backend in value::list(status, "services").iter().flat_map(|s| value::list(s, "backends")) {
-        // A backend of several rules has one count.
-        if !backends.iter().any(|b| text(b, "networkInterface") == text(backend, "networkInterface") && b["address"] == backend["address"]) {
-            backends.push(backend.clone());
-        }
-    }
+    // A backend of several rules has one count.
+    let backends = backends(value::list(status, "services"), &["networkInterface", "address"]);
     let mut services = value::list(status, "services").to_vec();
     for service in services.iter_mut().filter_map(Value::as_object_mut) {
         service.remove("backends");

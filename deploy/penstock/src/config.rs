@@ -69,15 +69,18 @@ pub(crate) struct TelemetryConfig {
     pub(crate) listen: Option<SocketAddr>,
     /// `text` or `json`.
     pub(crate) log_format: LogFormat,
-    /// As in `RUST_LOG`, which overrides it.
+    /// What is logged, as in `RUST_LOG`.
     pub(crate) log: String,
 }
 
 impl Default for TelemetryConfig {
     fn default() -> Self {
-        Self { listen: None, log_format: LogFormat::default(), log: "info".to_owned() }
+        Self { listen: None, log_format: LogFormat::default(), log: DEFAULT_LOG.to_owned() }
     }
 }
+
+/// The netlink library warns of each attribute that a newer kernel has and it does not know.
+const DEFAULT_LOG: &str = "info,netlink_packet_route=error";
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
