@@ -206,6 +206,29 @@ mod tests {
     }
 
     #[test]
+    fn every_example_is_understood() {
+        let examples = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/examples")).unwrap();
+        let mut roles = Vec::new();
+        for path in examples.map(|e| e.unwrap().path()) {
+            let text = std::fs::read_to_string(&path).unwrap();
+            roles.push(Config::parse(&path, &text).unwrap_or_else(|e| panic!("{e}")).role_names());
+        }
+        roles.sort();
+        assert_eq!(roles, ["controller", "controller, mux, gateway", "gateway", "host", "mux"]);
+    }
+
+    #[test]
+    fn nodes_beside_a_controller_follow_it_by_loopback() {
+        let mux = "[mux]\ninterface = \"eth0\"\nunderlay_address = \"10.0.0.1\"\n";
+        let address = |controller: &str| {
+            Config::parse(Path::new("p.toml"), &format!("{NODE}{controller}{mux}")).unwrap().controller_address()
+        };
+        assert_eq!(address("[controller]\n").as_deref(), Some("[::1]:8444"));
+        let listen = "[controller]\nsouthbound_listen = \"10.1.1.2:9\"\n";
+        assert_eq!(address(listen).as_deref(), Some("10.1.1.2:9"));
+    }
+
+    #[test]
     fn an_unknown_field_is_named_with_its_table_and_line() {
         let error = refused(&format!("{NODE}colour = \"red\"\n"));
         assert!(error.starts_with("p.toml: node") && error.contains("colour") && error.contains("line 5"), "{error}");
