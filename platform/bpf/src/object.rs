@@ -88,9 +88,11 @@ pub(crate) fn attach_xdp(
 
 /// Attaches a program to an interface for as long as the returned descriptor is open.
 pub(crate) fn link(fd: BorrowedFd<'_>, ifindex: u32, kind: u32, flags: u32) -> io::Result<OwnedFd> {
-    let mut options = libbpf_sys::bpf_link_create_opts::default();
-    options.sz = size_of::<libbpf_sys::bpf_link_create_opts>() as libbpf_sys::size_t;
-    options.flags = flags;
+    let options = libbpf_sys::bpf_link_create_opts {
+        sz: size_of::<libbpf_sys::bpf_link_create_opts>() as libbpf_sys::size_t,
+        flags,
+        ..Default::default()
+    };
     let target = i32::try_from(ifindex).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))?;
     // SAFETY: `options` says its own size and holds no pointers.
     let result = unsafe { libbpf_sys::bpf_link_create(fd.as_raw_fd(), target, kind, &raw const options) };

@@ -52,11 +52,12 @@ pub fn run_live(program: BorrowedFd<'_>, frame: &[u8], repeat: u32, batch: u32) 
 }
 
 fn options(frame: &[u8]) -> libbpf_sys::bpf_test_run_opts {
-    let mut options = libbpf_sys::bpf_test_run_opts::default();
-    options.sz = size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t;
-    options.data_in = frame.as_ptr().cast();
-    options.data_size_in = frame.len() as u32;
-    options
+    libbpf_sys::bpf_test_run_opts {
+        sz: size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
+        data_in: frame.as_ptr().cast(),
+        data_size_in: frame.len() as u32,
+        ..Default::default()
+    }
 }
 
 fn test_run(program: BorrowedFd<'_>, options: &mut libbpf_sys::bpf_test_run_opts) -> io::Result<()> {

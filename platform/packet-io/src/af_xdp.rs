@@ -97,8 +97,8 @@ impl AfXdp {
         let completion =
             ConsumerRing::map(fd, place(offsets.cr, libc::XDP_UMEM_PGOFF_COMPLETION_RING as i64, options.chunks))
                 .map_err(map)?;
-        let rx = ConsumerRing::map(fd, place(offsets.rx, libc::XDP_PGOFF_RX_RING as i64, half)).map_err(map)?;
-        let tx = ProducerRing::map(fd, place(offsets.tx, libc::XDP_PGOFF_TX_RING as i64, half)).map_err(map)?;
+        let rx = ConsumerRing::map(fd, place(offsets.rx, libc::XDP_PGOFF_RX_RING, half)).map_err(map)?;
+        let tx = ProducerRing::map(fd, place(offsets.tx, libc::XDP_PGOFF_TX_RING, half)).map_err(map)?;
         // Older kernels do not know it: then 32 frames a call are moved and `flush` calls more often.
         let _ = sys::set_option(fd, libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, &TX_BUDGET);
         bind(fd, ifindex, queue, options.force_copy).map_err(at("bind the socket to the queue"))?;

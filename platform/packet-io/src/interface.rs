@@ -77,6 +77,20 @@ struct EthtoolValue {
     data: u32,
 }
 
+const ETHTOOL_GCHANNELS: u32 = 0x3c;
+
+/// `struct ethtool_channels` (linux/ethtool.h).
+#[derive(Default)]
+#[repr(C)]
+struct EthtoolChannels {
+    command: u32,
+    max: [u32; 4],
+    rx: u32,
+    tx: u32,
+    other: u32,
+    combined: u32,
+}
+
 /// An interface of the namespace in which it was opened; asks the kernel each time.
 #[derive(Debug)]
 pub struct Interface {
@@ -192,6 +206,19 @@ impl Interface {
             Ok(after) if after == on => Ok(()),
             Ok(_) => Err(refused("the device accepted the change and did not make it".to_owned())),
             Err(e) => Err(refused(e.to_string())),
+        }
+    }
+
+    /// Receive queues: as many AF_XDP sockets see all that arrives. One where the driver does not say.
+    ///
+    /// # Errors
+    /// The interface is gone.
+    pub fn receive_queues(&self) -> io::Result<u32> {
+        let mut channels = EthtoolChannels { command: ETHTOOL_GCHANNELS, ..EthtoolChannels::default() };
+        match self.ask(libc::SIOCETHTOOL, |r| r.ifr_ifru.ifru_data = (&raw mut channels).cast()) {
+            Ok(_) => Ok((channels.rx + channels.combined).max(1)),
+            Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(1),
+            Err(error) => Err(error),
         }
     }
 

@@ -20,6 +20,7 @@
 //! Penstock must change on interfaces that it owns.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod affinity;
 mod af_packet;
 mod af_xdp;
 mod event;
@@ -40,6 +41,7 @@ mod tun;
 mod umem;
 mod vnet_hdr;
 
+pub use affinity::{cpu_of_this_thread, pin_this_thread};
 pub use af_packet::{AfPacket, AfPacketError, AfPacketOptions};
 pub use af_xdp::{AfXdp, AfXdpError, AfXdpOptions};
 pub use faulty::{FaultCounts, Faults, Faulty};

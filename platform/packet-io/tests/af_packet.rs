@@ -196,7 +196,8 @@ fn offloads_and_mtu_of_an_own_interface_can_be_set_and_a_refusal_names_the_setti
     let nets = line(1500);
     netns::run_in(nets.name(1), || {
         let veth = Interface::open("left").unwrap();
-        assert_eq!(veth.offload(OffloadSetting::TxChecksum).unwrap(), true);
+        assert!(veth.offload(OffloadSetting::TxChecksum).unwrap());
+        assert_eq!(veth.receive_queues().unwrap(), 1);
         for on in [false, true] {
             veth.set_offload(OffloadSetting::TxChecksum, on).unwrap();
             veth.set_offload(OffloadSetting::GenericReceive, on).unwrap();
