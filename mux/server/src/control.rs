@@ -22,6 +22,8 @@ pub(crate) struct Control {
     ports: HashMap<u32, PortId>,
     steer: Box<dyn Steer + Send>,
     steered: BTreeSet<IpAddr>,
+    /// Policies that a worker may still read: the last to let go frees the memory, and that is not to be a worker.
+    retired: Vec<Arc<Policy>>,
     pub(crate) goal_error: Option<String>,
 }
 
@@ -32,7 +34,7 @@ impl Control {
         ports: HashMap<u32, PortId>,
         steer: Box<dyn Steer + Send>,
     ) -> Self {
-        Self { published, own: Underlay(own), ports, steer, steered: BTreeSet::new(), goal_error: None }
+        Self { published, own: Underlay(own), ports, steer, steered: BTreeSet::new(), retired: Vec::new(), goal_error: None }
     }
 
     pub(crate) fn policy(&self) -> Arc<Policy> {
@@ -77,6 +79,11 @@ impl Control {
         self.publish(Arc::new(policy), watcher)
     }
 
+    /// Frees the policies that no worker reads any more. To be called now and then.
+    pub(crate) fn maintain(&mut self) {
+        self.retired.retain(|policy| Arc::strong_count(policy) > 1);
+    }
+
     fn build(&self, goal: &MuxGoal, view: &UnderlayView) -> Result<Policy, GoalError> {
         let policy = Policy::build(goal, |host| next_hop(&self.ports, view, host), self.own)?;
         Ok(policy.succeed(&self.published.load()))
@@ -87,7 +94,7 @@ impl Control {
         for host in policy.hosts() {
             watcher.solicit(host.0);
         }
-        self.published.store(Arc::clone(&policy));
+        self.retired.push(self.published.swap(Arc::clone(&policy)));
         if self.steered != *policy.vips() {
             let vips: Vec<IpAddr> = policy.vips().iter().copied().collect();
             self.steer.set_vips(&vips)?;

@@ -66,7 +66,10 @@ pub async fn run(
                 still_there(&links, &view)?;
                 control.handle_view(&view, &watcher)?;
             }
-            _ = tick.tick() => report.publish(&control, &threads),
+            _ = tick.tick() => {
+                control.maintain();
+                report.publish(&control, &threads);
+            }
             error = threads.ended() => return Err(error),
             () = stopped(&mut shutdown) => {
                 tracing::info!("mux stops");

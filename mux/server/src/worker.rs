@@ -73,7 +73,7 @@ impl Worker {
                 }
             }
         })?;
-        segments.drain(|out, frame| match self.ports.get_mut(usize::from(out.0)) {
+        segments.drain(|out, frame| match self.ports.iter_mut().find(|p| p.id() == out) {
             // What a port does not take is in its own count of failures.
             Some(port) => drop(port.send(frame, penstock_model::Offload::default())),
             None => tracing::trace!(?out, "a segment for no port"),

@@ -134,10 +134,12 @@ fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+type Arrived = (Instant, Vec<u8>);
+
 /// Everything that arrives at the host's interface.
 struct Capture {
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Vec<(Instant, Vec<u8>)>>>,
+    thread: Option<JoinHandle<Vec<Arrived>>>,
 }
 
 impl Capture {
@@ -163,7 +165,7 @@ impl Capture {
         Self { stop, thread: Some(thread) }
     }
 
-    fn frames(mut self) -> Vec<(Instant, Vec<u8>)> {
+    fn frames(mut self) -> Vec<Arrived> {
         std::thread::sleep(Duration::from_millis(150));
         self.stop.store(true, Ordering::Relaxed);
         self.thread.take().unwrap().join().unwrap()

@@ -55,7 +55,7 @@ fn pools() -> impl Strategy<Value = Vec<Pool>> {
 }
 
 fn vip(n: u8) -> String {
-    if n % 2 == 0 { format!("203.0.113.{n}") } else { format!("2001:db8:100::{n:x}") }
+    if n.is_multiple_of(2) { format!("203.0.113.{n}") } else { format!("2001:db8:100::{n:x}") }
 }
 
 fn goals() -> impl Strategy<Value = MuxGoal> {
