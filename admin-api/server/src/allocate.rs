@@ -1,6 +1,6 @@
 //! What the controller chooses where operators leave it open: ids, VNIs, addresses, keys. Written into the documents, so it is
 //! stable while the resource lives and free again with it.
-use crate::secrets::{SecretError, Sealer};
+use crate::secrets::{Sealer, SecretError};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ipnetwork::IpNetwork;

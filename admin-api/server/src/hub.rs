@@ -41,7 +41,7 @@ impl GoalHub {
     }
 
     /// Publishes the goals of all configured nodes; nodes without one are no longer configured. Equal goals are not sent again.
-    pub fn publish(&self, goals: BTreeMap<(NodeRole, String), NodeGoal>) {
+    pub fn publish(&self, goals: BTreeMap<(NodeRole, String), Arc<NodeGoal>>) {
         let mut nodes = self.nodes();
         nodes.retain(|key, _| goals.contains_key(key));
         for (key, goal) in goals {
@@ -53,9 +53,9 @@ impl GoalHub {
                 connected: false,
             });
             node.goal.send_if_modified(|current| {
-                let changed = current.as_deref() != Some(&goal);
+                let changed = current.as_ref() != Some(&goal);
                 if changed {
-                    *current = Some(Arc::new(goal));
+                    *current = Some(goal);
                 }
                 changed
             });
@@ -131,11 +131,9 @@ impl GoalSource for GoalHub {
 
 fn health(report: Option<&NodeReport>) -> Vec<(&str, &str, std::net::IpAddr, bool)> {
     match report {
-        Some(NodeReport::Host(status)) => status
-            .probes
-            .iter()
-            .map(|p| (p.name.as_str(), p.network_interface.as_str(), p.dip.0, p.healthy))
-            .collect(),
+        Some(NodeReport::Host(status)) => {
+            status.probes.iter().map(|p| (p.name.as_str(), p.network_interface.as_str(), p.dip.0, p.healthy)).collect()
+        }
         _ => Vec::new(),
     }
 }
@@ -147,8 +145,8 @@ mod tests {
     use penstock_mux_proto::MuxGoal;
     use penstock_slb_host::HostStatus;
 
-    fn goal(revision: u64) -> NodeGoal {
-        NodeGoal::Mux(MuxGoal { revision: Revision(revision), ..MuxGoal::default() })
+    fn goal(revision: u64) -> Arc<NodeGoal> {
+        Arc::new(NodeGoal::Mux(MuxGoal { revision: Revision(revision), ..MuxGoal::default() }))
     }
 
     #[test]
@@ -157,7 +155,7 @@ mod tests {
         assert!(hub.subscribe(NodeRole::Mux, "mux1").is_none());
         hub.publish(BTreeMap::from([((NodeRole::Mux, "mux1".into()), goal(1))]));
         let mut receiver = hub.subscribe(NodeRole::Mux, "mux1").unwrap();
-        assert_eq!(receiver.borrow_and_update().as_deref(), Some(&goal(1)));
+        assert_eq!(receiver.borrow_and_update().as_ref(), Some(&goal(1)));
         hub.publish(BTreeMap::from([((NodeRole::Mux, "mux1".into()), goal(1))]));
         assert!(!receiver.has_changed().unwrap());
         hub.publish(BTreeMap::from([((NodeRole::Mux, "mux1".into()), goal(2))]));
@@ -183,7 +181,7 @@ mod tests {
                 ..HostStatus::default()
             })
         };
-        hub.publish(BTreeMap::from([((NodeRole::Host, "h".into()), NodeGoal::Host(Default::default()))]));
+        hub.publish(BTreeMap::from([((NodeRole::Host, "h".into()), Arc::new(NodeGoal::Host(Default::default())))]));
         let mut health = hub.health();
         hub.report("h", host(true, 0));
         assert!(health.has_changed().unwrap());

@@ -1,16 +1,103 @@
 //! The read-only parts of resources: what was allocated, and what became of them.
 use crate::hub::GoalHub;
 use crate::state::State;
-use penstock_admin_types::intent::{Allocated, Warning};
+use penstock_admin_types::intent::{Allocated, Service, Warning};
 use penstock_admin_types::{ALLOCATED, Function, Render, ResourcePath, value};
 use penstock_gateway_proto::TunnelState;
+use penstock_slb_host::ProbeStatus;
 use penstock_southbound::{NodeReport, NodeRole};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 
-/// Renders one resource of `state` as clients see it.
-pub(crate) fn render(state: &State, hub: &GoalHub, path: &ResourcePath, node: &Value) -> Value {
-    let observed = |path: &ResourcePath, node: &Value| observed(state, hub, path, node);
-    Render { index: &state.index, observed: &observed }.node(path, node)
+/// Renders resources as clients see them; made once for a request.
+pub(crate) struct Observer<'a> {
+    state: &'a State,
+    hub: &'a GoalHub,
+    probes: Vec<ProbeStatus>,
+    /// By frontend.
+    services: BTreeMap<&'a ResourcePath, Vec<&'a Service>>,
+}
+
+impl<'a> Observer<'a> {
+    pub(crate) fn new(state: &'a State, hub: &'a GoalHub) -> Self {
+        let mut services: BTreeMap<_, Vec<&Service>> = BTreeMap::new();
+        for s in &state.intent.services {
+            services.entry(&s.frontend).or_default().push(s);
+        }
+        let mut probes = hub.probes();
+        probes.sort_by(|a, b| probe_key(a).cmp(&probe_key(b)));
+        Self { state, hub, probes, services }
+    }
+
+    pub(crate) fn render(&self, path: &ResourcePath, node: &Value) -> Value {
+        let observed = |path: &ResourcePath, node: &Value| {
+            let mut out = observed(self.state, self.hub, path, node);
+            if let Some(services) = self.services.get(path) {
+                out.insert("configurationState".to_owned(), self.frontend(path, services));
+            }
+            out
+        };
+        Render { index: &self.state.index, observed: &observed }.node(path, node)
+    }
+
+    /// A frontend's VIP endpoints, and the state of the backends of each.
+    fn frontend(&self, path: &ResourcePath, services: &[&Service]) -> Value {
+        let mut endpoints = Vec::new();
+        let mut dead = Vec::new();
+        for service in services {
+            let backends = self.backends(service);
+            if !backends.iter().any(|b| b.get("state") != Some(&json!("Down"))) {
+                dead.push(detail(
+                    source(path),
+                    "HostUnreachable",
+                    &format!("'{}' has no healthy backend", service.path),
+                ));
+            }
+            endpoints.push(json!({
+                "vipEndpoint": SocketAddr::new(service.vip, service.port).to_string(),
+                "dipEndpointStates": backends,
+            }));
+        }
+        let status = if dead.is_empty() { "Success" } else { "Failure" };
+        json!({"status": status, "detailedInfo": dead, "vipEndpointStates": endpoints})
+    }
+
+    fn backends(&self, service: &Service) -> Vec<Value> {
+        let members =
+            self.state.index.to(&service.pool).filter(|r| r.owner.kind_path() == "networkInterfaces/ipConfigurations");
+        members.filter_map(|r| self.backend(service, &r.owner)).collect()
+    }
+
+    fn backend(&self, service: &Service, member: &ResourcePath) -> Option<Value> {
+        let interface = self.state.intent.interfaces.get(&member.parent()?)?;
+        let c = interface.ip_configurations.iter().find(|c| c.path == *member)?;
+        if c.address.is_ipv4() != service.vip.is_ipv4() {
+            return None;
+        }
+        let server = interface.server.as_ref().and_then(|s| self.state.intent.servers.get(s))?;
+        let probe = service.probe.as_ref().map(|p| p.path.name());
+        let key = (probe.unwrap_or_default(), interface.path.id(), c.address);
+        let result = self.probes.binary_search_by(|p| probe_key(p).cmp(&key)).ok().and_then(|i| self.probes.get(i));
+        let state = match result.map(|r| r.healthy) {
+            Some(true) => "Up",
+            Some(false) => "Down",
+            None => "Unknown",
+        };
+        Some(json!({
+            "dipEndpoint": SocketAddr::new(c.address, service.backend_port).to_string(),
+            "hostIPAddress": server.address,
+            "hostId": server.name,
+            "AdapterId": interface.mac.to_string().replace(':', "").to_uppercase(),
+            "ProbeRule": probe,
+            "state": state,
+            "detail": result.map(|r| &r.detail),
+        }))
+    }
+}
+
+fn probe_key(p: &ProbeStatus) -> (&str, &str, IpAddr) {
+    (&p.name, &p.network_interface, p.dip.0)
 }
 
 fn observed(state: &State, hub: &GoalHub, path: &ResourcePath, node: &Value) -> Map<String, Value> {
@@ -36,7 +123,9 @@ fn observed(state: &State, hub: &GoalHub, path: &ResourcePath, node: &Value) -> 
                 put("privateMacAddress", json!(mac.replace(':', "").to_uppercase()));
             }
         }
-        "networkInterfaces/ipConfigurations" | "loadBalancers/frontendIPConfigurations" if !said("privateIPAddress") => {
+        "networkInterfaces/ipConfigurations" | "loadBalancers/frontendIPConfigurations"
+            if !said("privateIPAddress") =>
+        {
             if let Some(address) = text("address") {
                 put("privateIPAddress", json!(address));
             }
@@ -94,7 +183,14 @@ fn configuration_state(state: &State, hub: &GoalHub, path: &ResourcePath) -> Opt
         return Some(node_state(hub, role, node, own_warnings(state, path)));
     }
     let warnings: Vec<&Warning> = if path.is_top() {
-        state.intent.warnings.range(path.clone()..).take_while(|(p, _)| p.as_str().starts_with(path.as_str())).filter(|(p, _)| p.is_within(path)).flat_map(|(_, w)| w).collect()
+        state
+            .intent
+            .warnings
+            .range(path.clone()..)
+            .take_while(|(p, _)| p.as_str().starts_with(path.as_str()))
+            .filter(|(p, _)| p.is_within(path))
+            .flat_map(|(_, w)| w)
+            .collect()
     } else {
         own_warnings(state, path)
     };
@@ -131,13 +227,22 @@ fn node_state(hub: &GoalHub, role: NodeRole, node: &str, warnings: Vec<&Warning>
         }
     });
     match found {
-        Some((true, Some(applied), Some(goal))) if applied == goal => {
-            shape("Success", vec![detail("ResourceGlobal", "Success", &format!("The {role} is connected and has applied its goal."))])
-        }
-        Some((true, _, _)) => {
-            shape("InProgress", vec![detail("ResourceGlobal", "Unknown", &format!("The {role} is connected and has not applied its goal yet."))])
-        }
-        _ => shape("Failure", vec![detail("ResourceGlobal", "HostNotConnectedToController", &format!("The {role} is not connected."))]),
+        Some((true, Some(applied), Some(goal))) if applied == goal => shape(
+            "Success",
+            vec![detail("ResourceGlobal", "Success", &format!("The {role} is connected and has applied its goal."))],
+        ),
+        Some((true, _, _)) => shape(
+            "InProgress",
+            vec![detail(
+                "ResourceGlobal",
+                "Unknown",
+                &format!("The {role} is connected and has not applied its goal yet."),
+            )],
+        ),
+        _ => shape(
+            "Failure",
+            vec![detail("ResourceGlobal", "HostNotConnectedToController", &format!("The {role} is not connected."))],
+        ),
     }
 }
 
@@ -147,7 +252,9 @@ fn details(path: &ResourcePath, warnings: &[&Warning]) -> Vec<Value> {
 
 fn source(path: &ResourcePath) -> &'static str {
     match path.document().kind_path() {
-        "loadBalancers" | "loadBalancerMuxes" | "loadBalancerManager" | "publicIPAddresses" => "SoftwareLoadBalancerManager",
+        "loadBalancers" | "loadBalancerMuxes" | "loadBalancerManager" | "publicIPAddresses" => {
+            "SoftwareLoadBalancerManager"
+        }
         "virtualNetworks" | "logicalNetworks" => "VirtualNetwork",
         "accessControlLists" => "Firewall",
         "networkInterfaces" => "VirtualSwitch",

@@ -10,13 +10,19 @@ pub enum Refusal {
     NotFound(String),
     /// Everything that is wrong with it.
     Invalid(Vec<ErrorDetail>),
-    BadRequest { code: &'static str, message: String },
+    BadRequest {
+        code: &'static str,
+        message: String,
+    },
     Forbidden(String),
     MethodNotAllowed(String),
     /// An If-Match or If-None-Match that does not hold.
     Precondition(String),
     /// Deleting what others refer to.
-    InUse { path: ResourcePath, referrers: Vec<ResourcePath> },
+    InUse {
+        path: ResourcePath,
+        referrers: Vec<ResourcePath>,
+    },
     /// Another controller changed something meanwhile.
     Conflict,
     TooLarge(String),
@@ -51,7 +57,10 @@ impl Refusal {
             Self::InUse { path, referrers } => (StatusCode::CONFLICT, in_use(&path, &referrers)),
             Self::Conflict => (
                 StatusCode::CONFLICT,
-                ErrorBody::new("AnotherOperationInProgress", "the resources changed meanwhile: read them and try again"),
+                ErrorBody::new(
+                    "AnotherOperationInProgress",
+                    "the resources changed meanwhile: read them and try again",
+                ),
             ),
             Self::TooLarge(m) => (StatusCode::PAYLOAD_TOO_LARGE, ErrorBody::new("BadRequest", m)),
             Self::Internal(m) => (StatusCode::INTERNAL_SERVER_ERROR, ErrorBody::new("InternalServerError", m)),

@@ -95,7 +95,11 @@ impl Resources {
     }
 
     /// All changes or none. With `what_if` nothing is committed.
-    pub(crate) async fn apply(&self, changes: Vec<Change>, what_if: bool) -> Result<(Arc<State>, Vec<Outcome>), Refusal> {
+    pub(crate) async fn apply(
+        &self,
+        changes: Vec<Change>,
+        what_if: bool,
+    ) -> Result<(Arc<State>, Vec<Outcome>), Refusal> {
         let mut serial = self.writer.lock().await;
         let before = self.state();
         let mut draft = Draft::new(&before);
@@ -210,7 +214,11 @@ impl Draft {
                 let mut problems = Problems::default();
                 let mut node = read(&change.path, body, &change.at, &mut mint, &mut problems);
                 let details = problems.0.into_iter();
-                self.problems.extend(details.map(|p| ErrorDetail { code: p.code.to_owned(), message: p.message, target: p.pointer }));
+                self.problems.extend(details.map(|p| ErrorDetail {
+                    code: p.code.to_owned(),
+                    message: p.message,
+                    target: p.pointer,
+                }));
                 each_secret(change.path.kind(), &mut node, &mut |v| sealer.seal_value(v))?;
                 let created = old_node.is_none();
                 let changed = self.put(&change.path, node, old.as_deref())?;
@@ -260,10 +268,14 @@ impl Draft {
     }
 
     fn finish(mut self, before: &State, changes: &[Change], sealer: &Sealer) -> Result<State, Refusal> {
+        allocate::complete(&mut self.documents, &self.touched, sealer)?;
         if !self.problems.is_empty() {
             // Cross-checks of what is there go with them, as far as they can be made.
             let rest = State::new(before.rev, self.documents.clone()).err().unwrap_or_default();
-            let more = rest.into_iter().filter(|m| self.touched.contains(&m.document)).map(|m| locate(m, &self.documents, changes));
+            let more = rest
+                .into_iter()
+                .filter(|m| self.touched.contains(&m.document))
+                .map(|m| locate(m, &self.documents, changes));
             for detail in more {
                 if !self.problems.iter().any(|p| p.target == detail.target) {
                     self.problems.push(detail);
@@ -271,7 +283,6 @@ impl Draft {
             }
             return Err(Refusal::Invalid(self.problems));
         }
-        allocate::complete(&mut self.documents, &self.touched, sealer)?;
         let deleted = changes.iter().filter(|c| matches!(c.action, Action::Delete)).map(|c| &c.path);
         let index = penstock_admin_types::ReferenceIndex::build(&self.documents);
         for path in deleted {
@@ -291,7 +302,8 @@ impl Draft {
 /// Replaces, adds or (without a node) removes a child.
 fn place(document: &mut Value, parent: &ResourcePath, child: &ResourcePath, node: Option<Value>) -> Option<()> {
     let properties = node_at_mut(document, parent)?.as_object_mut()?.entry("properties").or_insert_with(|| json!({}));
-    let siblings = properties.as_object_mut()?.entry(child.kind().collection).or_insert_with(|| json!([])).as_array_mut()?;
+    let siblings =
+        properties.as_object_mut()?.entry(child.kind().collection).or_insert_with(|| json!([])).as_array_mut()?;
     let position = siblings.iter().position(|s| s.get("resourceId").and_then(Value::as_str) == Some(child.id()));
     match (position, node) {
         (Some(i), Some(node)) => *siblings.get_mut(i)? = node,
@@ -304,11 +316,14 @@ fn place(document: &mut Value, parent: &ResourcePath, child: &ResourcePath, node
 
 /// Says where a problem stands in the request; or, if in another resource, names that.
 fn locate(m: Misplaced, documents: &Documents, changes: &[Change]) -> ErrorDetail {
-    let found = changes.iter().filter(|c| matches!(c.action, Action::Put(_)) && c.path.document() == m.document).find_map(|c| {
-        let prefix = documents.get(&m.document).and_then(|d| pointer_of(d, &c.path))?;
-        let rest = m.problem.pointer.strip_prefix(prefix.as_str())?;
-        (rest.is_empty() || rest.starts_with('/')).then(|| format!("{}{rest}", c.at))
-    });
+    let found = changes
+        .iter()
+        .filter(|c| matches!(c.action, Action::Put(_)) && c.path.document() == m.document)
+        .find_map(|c| {
+            let prefix = documents.get(&m.document).and_then(|d| pointer_of(d, &c.path))?;
+            let rest = m.problem.pointer.strip_prefix(prefix.as_str())?;
+            (rest.is_empty() || rest.starts_with('/')).then(|| format!("{}{rest}", c.at))
+        });
     let target = found.unwrap_or_else(|| format!("{}#{}", m.document, m.problem.pointer));
     ErrorDetail { code: m.problem.code.to_owned(), message: m.problem.message, target }
 }

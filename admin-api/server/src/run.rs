@@ -3,7 +3,7 @@ use crate::config::ControllerConfig;
 use crate::http::{Api, router};
 use crate::hub::GoalHub;
 use crate::resources::{OpenError, Resources};
-use crate::secrets::{SecretError, Sealer};
+use crate::secrets::{Sealer, SecretError};
 use crate::serve::serve;
 use penstock_admin_store::{SqliteStore, Store, StoreError};
 use penstock_clock::MonotonicClock;
@@ -53,7 +53,7 @@ impl From<OpenError> for Error {
 pub async fn run(config: ControllerConfig, shutdown: watch::Receiver<bool>) -> Result<(), Error> {
     let dir = config.state_dir.clone();
     let state_dir = |error| Error::StateDir { path: dir.clone(), error };
-    tokio::fs::create_dir_all(&config.state_dir).await.map_err(state_dir)?;
+    tokio::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.state_dir).await.map_err(state_dir)?;
     let files = CredentialFiles { ca: config.ca.clone(), cert: config.cert.clone(), key: config.key.clone() };
     let credentials = files.load()?;
     let sealer = Sealer::open(&config.state_dir.join("secrets.key"))?;

@@ -52,8 +52,7 @@ impl Sealer {
             Err(e) if e.kind() == ErrorKind::NotFound => {
                 material.resize(64, 0);
                 SystemRandom::new().fill(&mut material).map_err(|_| SecretError::Random)?;
-                let mut f =
-                    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(file)?;
+                let mut f = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(file)?;
                 f.write_all(&material).and_then(|()| f.sync_all()).map_err(file)?;
             }
             Err(e) => return Err(file(e)),

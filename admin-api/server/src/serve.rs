@@ -62,7 +62,9 @@ async fn connection(
     router: Router,
     mut shutdown: watch::Receiver<bool>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let stream = tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    let stream = tokio::time::timeout(HANDSHAKE, tls.accept(stream))
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let identity = Identity::of(certificate.ok_or("no client certificate")?)?;
     let service = TowerToHyperService::new(router.layer(Extension(Arc::new(identity))));

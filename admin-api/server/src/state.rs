@@ -35,13 +35,16 @@ impl State {
         let mut documents = Documents::new();
         for e in entries {
             let bad = |reason: String| StateError::Entry { key: e.key.clone(), reason };
-            let path = ResourcePath::parse(e.key.strip_prefix(PREFIX).unwrap_or(&e.key)).map_err(|x| bad(x.to_string()))?;
+            let path =
+                ResourcePath::parse(e.key.strip_prefix(PREFIX).unwrap_or(&e.key)).map_err(|x| bad(x.to_string()))?;
             let value: Value = serde_json::from_slice(&e.value).map_err(|x| bad(x.to_string()))?;
             documents.insert(path, Arc::new(value));
         }
         Self::new(rev, documents).map_err(|problems| {
-            let lines: Vec<String> =
-                problems.iter().map(|p| format!("{}#{}: {}", p.document, p.problem.pointer, p.problem.message)).collect();
+            let lines: Vec<String> = problems
+                .iter()
+                .map(|p| format!("{}#{}: {}", p.document, p.problem.pointer, p.problem.message))
+                .collect();
             StateError::Invalid(lines.join("; "))
         })
     }

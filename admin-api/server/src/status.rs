@@ -9,6 +9,7 @@
 //! | `networks` | `name vni prefixes interfaces` |
 //!
 //! Counts are since the node started; rates over the last seconds; absent while a node has not reported.
+use crate::compile::Members;
 use crate::hub::GoalHub;
 use crate::state::State;
 use penstock_admin_types::Intent;
@@ -153,13 +154,14 @@ fn sums<Id: Copy + Ord>(reports: &[Reported], list: impl Fn(&MuxStatus) -> &[Tra
 }
 
 fn services(intent: &Intent, goal: &MuxGoal, reports: &[Reported], probes: &[ProbeStatus]) -> Vec<Value> {
+    let members = Members::new(intent);
     let by_service: BTreeMap<ServiceId, Sum> = sums(reports, |s| &s.services);
     let by_backend: BTreeMap<BackendId, Sum> = sums(reports, |s| &s.backends);
     goal.services
         .iter()
         .map(|service| {
             let pool = goal.pools.iter().find(|p| p.id == service.pool);
-            let backends = backends(intent, goal, service, pool, probes, &by_backend);
+            let backends = backends(intent, &members, goal, service, pool, probes, &by_backend);
             let sum = by_service.get(&service.id).copied().unwrap_or_default();
             let healthy = backends.iter().filter(|b| b.get("healthy") != Some(&json!(false))).count();
             json!({
@@ -185,19 +187,24 @@ fn services(intent: &Intent, goal: &MuxGoal, reports: &[Reported], probes: &[Pro
 /// All members that are on a host, also those that are out of the table.
 fn backends(
     intent: &Intent,
+    members: &Members<'_>,
     goal: &MuxGoal,
     service: &Service,
     pool: Option<&Pool>,
     probes: &[ProbeStatus],
     traffic: &BTreeMap<BackendId, Sum>,
 ) -> Vec<Value> {
-    let Some(said) = intent.services.iter().find(|s| s.vip == service.vip && s.protocol == service.protocol && s.port == service.port)
+    let Some(said) = intent
+        .services
+        .iter()
+        .find(|s| s.vip == service.vip && s.protocol == service.protocol && s.port == service.port)
     else {
         return Vec::new();
     };
     let probe_name = said.probe.as_ref().map(|p| p.path.name());
-    crate::compile::members(intent, &said.pool, service.vip.is_ipv4())
-        .into_iter()
+    members
+        .of(&said.pool, service.vip.is_ipv4())
+        .iter()
         .map(|(interface, c, host)| {
             let name = interface.path.id();
             let known = |b: &&Backend| b.name == name && b.dip.addr.0 == c.address;
@@ -275,7 +282,8 @@ fn tunnels(intent: &Intent, reports: &[Reported]) -> Vec<Value> {
 }
 
 fn networks(intent: &Intent) -> Vec<Value> {
-    let interfaces = |path: &penstock_admin_types::ResourcePath| intent.interfaces.values().filter(|i| i.network == *path).count();
+    let interfaces =
+        |path: &penstock_admin_types::ResourcePath| intent.interfaces.values().filter(|i| i.network == *path).count();
     intent
         .networks
         .values()

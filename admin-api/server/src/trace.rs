@@ -106,14 +106,18 @@ fn start<'a>(intent: &'a Intent, q: &Question) -> Result<(At<'a>, Vec<u8>), Refu
         return Ok((At { role: NodeRole::Host, node, interface: Some(name.clone()), tunnel: None }, frame));
     }
     if let Some(name) = &q.network_connection {
-        let connection = intent.connections.iter().find(|c| c.path.id() == name || c.path.name() == name.trim_start_matches('/'));
-        let c = connection.ok_or_else(|| bad(format!("networkConnection '{name}' does not exist or has no function")))?;
+        let connection =
+            intent.connections.iter().find(|c| c.path.id() == name || c.path.name() == name.trim_start_matches('/'));
+        let c =
+            connection.ok_or_else(|| bad(format!("networkConnection '{name}' does not exist or has no function")))?;
         let node = intent.gateways.get(&c.gateway).ok_or_else(|| bad(format!("'{}' does not exist", c.gateway)))?;
         let frame = frame(q, Mac::ZERO, Mac::ZERO)?;
         return Ok((At { role: NodeRole::Gateway, node, interface: None, tunnel: Some(c.id) }, frame));
     }
     let node = intent.muxes.values().find(|m| m.address.is_some());
-    let node = node.ok_or_else(|| bad("there is no mux with an underlay address: say networkInterface or networkConnection".to_owned()))?;
+    let node = node.ok_or_else(|| {
+        bad("there is no mux with an underlay address: say networkInterface or networkConnection".to_owned())
+    })?;
     let frame = frame(q, Mac([0x02, 0, 0, 0, 0, 0x02]), Mac([0x02, 0, 0, 0, 0, 0x01]))?;
     Ok((At { role: NodeRole::Mux, node, interface: None, tunnel: None }, frame))
 }
@@ -182,7 +186,10 @@ fn next<'a>(intent: &'a Intent, at: &At<'a>, goal: Option<&NodeGoal>, e: &Explan
                 Some(NodeGoal::Host(goal)) => interface_of(goal, *port),
                 _ => None,
             };
-            end(true, format!("delivered to the container behind {}", interface.unwrap_or_else(|| format!("port {port}"))))
+            end(
+                true,
+                format!("delivered to the container behind {}", interface.unwrap_or_else(|| format!("port {port}"))),
+            )
         }
         Ending::Transmit(_) => on_underlay(intent, &e.frame),
     }

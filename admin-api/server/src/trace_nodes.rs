@@ -5,7 +5,7 @@ use penstock_flow::FlowHasher;
 use penstock_gateway_proto::{GatewayGoal, UnderlayHop};
 use penstock_model::{Mac, PortId, TunnelId, Underlay};
 use penstock_mux_proto::{MuxGoal, NextHopInfo};
-use penstock_slb_host::{HostGoal, Hop, Surroundings, UnderlayFib};
+use penstock_slb_host::{Hop, HostGoal, Surroundings, UnderlayFib};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -44,8 +44,13 @@ pub(crate) fn interface_of(goal: &HostGoal, port: PortId) -> Option<String> {
 pub(crate) fn host(goal: &HostGoal, own: IpAddr, frame: &[u8], from: Option<&str>) -> Result<Explanation, String> {
     let fib: Arc<dyn UnderlayFib> = Arc::new(Resolved);
     let local_ports = ports(goal);
-    let here =
-        Surroundings { local_ports: &local_ports, own, underlay_port: UNDERLAY_PORT, fib: fib.clone(), fib_generation: 1 };
+    let here = Surroundings {
+        local_ports: &local_ports,
+        own,
+        underlay_port: UNDERLAY_PORT,
+        fib: fib.clone(),
+        fib_generation: 1,
+    };
     let empty = penstock_slb_host::Policy::empty(own, UNDERLAY_PORT, fib);
     let policy = penstock_slb_host::Policy::build(goal, &here, &empty).map_err(|e| e.to_string())?;
     let port = match from {
@@ -59,9 +64,15 @@ pub(crate) fn host(goal: &HostGoal, own: IpAddr, frame: &[u8], from: Option<&str
 }
 
 /// `from`: the tunnel that the packet comes out of; none: the frame comes from the underlay.
-pub(crate) fn gateway(goal: &GatewayGoal, own: IpAddr, frame: &[u8], from: Option<TunnelId>) -> Result<Explanation, String> {
+pub(crate) fn gateway(
+    goal: &GatewayGoal,
+    own: IpAddr,
+    frame: &[u8],
+    from: Option<TunnelId>,
+) -> Result<Explanation, String> {
     let hop = |_: IpAddr| Some(UnderlayHop { eth_src: NODE_MAC, eth_dst: ROUTER });
-    let policy = penstock_gateway_proto::Policy::build(goal, Underlay(own), UNDERLAY_PORT, hop, None).map_err(|e| e.to_string())?;
+    let policy = penstock_gateway_proto::Policy::build(goal, Underlay(own), UNDERLAY_PORT, hop, None)
+        .map_err(|e| e.to_string())?;
     let port = from.map_or(UNDERLAY_PORT, penstock_gateway_proto::Policy::port_of);
     Ok(penstock_gateway_proto::explain(&Arc::new(policy), frame, port))
 }

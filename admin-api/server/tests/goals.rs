@@ -40,10 +40,7 @@ where
     /// The first goal that satisfies `f`, and how long it took to come.
     async fn wait(&mut self, f: impl Fn(&R::Goal) -> bool) -> (Arc<R::Goal>, Duration) {
         let start = Instant::now();
-        let found = tokio::time::timeout(
-            Duration::from_secs(10),
-            self.goal.wait_for(|g| g.as_deref().is_some_and(&f)),
-        );
+        let found = tokio::time::timeout(Duration::from_secs(10), self.goal.wait_for(|g| g.as_deref().is_some_and(&f)));
         let goal = found.await.expect("no such goal").unwrap().clone().unwrap();
         (goal, start.elapsed())
     }
@@ -71,8 +68,7 @@ async fn every_node_gets_its_part_of_the_fabric() {
     let mut gateway = Node::<Gateway>::start(&lab, "gw1");
 
     let (goal, _) = mux1.wait(|g: &MuxGoal| !g.services.is_empty()).await;
-    let vips: BTreeSet<String> =
-        goal.services.iter().map(|s| format!("{} {} {}", s.vip, s.protocol, s.port)).collect();
+    let vips: BTreeSet<String> = goal.services.iter().map(|s| format!("{} {} {}", s.vip, s.protocol, s.port)).collect();
     let expected = ["2001:db8:113::10 tcp 80", "203.0.113.10 tcp 80", "203.0.113.10 udp 7"];
     assert_eq!(vips, expected.map(str::to_owned).into());
     assert_ne!(goal.hash_seed, [0, 0]);
@@ -87,7 +83,11 @@ async fn every_node_gets_its_part_of_the_fabric() {
         }
     }
     let (other, _) = mux2.wait(|g: &MuxGoal| !g.services.is_empty()).await;
-    assert_eq!((&other.pools, &other.backends, other.hash_seed), (&goal.pools, &goal.backends, goal.hash_seed), "byte-identical tables");
+    assert_eq!(
+        (&other.pools, &other.backends, other.hash_seed),
+        (&goal.pools, &goal.backends, goal.hash_seed),
+        "byte-identical tables"
+    );
 
     let (goal, _) = host.wait(|g: &HostGoal| !g.nat_rules.is_empty()).await;
     let ports: Vec<&str> = goal.ports.iter().map(|p| p.network_interface.as_str()).collect();
@@ -124,11 +124,15 @@ async fn a_vip_that_is_put_is_at_the_mux_within_a_second() {
     let mut mux = Node::<Mux>::start(&lab, "mux1");
     mux.wait(|g: &MuxGoal| g.services.len() == 3).await;
     let start = Instant::now();
-    lab.put("/loadBalancers/web/loadBalancingRules/tls", json!({
-        "frontendIPConfigurations": [reference("/loadBalancers/web/frontendIPConfigurations/fe4")],
-        "backendAddressPool": reference("/loadBalancers/web/backendAddressPools/servers"),
-        "protocol": "Tcp", "frontendPort": 443, "backendPort": 8443
-    })).await;
+    lab.put(
+        "/loadBalancers/web/loadBalancingRules/tls",
+        json!({
+            "frontendIPConfigurations": [reference("/loadBalancers/web/frontendIPConfigurations/fe4")],
+            "backendAddressPool": reference("/loadBalancers/web/backendAddressPools/servers"),
+            "protocol": "Tcp", "frontendPort": 443, "backendPort": 8443
+        }),
+    )
+    .await;
     mux.wait(|g: &MuxGoal| g.services.iter().any(|s| s.port == 443 && s.protocol == Protocol::TCP)).await;
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
 }
@@ -165,9 +169,20 @@ async fn a_failed_probe_takes_the_backend_out_and_moves_nothing_else() {
     }
     assert!(new.version > old.version && after.revision > before.revision);
     let status = lab.call(Method::GET, "/penstock/v1/status", None).await.1;
-    let service = status["services"].as_array().unwrap().iter().find(|s| s["port"] == 80 && s["vip"] == "203.0.113.10").unwrap();
+    let service =
+        status["services"].as_array().unwrap().iter().find(|s| s["port"] == 80 && s["vip"] == "203.0.113.10").unwrap();
     let backend = service["backends"].as_array().unwrap().iter().find(|b| b["networkInterface"] == "blue1").unwrap();
-    assert_eq!((&backend["healthy"], &backend["detail"], &backend["slots"]), (&json!(false), &json!("connection refused"), &json!(0)));
+    assert_eq!(
+        (&backend["healthy"], &backend["detail"], &backend["slots"]),
+        (&json!(false), &json!("connection refused"), &json!(0))
+    );
+    let frontend = lab.get("/loadBalancers/web/frontendIPConfigurations/fe4").await;
+    let endpoints = frontend["properties"]["configurationState"]["vipEndpointStates"].as_array().unwrap();
+    let http = endpoints.iter().find(|e| e["vipEndpoint"] == "203.0.113.10:80").unwrap();
+    let states: Vec<_> =
+        http["dipEndpointStates"].as_array().unwrap().iter().map(|d| (&d["dipEndpoint"], &d["state"])).collect();
+    assert_eq!(states[0], (&json!("10.0.0.4:80"), &json!("Down")));
+    assert_eq!(states.len(), 3);
     host.status.send_replace(report(true));
     mux.wait(|g: &MuxGoal| web(g).table.members.len() == 3).await;
 }
@@ -242,7 +257,8 @@ async fn a_trace_follows_the_packet_from_node_to_node() {
     assert_eq!(roles(&answer), ["host", "gateway"], "{answer:#}");
     assert!(answer["verdict"].as_str().unwrap().contains("blue-site"), "{answer:#}");
 
-    let across = json!({"source": "10.0.0.4", "destination": "10.0.0.6", "destinationPort": 80, "networkInterface": "blue1"});
+    let across =
+        json!({"source": "10.0.0.4", "destination": "10.0.0.6", "destinationPort": 80, "networkInterface": "blue1"});
     let answer = trace(&lab, across).await;
     assert_eq!(roles(&answer), ["host", "host"], "{answer:#}");
     assert!(answer["verdict"].as_str().unwrap().ends_with("behind blue3"), "{answer:#}");

@@ -38,7 +38,10 @@ async fn a_resource_is_put_read_listed_and_deleted() {
     assert_eq!(lab.call(Method::GET, &operation, None).await.1, json!({"status": "Succeeded"}));
     assert_eq!(lab.get("/virtualNetworks/blue").await, body);
     assert_eq!(lab.get("/virtualNetworks/").await["value"], json!([body]));
-    assert_eq!(lab.get("/virtualnetworks/blue/subnets").await["value"][0]["resourceRef"], "/virtualNetworks/blue/subnets/s");
+    assert_eq!(
+        lab.get("/virtualnetworks/blue/subnets").await["value"][0]["resourceRef"],
+        "/virtualNetworks/blue/subnets/s"
+    );
 
     // A whole body that comes back changes nothing.
     let (status, again) = lab.call(Method::PUT, url, Some(&body)).await;
@@ -83,7 +86,13 @@ async fn a_child_is_a_part_of_its_parent_and_has_a_path_of_its_own() {
     assert_ne!(after["etag"], before["etag"], "a change of a child is a change of its parent");
     assert_eq!(after["instanceId"], before["instanceId"]);
     assert_eq!(after["properties"]["probes"][0], probe);
-    let (status, body) = lab.call(Method::PUT, "/networking/v1/loadBalancers/none/probes/p", Some(&json!({"properties": {"protocol": "Tcp", "port": 80}}))).await;
+    let (status, body) = lab
+        .call(
+            Method::PUT,
+            "/networking/v1/loadBalancers/none/probes/p",
+            Some(&json!({"properties": {"protocol": "Tcp", "port": 80}})),
+        )
+        .await;
     assert_eq!((status, &body["error"]["code"]), (StatusCode::NOT_FOUND, &json!("NotFound")));
     let (status, _) = lab.call(Method::DELETE, "/networking/v1/loadBalancers/lb/probes/p", None).await;
     assert_eq!(status, StatusCode::ACCEPTED);
@@ -100,7 +109,8 @@ async fn what_others_refer_to_is_not_deleted_and_back_references_are_filled() {
     assert_eq!(body["error"]["code"], "InUseServerCannotBeDeleted");
     let referrers: Vec<String> = targets(&body).into_iter().map(|(_, t)| t).collect();
     assert_eq!(referrers, ["/networkInterfaces/blue3", "/networkInterfaces/red3"]);
-    let (status, _) = lab.call(Method::DELETE, "/networking/v1/loadBalancers/web/backendAddressPools/servers", None).await;
+    let (status, _) =
+        lab.call(Method::DELETE, "/networking/v1/loadBalancers/web/backendAddressPools/servers", None).await;
     assert_eq!(status, StatusCode::CONFLICT);
 
     let pool = lab.get("/loadBalancers/web/backendAddressPools/servers").await;
@@ -118,9 +128,18 @@ async fn bad_input_is_refused_with_all_errors_and_nothing_is_half_applied() {
     assert_eq!(status, StatusCode::OK, "{body:#}");
     let before = lab.get("/networkInterfaces").await;
 
-    let (status, body) = lab.batch(json!([{"kind": "teapots", "resourceId": "x", "properties": {}}])).await;
+    let (status, body) = lab
+        .batch(json!([
+            {"kind": "teapots", "resourceId": "x", "properties": {}},
+            {"kind": "publicIPAddresses", "resourceId": "x", "properties": {"ipAddress": "203.0.113.10"}},
+            {"kind": "publicIPAddresses", "resourceId": "y", "properties": {"ipAddress": "203.0.113.300"}}
+        ]))
+        .await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
-    assert_eq!(targets(&body)[0].1, "/resources/0/kind");
+    let pointers: Vec<String> = targets(&body).into_iter().map(|(_, t)| t).collect();
+    for expected in ["/resources/0/kind", "/resources/1/properties/ipAddress", "/resources/2/properties/ipAddress"] {
+        assert!(pointers.iter().any(|p| p == expected), "{expected} in {pointers:?}");
+    }
 
     let bad = json!([
         {"kind": "virtualNetworks", "resourceId": "green", "properties": {"addressSpace": {"addressPrefixes": ["10.9.0.0/16"]}}},
@@ -156,7 +175,11 @@ async fn bad_input_is_refused_with_all_errors_and_nothing_is_half_applied() {
     let (status, body) = lab.call(Method::PUT, "/networking/v1/loadBalancers/x", Some(&wrong_types)).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     let pointers: Vec<String> = targets(&body).into_iter().map(|(_, t)| t).collect();
-    for expected in ["/properties/loadBalancingRules", "/properties/probes/0/properties/protocol", "/properties/probes/0/properties/port"] {
+    for expected in [
+        "/properties/loadBalancingRules",
+        "/properties/probes/0/properties/protocol",
+        "/properties/probes/0/properties/port",
+    ] {
         assert!(pointers.iter().any(|p| p == expected), "{expected} in {pointers:?}");
     }
     assert_eq!(lab.get("/networkInterfaces").await, before);
@@ -176,7 +199,11 @@ async fn secrets_are_sealed_kept_and_never_returned() {
     assert!(wireguard.get("privateKey").is_none() && wireguard.get("presharedKey").is_none(), "{wireguard}");
     assert_eq!(wireguard["publicKey"].as_str().unwrap().len(), 44);
     assert_eq!(wireguard["listenPort"], 51820);
-    assert_eq!(lab.get("/virtualGateways/red").await["properties"]["networkConnections"][0]["properties"]["wireGuardConfiguration"]["listenPort"], 51821);
+    assert_eq!(
+        lab.get("/virtualGateways/red").await["properties"]["networkConnections"][0]["properties"]["wireGuardConfiguration"]
+            ["listenPort"],
+        51821
+    );
     // Put back without its secrets, it keeps them.
     let (status, again) = lab.call(Method::PUT, &format!("/networking/v1{path}"), Some(&connection)).await;
     assert_eq!(status, StatusCode::OK, "{again:#}");
@@ -199,7 +226,10 @@ fn contains(got: &Value, sent: &Value, at: &str, missing: &mut Vec<String>) {
         (Value::Object(g), Value::Object(s)) => {
             for (name, v) in s {
                 // Identities and reports are the server's.
-                if matches!(name.as_str(), "etag" | "instanceId" | "resourceRef") && !at.ends_with("Ref") && s.contains_key("properties") {
+                if matches!(name.as_str(), "etag" | "instanceId" | "resourceRef")
+                    && !at.ends_with("Ref")
+                    && s.contains_key("properties")
+                {
                     continue;
                 }
                 if SECRET.contains(&name.as_str()) && at.contains("onfiguration") || name == "RadiusSecret" {
@@ -231,7 +261,7 @@ fn place(section: &str, collection: &str, body: &Value) -> String {
         "3.1.5.1.2.1" => child("parent", "aclRules"),
         "3.1.5.10.2.1" => child("parent", "routes"),
         "3.1.5.15.2.1" => child("parent", "networkInterfaces"),
-        "3.1.5.5.2.1" => "/loadBalancers/lb-of-pool/backendAddressPools/".to_owned() + &id,
+        "3.1.5.5.2.1" => format!("{POOLS_BALANCER}/backendAddressPools/{id}"),
         "3.1.5.5.4.1" => "/loadBalancers/0df23cd2-633f-4322-a9e6-c4388c023e32/inboundNatRules/rule".to_owned(),
         "3.1.5.5.5.1" => "/loadBalancers/0df23cd2-633f-4322-a9e6-c4388c023e32/loadBalancingRules/rule".to_owned(),
         "3.1.5.8.2.2" => "/logicalNetworks/parent/subnets/parent/ipPools/".to_owned() + &id,
@@ -242,6 +272,25 @@ fn place(section: &str, collection: &str, body: &Value) -> String {
         "3.1.5.29.1.1" => "/SubnetEgressReset".to_owned(),
         _ => format!("/{collection}/{id}"),
     }
+}
+
+const POOLS_BALANCER: &str = "/loadBalancers/6fb51980-ae9f-40c0-a0a0-bccdea506b0f";
+
+/// What refers to the pool of 3.1.5.5.2.1: its lists of rules are back references, which follow from the rules.
+async fn refer_to_pool(lab: &Lab) {
+    let pool = reference(&format!("{POOLS_BALANCER}/backendAddressPools/b32b5ef0-5332-49a8-b383-f91090135f71"));
+    let rule = json!({"protocol": "Tcp", "frontendPort": 80, "backendAddressPool": pool,
+        "frontendIPConfigurations": [reference(&format!("{POOLS_BALANCER}/frontendIPConfigurations/f"))]});
+    lab.put(
+        POOLS_BALANCER,
+        json!({
+            "frontendIPConfigurations": [{"resourceId": "f", "properties": {"privateIPAddress": "10.0.21.23"}}],
+            "backendAddressPools": [{"resourceId": "b32b5ef0-5332-49a8-b383-f91090135f71", "properties": {}}],
+            "loadBalancingRules": [{"resourceId": "36c02dfc-9462-4484-b539-cb2dfd317f86", "properties": rule}],
+            "outboundNatRules": [{"resourceId": "b056293e-8bf0-4de4-b51c-497422b81433", "properties": rule}]
+        }),
+    )
+    .await;
 }
 
 /// All references of a body.
@@ -268,10 +317,9 @@ fn stub(path: &str) -> Value {
         ["virtualnetworks", "subnets"] => json!({"addressPrefix": "13.168.0.0/16"}),
         ["credentials"] => json!({"type": "usernamePassword"}),
         ["loadbalancers", "frontendipconfigurations"] => json!({"privateIPAddress": "10.0.21.23"}),
-        // The rule that 3.1.5.5.2.1 says its pool has.
-        ["loadbalancers", "loadbalancingrules"] => json!({"protocol": "Tcp", "frontendPort": 80, "frontendIPConfigurations": [
-            reference("/loadBalancers/6fb51980-ae9f-40c0-a0a0-bccdea506b0f/frontendIPConfigurations/f")]}),
-        ["loadbalancers", "inboundnatrules" | "outboundnatrules"] => json!({"protocol": "Tcp", "frontendIPConfigurations": []}),
+        ["loadbalancers", "inboundnatrules" | "outboundnatrules"] => {
+            json!({"protocol": "Tcp", "frontendIPConfigurations": []})
+        }
         _ => json!({}),
     };
     json!({ "properties": properties })
@@ -294,7 +342,11 @@ async fn prepare(lab: &Lab, path: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_put_example_of_the_specification_is_accepted_and_returned_faithfully() {
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../types/tests/examples");
-    let mut files: Vec<_> = std::fs::read_dir(dir).unwrap().map(|f| f.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "json")).collect();
+    let mut files: Vec<_> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|f| f.unwrap().path())
+        .filter(|p| p.extension().is_some_and(|e| e == "json"))
+        .collect();
     files.sort();
     assert_eq!(files.len(), 26);
     for file in files {
@@ -304,7 +356,12 @@ async fn every_put_example_of_the_specification_is_accepted_and_returned_faithfu
         let sent: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
         let (section, rest) = name.split_once('-').unwrap();
         let path = place(section, rest.trim_end_matches("-put"), &sent);
-        if let Some((parent, _)) = path.rsplit_once('/').and_then(|(p, _)| p.rsplit_once('/')).filter(|(p, _)| !p.is_empty()) {
+        if section == "3.1.5.5.2.1" {
+            refer_to_pool(&lab).await;
+        }
+        if let Some((parent, _)) =
+            path.rsplit_once('/').and_then(|(p, _)| p.rsplit_once('/')).filter(|(p, _)| !p.is_empty())
+        {
             prepare(&lab, parent).await;
         }
         let mut refs = Vec::new();
@@ -324,7 +381,11 @@ async fn every_put_example_of_the_specification_is_accepted_and_returned_faithfu
         assert_eq!(got["properties"]["provisioningState"], "Succeeded");
         assert!(got["etag"].as_str().unwrap().starts_with("W/\""));
         let (status, again) = lab.call(Method::PUT, &url, Some(&got)).await;
-        assert_eq!((status, &again["etag"]), (StatusCode::OK, &got["etag"]), "{name}: a whole body put back changes nothing");
+        assert_eq!(
+            (status, &again["etag"]),
+            (StatusCode::OK, &got["etag"]),
+            "{name}: a whole body put back changes nothing"
+        );
     }
 }
 

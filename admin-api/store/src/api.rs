@@ -61,10 +61,19 @@ pub struct Range {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Compare {
     /// The key's last change; 0: the key is absent.
-    ModRev { key: String, is: Rev },
+    ModRev {
+        key: String,
+        is: Rev,
+    },
     /// 0: the key is absent.
-    Version { key: String, is: u64 },
-    Value { key: String, is: Vec<u8> },
+    Version {
+        key: String,
+        is: u64,
+    },
+    Value {
+        key: String,
+        is: Vec<u8>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

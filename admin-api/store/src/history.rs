@@ -31,8 +31,7 @@ impl History {
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
         let failed = |error| StoreError::Open { path: path.display().to_string(), error };
         let db = Connection::open(path).map_err(failed)?;
-        let mode: String =
-            db.query_row("PRAGMA journal_mode = WAL", [], |r| r.get(0)).map_err(failed)?;
+        let mode: String = db.query_row("PRAGMA journal_mode = WAL", [], |r| r.get(0)).map_err(failed)?;
         if mode != "wal" {
             tracing::warn!(mode, "the store's file system has no write-ahead log");
         }
@@ -136,7 +135,13 @@ impl History {
                 let sub = i64::try_from(sub).unwrap_or(i64::MAX);
                 match event {
                     Event::Put(e) => insert.execute(params![
-                        signed(rev), sub, e.key, e.value, signed(e.create_rev), signed(e.version), e.lease.map(|l| l.0)
+                        signed(rev),
+                        sub,
+                        e.key,
+                        e.value,
+                        signed(e.create_rev),
+                        signed(e.version),
+                        e.lease.map(|l| l.0)
                     ])?,
                     Event::Delete { key } => {
                         insert.execute(params![signed(rev), sub, key, None::<Vec<u8>>, 0, 0, None::<i64>])?
@@ -194,9 +199,7 @@ impl History {
 
     pub(crate) fn leases(&self) -> Result<Vec<(LeaseId, Duration)>, StoreError> {
         let mut statement = self.db.prepare("SELECT id, ttl_ms FROM lease")?;
-        let rows = statement.query_map([], |r| {
-            Ok((LeaseId(r.get(0)?), Duration::from_millis(unsigned(r.get(1)?))))
-        })?;
+        let rows = statement.query_map([], |r| Ok((LeaseId(r.get(0)?), Duration::from_millis(unsigned(r.get(1)?)))))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 

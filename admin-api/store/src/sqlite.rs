@@ -33,14 +33,15 @@ impl SqliteStore {
         let (jobs, queue) = channel();
         let (ready, opened) = oneshot::channel();
         let path = path.to_owned();
-        let spawned = std::thread::Builder::new().name("store".to_owned()).spawn(move || match Worker::open(&path, clock) {
-            Ok(mut worker) => {
-                if ready.send(Ok(())).is_ok() {
-                    worker.run(&queue);
+        let spawned =
+            std::thread::Builder::new().name("store".to_owned()).spawn(move || match Worker::open(&path, clock) {
+                Ok(mut worker) => {
+                    if ready.send(Ok(())).is_ok() {
+                        worker.run(&queue);
+                    }
                 }
-            }
-            Err(e) => drop(ready.send(Err(e))),
-        });
+                Err(e) => drop(ready.send(Err(e))),
+            });
         drop(spawned.map_err(|_| StoreError::Closed)?);
         opened.await.map_err(|_| StoreError::Closed)??;
         Ok(Self { jobs })

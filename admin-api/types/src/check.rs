@@ -99,7 +99,11 @@ fn parsed<T: std::str::FromStr>(v: &Value) -> Option<T> {
 fn wrong(v: &Value, at: &str, expected: &str, problems: &mut Problems) -> Option<Value> {
     let shown: String = v.to_string().chars().take(80).collect();
     let name = at.rsplit('/').next().unwrap_or_default();
-    problems.push(at, "InvalidParameterValue", format!("{shown} is not a valid value for '{name}': expected {expected}"));
+    problems.push(
+        at,
+        "InvalidParameterValue",
+        format!("{shown} is not a valid value for '{name}': expected {expected}"),
+    );
     None
 }
 

@@ -50,7 +50,9 @@ fn read_node(kind: &'static Kind, body: &Value, at: &str, mint: Mint<'_>, proble
     for name in ["tags", "resourceMetadata"] {
         match value::find(map, name) {
             Some(v) if v.is_object() => drop(out.insert(name.to_owned(), v.clone())),
-            Some(_) => problems.push(pointer_join(at, name), "InvalidRequestFormat", format!("{name} is a JSON object")),
+            Some(_) => {
+                problems.push(pointer_join(at, name), "InvalidRequestFormat", format!("{name} is a JSON object"))
+            }
             None => {}
         }
     }
@@ -120,7 +122,11 @@ pub(crate) fn read_properties(
     let mut out = Map::new();
     let owned = |name: &str| SERVERS_OWN.iter().any(|s| s.eq_ignore_ascii_case(name));
     for (name, v) in map {
-        if v.is_null() || owned(name) || name.starts_with('$') || children.iter().any(|c| c.collection.eq_ignore_ascii_case(name)) {
+        if v.is_null()
+            || owned(name)
+            || name.starts_with('$')
+            || children.iter().any(|c| c.collection.eq_ignore_ascii_case(name))
+        {
             continue;
         }
         match known.iter().find(|p| p.name.eq_ignore_ascii_case(name)) {
@@ -150,7 +156,8 @@ pub fn adopt(kind: &'static Kind, new: &mut Value, old: Option<&Value>, mint: Mi
     let mut children_changed = false;
     for child in kind.children {
         let before = old.map_or(&[][..], |o| value::list(value::properties(o), child.collection));
-        let Some(now) = new.get_mut("properties").and_then(|p| p.get_mut(child.collection)).and_then(Value::as_array_mut)
+        let Some(now) =
+            new.get_mut("properties").and_then(|p| p.get_mut(child.collection)).and_then(Value::as_array_mut)
         else {
             children_changed |= !before.is_empty();
             continue;
@@ -225,7 +232,11 @@ pub fn each_secret<E>(
     Ok(())
 }
 
-fn secrets_in<E>(known: &'static [Property], v: &mut Value, f: &mut dyn FnMut(&mut Value) -> Result<(), E>) -> Result<(), E> {
+fn secrets_in<E>(
+    known: &'static [Property],
+    v: &mut Value,
+    f: &mut dyn FnMut(&mut Value) -> Result<(), E>,
+) -> Result<(), E> {
     let Some(map) = v.as_object_mut() else { return Ok(()) };
     for p in known {
         match (map.get_mut(p.name), &p.of) {
@@ -241,7 +252,9 @@ fn secrets_in<E>(known: &'static [Property], v: &mut Value, f: &mut dyn FnMut(&m
 #[must_use]
 pub fn node_at<'a>(document: &'a Value, path: &ResourcePath) -> Option<&'a Value> {
     path.below_top().into_iter().try_fold(document, |node, (collection, id)| {
-        value::list(value::properties(node), collection).iter().find(|n| n.get("resourceId").and_then(Value::as_str) == Some(id))
+        value::list(value::properties(node), collection)
+            .iter()
+            .find(|n| n.get("resourceId").and_then(Value::as_str) == Some(id))
     })
 }
 

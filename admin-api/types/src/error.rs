@@ -68,13 +68,7 @@ impl ErrorBody {
             1 => first.message.clone(),
             n => format!("{} ({} more: see details)", first.message, n - 1),
         };
-        Self {
-            code: first.code.clone(),
-            message,
-            target: Some(first.target.clone()),
-            inner_error: None,
-            details,
-        }
+        Self { code: first.code.clone(), message, target: Some(first.target.clone()), inner_error: None, details }
     }
 }
 

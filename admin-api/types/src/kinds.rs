@@ -1,7 +1,9 @@
 //! The table of kinds ([MS-NCNBI] 3.1.5). Required is what nothing can be done without; the specification's own schemas
 //! demand more in places, and its examples contradict them.
 use crate::kind::{Function, Kind, Property, Rule, Shape, Type};
-use Type::{AddressPattern, Any, BackRef, BackRefs, Bool, Int, Ip, Key, List, Mac, Object, OneOf, PortRange, Prefix, Ref, Text};
+use Type::{
+    AddressPattern, Any, BackRef, BackRefs, Bool, Int, Ip, Key, List, Mac, Object, OneOf, PortRange, Prefix, Ref, Text,
+};
 
 /// Version tokens of the URL, oldest first. One model serves all.
 pub const VERSIONS: &[&str] = &["v1", "v2", "v3", "v3.1", "v3.2", "v4", "v4.2", "v5", "v6", "v6.1", "v7", "v7.1"];
@@ -26,7 +28,12 @@ const fn kind(
 ) -> Kind {
     Kind { collection, shape: Shape::Collection, children, properties, function }
 }
-const fn single(collection: &'static str, id: &'static str, function: Function, properties: &'static [Property]) -> Kind {
+const fn single(
+    collection: &'static str,
+    id: &'static str,
+    function: Function,
+    properties: &'static [Property],
+) -> Kind {
     Kind { collection, shape: Shape::Singleton(id), children: &[], properties, function }
 }
 
@@ -45,7 +52,8 @@ const IDLE: Type = Int(4, 30);
 const PORT: Type = Int(0, 65535);
 /// Own extension: the provider address of a node, where tunnels of the fabric end.
 const UNDERLAY: Property = opt("underlayAddress", Ip);
-const CONNECTIONS: Property = opt("connections", List(&Object(&[opt("managementAddresses", TEXTS), opt("credential", Ref(&["credentials"]))])));
+const CONNECTIONS: Property =
+    opt("connections", List(&Object(&[opt("managementAddresses", TEXTS), opt("credential", Ref(&["credentials"]))])));
 const NODE_INTERFACES: Property =
     opt("networkInterfaces", Object(&[opt("externalNetworkInterface", NIC), opt("internalNetworkInterface", NIC)]));
 
@@ -308,7 +316,7 @@ pub static KINDS: &[Kind] = &[
             opt("publicIPAddressVersion", OneOf(&["IPv4", "IPv6"])),
             opt("idleTimeoutInMinutes", IDLE),
             opt("dnsSettings", Object(&[])),
-            ro("ipConfiguration", BackRef("networkInterfaces/ipConfigurations")),
+            ro("ipConfiguration", BackRef("networkInterfaces/ipConfigurations|loadBalancers/frontendIPConfigurations")),
         ],
         &[],
     ),
@@ -438,7 +446,14 @@ pub static KINDS: &[Kind] = &[
                     opt("sourceIPAddress", Ip),
                     opt("destinationIPAddress", Ip),
                     // The prefix itself is checked where it has a function: one published IPsec example has a broken one.
-                    opt("routes", List(&Object(&[req("destinationPrefix", Text), opt("nextHop", Ip), opt("metric", Int(0, i64::MAX))]))),
+                    opt(
+                        "routes",
+                        List(&Object(&[
+                            req("destinationPrefix", Text),
+                            opt("nextHop", Ip),
+                            opt("metric", Int(0, i64::MAX)),
+                        ])),
+                    ),
                     opt("connectionStatus", OneOf(&["Enabled", "Disabled"])),
                     ro("connectionState", Text),
                     ro("connectionUpTime", Any),
@@ -487,7 +502,10 @@ pub static KINDS: &[Kind] = &[
         &[
             opt("distributedRouterState", Text),
             opt("networkVirtualizationProtocol", OneOf(&["VXLAN", "NVGRE"])),
-            opt("virtualSubnetIdRange", Object(&[opt("startId", Int(4096, 0x00ff_ffff)), opt("endId", Int(4096, 0x00ff_ffff))])),
+            opt(
+                "virtualSubnetIdRange",
+                Object(&[opt("startId", Int(4096, 0x00ff_ffff)), opt("endId", Int(4096, 0x00ff_ffff))]),
+            ),
         ],
     ),
     kind(
@@ -506,11 +524,21 @@ pub static KINDS: &[Kind] = &[
     single("iDnsServer", "configuration", Stored, &[CONNECTIONS, opt("zone", Text)]),
     single("auditingSettings", "configuration", Stored, &[opt("outputDirectory", Text)]),
     kind("securityTags", Stored, &[opt("type", Text), opt("accessControlList", ACL)], &[]),
-    kind("learnedIPAddresses", Stored, &[opt("ipAddress", Ip), opt("virtualSubnet", Ref(&["virtualNetworks/subnets"]))], &[]),
+    kind(
+        "learnedIPAddresses",
+        Stored,
+        &[opt("ipAddress", Ip), opt("virtualSubnet", Ref(&["virtualNetworks/subnets"]))],
+        &[],
+    ),
     single("multisite", "configuration", Stored, &[]),
     single("multisitePrimary", "configuration", Stored, &[opt("force", Bool)]),
     single("SubnetEgressReset", "", Stored, &[opt("virtualSubnetResourceReference", Text)]),
     kind("diagnostics", Stored, &[], &[]),
     kind("networkControllerBackup", Stored, &[opt("backupPath", Text), opt("credential", Ref(&["credentials"]))], &[]),
-    kind("networkControllerRestore", Stored, &[opt("restorePath", Text), opt("credential", Ref(&["credentials"]))], &[]),
+    kind(
+        "networkControllerRestore",
+        Stored,
+        &[opt("restorePath", Text), opt("credential", Ref(&["credentials"]))],
+        &[],
+    ),
 ];

@@ -160,8 +160,7 @@ impl ResourcePath {
     /// Whether this is `other` or one of its children.
     #[must_use]
     pub fn is_within(&self, other: &Self) -> bool {
-        self.text == other.text
-            || self.text.strip_prefix(other.text.as_str()).is_some_and(|rest| rest.starts_with('/'))
+        self.text == other.text || self.text.strip_prefix(other.text.as_str()).is_some_and(|rest| rest.starts_with('/'))
     }
 }
 

@@ -56,13 +56,16 @@ impl Render<'_> {
         Value::Object(out)
     }
 
-    /// `kind` or `kind#property`.
+    /// `kind`, `kind|kind` or `kind#property`.
     fn back(&self, target: &ResourcePath, from: &str) -> Vec<Value> {
-        let (kind, property) = from.split_once('#').map_or((from, None), |(k, p)| (k, Some(p)));
+        let (kinds, property) = from.split_once('#').map_or((from, None), |(k, p)| (k, Some(p)));
         let mut owners: Vec<&ResourcePath> = self
             .index
             .to(target)
-            .filter(|r| r.owner.kind_path() == kind && property.is_none_or(|p| p.eq_ignore_ascii_case(&r.property)))
+            .filter(|r| {
+                kinds.split('|').any(|k| k == r.owner.kind_path())
+                    && property.is_none_or(|p| p.eq_ignore_ascii_case(&r.property))
+            })
             .map(|r| &r.owner)
             .collect();
         owners.sort();

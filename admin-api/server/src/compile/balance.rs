@@ -6,10 +6,10 @@ use penstock_mux_proto::{Backend, Distribution, MuxGoal, Pool, Service};
 use penstock_slb_proto::{
     AllDown, BackendIntent, Distribution as Planned, LbIntent, Member, Plan, PoolIntent, ServiceIntent,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-pub(super) fn intent(intent: &Intent) -> LbIntent {
+pub(super) fn intent(intent: &Intent, members: &Members<'_>) -> LbIntent {
     let mut out = LbIntent::default();
     let mut wanted = BTreeSet::new();
     for service in &intent.services {
@@ -29,11 +29,10 @@ pub(super) fn intent(intent: &Intent) -> LbIntent {
         });
     }
     for (pool, v4) in &wanted {
-        let members = members(intent, pool, *v4);
-        let weigh = |(_, c, _): &(&Interface, &IpConfiguration, IpAddr)| Member { backend: c.path.name().to_owned(), weight: 1 };
+        let weigh = |(_, c, _): &Placed<'_>| Member { backend: c.path.name().to_owned(), weight: 1 };
         out.pools.push(PoolIntent {
             name: pool_name(pool, *v4),
-            members: members.iter().map(weigh).collect(),
+            members: members.of(pool, *v4).iter().map(weigh).collect(),
             all_down: AllDown::Drop,
         });
     }
@@ -51,17 +50,45 @@ pub(super) fn pool_name(pool: &ResourcePath, v4: bool) -> String {
     if v4 { pool.name().to_owned() } else { format!("{}/ipv6", pool.name()) }
 }
 
-/// Placed members of a pool, with the address of their host.
-pub(crate) fn members<'a>(
-    intent: &'a Intent,
-    pool: &ResourcePath,
-    v4: bool,
-) -> Vec<(&'a Interface, &'a IpConfiguration, IpAddr)> {
-    placed(intent).filter(|(_, c, _)| c.address.is_ipv4() == v4 && c.pools.contains(pool)).collect()
+/// An address on a host: interface, address, the host's underlay address.
+pub(crate) type Placed<'a> = (&'a Interface, &'a IpConfiguration, IpAddr);
+
+/// Placed members of each pool, by family.
+pub(crate) struct Members<'a> {
+    by_pool: BTreeMap<&'a ResourcePath, ByFamily<'a>>,
+}
+
+#[derive(Default)]
+struct ByFamily<'a> {
+    v4: Vec<Placed<'a>>,
+    v6: Vec<Placed<'a>>,
+}
+
+impl<'a> Members<'a> {
+    pub(crate) fn new(intent: &'a Intent) -> Self {
+        let mut by_pool: BTreeMap<_, ByFamily<'a>> = BTreeMap::new();
+        for (interface, c, host) in placed(intent) {
+            let pools: BTreeSet<&ResourcePath> = c.pools.iter().collect();
+            for pool in pools {
+                let members = by_pool.entry(pool).or_default();
+                let family = if c.address.is_ipv4() { &mut members.v4 } else { &mut members.v6 };
+                family.push((interface, c, host));
+            }
+        }
+        Self { by_pool }
+    }
+
+    pub(crate) fn of(&self, pool: &ResourcePath, v4: bool) -> &[Placed<'a>] {
+        match self.by_pool.get(pool) {
+            Some(members) if v4 => &members.v4,
+            Some(members) => &members.v6,
+            None => &[],
+        }
+    }
 }
 
 /// All addresses that are on a host.
-fn placed(intent: &Intent) -> impl Iterator<Item = (&Interface, &IpConfiguration, IpAddr)> {
+fn placed(intent: &Intent) -> impl Iterator<Item = Placed<'_>> {
     intent.interfaces.values().flat_map(|interface| {
         let host = interface.server.as_ref().and_then(|s| intent.servers.get(s)).and_then(|s| s.address);
         interface.ip_configurations.iter().filter_map(move |c| Some((interface, c, host?)))
@@ -69,7 +96,7 @@ fn placed(intent: &Intent) -> impl Iterator<Item = (&Interface, &IpConfiguration
 }
 
 fn backends(intent: &Intent) -> Vec<BackendIntent> {
-    let backend = |(interface, c, host): (&Interface, &IpConfiguration, IpAddr)| {
+    let backend = |(interface, c, host): Placed<'_>| {
         let network = intent.networks.get(&interface.network)?;
         Some(BackendIntent {
             name: c.path.name().to_owned(),

@@ -1,6 +1,6 @@
 use super::networks::{Lists, Networks};
 use super::vteps;
-use crate::secrets::{SecretError, Sealer};
+use crate::secrets::{Sealer, SecretError};
 use penstock_admin_types::intent::{Connection, ConnectionKind, Node};
 use penstock_admin_types::{Intent, ResourcePath};
 use penstock_gateway_proto::{GatewayGoal, Secret32, Tunnel, TunnelKind};

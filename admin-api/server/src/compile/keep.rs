@@ -102,7 +102,7 @@ impl Kept {
         let rev = self.store.txn(Txn { then: last, ..Txn::default() }).await?.rev;
         (self.generation, self.pieces) = (generation, pieces.len());
         // Old tables are of no use to anyone, and would fill the disk.
-        if generation % COMPACT_EVERY == 0 {
+        if generation.is_multiple_of(COMPACT_EVERY) {
             self.store.compact(rev).await?;
         }
         Ok(())

@@ -7,11 +7,11 @@ mod networks;
 
 use crate::hub::GoalHub;
 use crate::resources::Resources;
-use crate::secrets::{SecretError, Sealer};
+use crate::secrets::{Sealer, SecretError};
 use crate::state::State;
-pub(crate) use balance::members;
-use keep::Kept;
+pub(crate) use balance::Members;
 pub use keep::KeepError;
+use keep::Kept;
 use penstock_admin_store::Store;
 use penstock_admin_types::Intent;
 use penstock_clock::MonotonicClock;
@@ -27,7 +27,9 @@ use tokio::sync::watch;
 /// After a failure of the store; meanwhile nodes keep their goals.
 const RETRY: Duration = Duration::from_secs(2);
 
-type Goals = BTreeMap<(NodeRole, String), NodeGoal>;
+type Key = (NodeRole, String);
+/// Shared with the hub: a mux's goal is as large as its tables.
+type Goals = BTreeMap<Key, Arc<NodeGoal>>;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CompileError {
@@ -54,7 +56,11 @@ pub(crate) struct Compiler {
 }
 
 impl Compiler {
-    pub(crate) async fn open(store: Arc<dyn Store>, resources: Arc<Resources>, hub: Arc<GoalHub>) -> Result<Self, KeepError> {
+    pub(crate) async fn open(
+        store: Arc<dyn Store>,
+        resources: Arc<Resources>,
+        hub: Arc<GoalHub>,
+    ) -> Result<Self, KeepError> {
         let mut kept = Kept::new(store);
         let planner = kept.planner().await?.unwrap_or_default();
         let hash_seed = kept.hash_seed().await?;
@@ -91,8 +97,9 @@ impl Compiler {
     pub(crate) async fn compile(&mut self, state: &State, now: Nanos) -> Result<(), CompileError> {
         let intent = &state.intent;
         let mut planner = self.planner.clone();
-        let plan = planner.plan(&balance::intent(intent), &self.health_now(), now)?;
-        let compiled = goals(intent, &plan, self.resources.sealer(), self.hash_seed)?;
+        let members = Members::new(intent);
+        let plan = planner.plan(&balance::intent(intent, &members), &self.health_now(), now)?;
+        let compiled = goals(intent, &members, &plan, self.resources.sealer(), self.hash_seed)?;
         // Tables are on the disk before any mux has them: after a restart they must not be others.
         if plan.changed {
             self.kept.keep_planner(&planner).await?;
@@ -108,15 +115,15 @@ impl Compiler {
     }
 
     /// The goal before if it says the same; else with the newest revision.
-    fn revised(&self, key: (NodeRole, String), mut goal: NodeGoal) -> ((NodeRole, String), NodeGoal) {
+    fn revised(&self, key: Key, mut goal: NodeGoal) -> (Key, Arc<NodeGoal>) {
         if let Some(last) = self.last.get(&key) {
             set_revision(&mut goal, last.revision());
-            if goal == *last {
-                return (key, goal);
+            if goal == **last {
+                return (key, last.clone());
             }
         }
         set_revision(&mut goal, Revision(self.revision));
-        (key, goal)
+        (key, Arc::new(goal))
     }
 
     fn health_now(&self) -> Health {
@@ -138,15 +145,22 @@ fn set_revision(goal: &mut NodeGoal, revision: Revision) {
 }
 
 /// Pure: the same intent and plan give the same goals, but for revisions.
-fn goals(intent: &Intent, plan: &Plan, sealer: &Sealer, hash_seed: [u64; 2]) -> Result<Goals, SecretError> {
+fn goals(
+    intent: &Intent,
+    members: &Members<'_>,
+    plan: &Plan,
+    sealer: &Sealer,
+    hash_seed: [u64; 2],
+) -> Result<BTreeMap<Key, NodeGoal>, SecretError> {
     let networks = networks::Networks::new(intent);
-    let mut out = Goals::new();
+    let translations = host::Translations::new(intent, members, plan);
+    let mut out = BTreeMap::new();
     for mux in intent.muxes.values() {
         let goal = balance::mux_goal(plan, hash_seed);
         out.insert((NodeRole::Mux, mux.name.clone()), NodeGoal::Mux(goal));
     }
     for server in intent.servers.values() {
-        let goal = host::goal(intent, plan, &networks, server);
+        let goal = host::goal(intent, &translations, &networks, server);
         out.insert((NodeRole::Host, server.name.clone()), NodeGoal::Host(goal));
     }
     for gateway in intent.gateways.values() {

@@ -4,7 +4,7 @@
 //! `resourceRef`, or by `kind` and `resourceId`. `"method": "DELETE"` deletes instead. The answer is `{"value": [...],
 //! "outcomes": [...]}` in the same order. `?whatIf=true` checks and commits nothing.
 use super::{Api, flag, operations};
-use crate::observe::render;
+use crate::observe::Observer;
 use crate::refusal::Refusal;
 use crate::resources::{Action, Change, Condition, Outcome};
 use axum::Json;
@@ -20,13 +20,17 @@ pub(super) async fn handle(api: &Api, uri: &Uri, body: Value) -> Result<Response
             message: "a batch is {\"resources\": [...]}".to_owned(),
         });
     };
-    let changes = read(items)?;
+    let (changes, problems) = read(items);
+    if !problems.is_empty() {
+        return Err(api.refuse(changes, problems).await);
+    }
     let paths: Vec<ResourcePath> = changes.iter().map(|c| c.path.clone()).collect();
     let (state, outcomes) = api.resources.apply(changes, flag(uri, "whatIf")).await?;
+    let observer = Observer::new(&state, &api.hub);
     let rendered: Vec<Value> = paths
         .iter()
         .map(|path| match state.node(path) {
-            Some(node) => render(&state, &api.hub, path, node),
+            Some(node) => observer.render(path, node),
             None => json!({"resourceRef": path.as_str()}),
         })
         .collect();
@@ -34,6 +38,19 @@ pub(super) async fn handle(api: &Api, uri: &Uri, body: Value) -> Result<Response
     let mut response = Json(json!({"value": rendered, "outcomes": words, "nextLink": ""})).into_response();
     operations::done(api, response.headers_mut(), false);
     Ok(response)
+}
+
+impl Api {
+    /// Says what else is wrong in a batch of which some resources have no name. References are left out: they may be to those.
+    async fn refuse(&self, changes: Vec<Change>, mut problems: Vec<ErrorDetail>) -> Refusal {
+        match self.resources.apply(changes, true).await {
+            Err(Refusal::Invalid(more)) => {
+                problems.extend(more.into_iter().filter(|d| d.code != "InvalidResourceReference"));
+                Refusal::Invalid(problems)
+            }
+            Ok(_) | Err(_) => Refusal::Invalid(problems),
+        }
+    }
 }
 
 fn word(outcome: Outcome) -> &'static str {
@@ -46,7 +63,7 @@ fn word(outcome: Outcome) -> &'static str {
     }
 }
 
-fn read(items: &[Value]) -> Result<Vec<Change>, Refusal> {
+fn read(items: &[Value]) -> (Vec<Change>, Vec<ErrorDetail>) {
     let mut changes = Vec::with_capacity(items.len());
     let mut problems = Vec::new();
     for (i, item) in items.iter().enumerate() {
@@ -64,8 +81,7 @@ fn read(items: &[Value]) -> Result<Vec<Change>, Refusal> {
             }),
         }
     }
-    // What can be read is not checked when something cannot: its references would dangle.
-    if problems.is_empty() { Ok(changes) } else { Err(Refusal::Invalid(problems)) }
+    (changes, problems)
 }
 
 fn path(item: &Value) -> Result<ResourcePath, (&'static str, String)> {
@@ -77,6 +93,8 @@ fn path(item: &Value) -> Result<ResourcePath, (&'static str, String)> {
             ResourcePath::parse(&format!("{kind}/{id}")).map_err(|e| ("kind", e.to_string()))
         }
         (None, Some(reference)) => ResourcePath::parse(&reference).map_err(|e| ("resourceRef", e.to_string())),
-        (None, None) => Err(("resourceRef", "a resource is named by resourceRef, or by kind and resourceId".to_owned())),
+        (None, None) => {
+            Err(("resourceRef", "a resource is named by resourceRef, or by kind and resourceId".to_owned()))
+        }
     }
 }

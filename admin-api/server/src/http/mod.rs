@@ -55,7 +55,19 @@ async fn handle(
         Ok(()) => dispatch(&api, &method, &uri, &headers, &body).await,
         Err(refusal) => Err(refusal),
     };
-    answer.unwrap_or_else(IntoResponse::into_response)
+    let mut response = answer.unwrap_or_else(IntoResponse::into_response);
+    return_request_id(&headers, &mut response);
+    response
+}
+
+/// Clients that ask for it get their own request id back ([MS-NCNBI] 2.2.1).
+fn return_request_id(request: &HeaderMap, response: &mut Response) {
+    const ID: &str = "x-ms-client-request-id";
+    let wanted =
+        request.get("x-ms-return-client-request-id").is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"true"));
+    if let (true, Some(id)) = (wanted, request.get(ID)) {
+        response.headers_mut().insert(ID, id.clone());
+    }
 }
 
 fn authorize(identity: Option<&Arc<Identity>>) -> Result<(), Refusal> {
@@ -66,7 +78,13 @@ fn authorize(identity: Option<&Arc<Identity>>) -> Result<(), Refusal> {
     }
 }
 
-async fn dispatch(api: &Api, method: &Method, uri: &Uri, headers: &HeaderMap, body: &Bytes) -> Result<Response, Refusal> {
+async fn dispatch(
+    api: &Api,
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> Result<Response, Refusal> {
     match url::parse(uri.path())? {
         Target::Resource(path) => resource::handle(api, method, &path, uri, headers, body).await,
         Target::Collection { parent, kind } if *method == Method::GET => resource::list(api, parent.as_ref(), kind),
@@ -74,7 +92,9 @@ async fn dispatch(api: &Api, method: &Method, uri: &Uri, headers: &HeaderMap, bo
         Target::Operation(id) if *method == Method::GET => operations::status(api, &id),
         Target::OperationResult(id) if *method == Method::GET => operations::result(api, &id),
         Target::Discovery if *method == Method::GET => Ok(Json(discovery()).into_response()),
-        Target::Status if *method == Method::GET => Ok(Json(status::status(&api.resources.state(), &api.hub)).into_response()),
+        Target::Status if *method == Method::GET => {
+            Ok(Json(status::status(&api.resources.state(), &api.hub)).into_response())
+        }
         Target::Trace if *method == Method::POST => {
             let question = typed(body)?;
             Ok(Json(trace::trace(&api.resources.state(), &api.hub, &question)?).into_response())

@@ -1,5 +1,5 @@
 use super::{Api, flag, operations, parse_body};
-use crate::observe::render;
+use crate::observe::Observer;
 use crate::refusal::Refusal;
 use crate::resources::{Action, Change, Condition, Outcome};
 use axum::Json;
@@ -28,17 +28,18 @@ pub(super) async fn handle(
 fn get(api: &Api, path: &ResourcePath) -> Result<Response, Refusal> {
     let state = api.resources.state();
     let node = state.node(path).ok_or_else(|| Refusal::NotFound(format!("'{path}' does not exist")))?;
-    Ok(with_etag(StatusCode::OK, render(&state, &api.hub, path, node)))
+    Ok(with_etag(StatusCode::OK, Observer::new(&state, &api.hub).render(path, node)))
 }
 
 pub(super) fn list(api: &Api, parent: Option<&ResourcePath>, kind: &'static Kind) -> Result<Response, Refusal> {
     let state = api.resources.state();
+    let observer = Observer::new(&state, &api.hub);
     let items: Vec<Value> = match parent {
         None => state
             .documents
             .iter()
             .filter(|(path, _)| path.kind_path() == kind.collection)
-            .map(|(path, node)| render(&state, &api.hub, path, node))
+            .map(|(path, node)| observer.render(path, node))
             .collect(),
         Some(parent) => {
             let node = state.node(parent).ok_or_else(|| Refusal::NotFound(format!("'{parent}' does not exist")))?;
@@ -46,7 +47,7 @@ pub(super) fn list(api: &Api, parent: Option<&ResourcePath>, kind: &'static Kind
                 .iter()
                 .filter_map(|child| {
                     let path = parent.child(kind, child.get("resourceId")?.as_str()?).ok()?;
-                    Some(render(&state, &api.hub, &path, child))
+                    Some(observer.render(&path, child))
                 })
                 .collect()
         }
@@ -54,7 +55,13 @@ pub(super) fn list(api: &Api, parent: Option<&ResourcePath>, kind: &'static Kind
     Ok(Json(json!({"value": items, "nextLink": ""})).into_response())
 }
 
-async fn put(api: &Api, path: &ResourcePath, headers: &HeaderMap, body: Value, what_if: bool) -> Result<Response, Refusal> {
+async fn put(
+    api: &Api,
+    path: &ResourcePath,
+    headers: &HeaderMap,
+    body: Value,
+    what_if: bool,
+) -> Result<Response, Refusal> {
     let condition = condition(headers)?;
     let change = Change { path: path.clone(), action: Action::Put(body), condition, at: String::new() };
     let (state, outcomes) = api.resources.apply(vec![change], what_if).await?;
@@ -63,7 +70,7 @@ async fn put(api: &Api, path: &ResourcePath, headers: &HeaderMap, body: Value, w
         Some(Outcome::Created) => StatusCode::CREATED,
         _ => StatusCode::OK,
     };
-    let mut response = with_etag(status, render(&state, &api.hub, path, node));
+    let mut response = with_etag(status, Observer::new(&state, &api.hub).render(path, node));
     operations::done(api, response.headers_mut(), false);
     Ok(response)
 }

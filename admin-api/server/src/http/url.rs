@@ -17,7 +17,8 @@ pub(super) enum Target {
 /// `/networking/{version}/...` and our own `/penstock/v1/...`.
 pub(super) fn parse(path: &str) -> Result<Target, Refusal> {
     let not_found = || Refusal::NotFound(format!("there is nothing at {path}"));
-    let segments: Vec<String> = path.split('/').filter(|s| !s.is_empty()).map(decode).collect::<Option<_>>().ok_or_else(not_found)?;
+    let segments: Vec<String> =
+        path.split('/').filter(|s| !s.is_empty()).map(decode).collect::<Option<_>>().ok_or_else(not_found)?;
     let words: Vec<&str> = segments.iter().map(String::as_str).collect();
     let is = |s: &str, word: &str| s.eq_ignore_ascii_case(word);
     match words.as_slice() {
@@ -31,9 +32,9 @@ pub(super) fn parse(path: &str) -> Result<Target, Refusal> {
             [d, ..] if is(d, "discovery") => Ok(Target::Discovery),
             rest => resource(rest).map_err(|e| Refusal::NotFound(e.to_string())),
         },
-        [a, version, ..] if is(a, "networking") => Err(Refusal::NotFound(format!(
-            "there is no version {version}: {}", VERSIONS.join(", ")
-        ))),
+        [a, version, ..] if is(a, "networking") => {
+            Err(Refusal::NotFound(format!("there is no version {version}: {}", VERSIONS.join(", "))))
+        }
         _ => Err(not_found()),
     }
 }
@@ -87,6 +88,9 @@ mod tests {
         assert!(matches!(parse("/networking/discovery"), Ok(Target::Discovery)));
         assert!(matches!(parse("/networking/v9/servers"), Err(Refusal::NotFound(_))));
         assert!(matches!(parse("/networking/v1/teapots/x"), Err(Refusal::NotFound(_))));
-        assert!(matches!(parse("/networking/v1/servers/a%2Fb"), Err(Refusal::NotFound(_)) | Ok(Target::Collection { .. })));
+        assert!(matches!(
+            parse("/networking/v1/servers/a%2Fb"),
+            Err(Refusal::NotFound(_)) | Ok(Target::Collection { .. })
+        ));
     }
 }

@@ -28,9 +28,15 @@ impl Lab {
         let dir = std::env::temp_dir().join(format!("penstock-controller-{}-{n}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let pki = Pki::init(&dir.join("pki"), SystemTime::now()).unwrap();
-        for (name, roles) in
-            [("ctl", "controller"), ("alice", "operator"), ("mux1", "mux"), ("mux2", "mux"), ("host1", "host"), ("host2", "host"), ("gw1", "gateway")]
-        {
+        for (name, roles) in [
+            ("ctl", "controller"),
+            ("alice", "operator"),
+            ("mux1", "mux"),
+            ("mux2", "mux"),
+            ("host1", "host"),
+            ("host2", "host"),
+            ("gw1", "gateway"),
+        ] {
             let request = Request {
                 identity: Identity::new(name.to_owned(), roles).unwrap(),
                 addresses: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
@@ -209,7 +215,11 @@ pub fn fabric() -> Value {
                 {"resourceId": "v6", "properties": {"addressPrefix": "fd00:10::/64", "accessControlList": reference("/accessControlLists/web")}}
             ]}}));
         for n in 1..=3 {
-            let pools = if tenant == "blue" { vec![reference("/loadBalancers/web/backendAddressPools/servers")] } else { vec![] };
+            let pools = if tenant == "blue" {
+                vec![reference("/loadBalancers/web/backendAddressPools/servers")]
+            } else {
+                vec![]
+            };
             let ip = |id: &str, address: String| {
                 json!({"resourceId": id, "properties": {
                     "privateIPAddress": address, "privateIPAllocationMethod": "Static",

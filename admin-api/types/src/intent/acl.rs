@@ -34,7 +34,8 @@ fn acl_rule(r: &mut Reader<'_>, rule: &Node<'_>) -> AclRule {
     if let (Some(a), Some(b)) = (src.first(), dst.first())
         && a.is_ipv4() != b.is_ipv4()
     {
-        let message = format!("rule '{}' joins {a} and {b}: addresses of two families never meet in a packet", rule.path.id());
+        let message =
+            format!("rule '{}' joins {a} and {b}: addresses of two families never meet in a packet", rule.path.id());
         r.problem(rule, rule.at("destinationAddressPrefix"), "AclRuleInvalidDestinationAddressPrefix", message);
     }
     let priority = value::get_int(rule.properties(), "priority").unwrap_or(0);

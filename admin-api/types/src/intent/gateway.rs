@@ -47,7 +47,11 @@ pub(crate) fn read(r: &mut Reader<'_>, intent: &Intent) -> Vec<Connection> {
         for node in virtual_gateway.children("networkConnections") {
             let kind = node.word("connectionType");
             if kind != "wireguard" {
-                r.warn(&node.path, "NotImplemented", format!("connection type {kind} is stored; WireGuard has a function in this version"));
+                r.warn(
+                    &node.path,
+                    "NotImplemented",
+                    format!("connection type {kind} is stored; WireGuard has a function in this version"),
+                );
                 warn_bad_prefixes(r, &node);
                 continue;
             }
@@ -57,11 +61,19 @@ pub(crate) fn read(r: &mut Reader<'_>, intent: &Intent) -> Vec<Connection> {
                 continue;
             }
             let Some(network) = network.clone() else {
-                r.warn(&node.path, "SubnetIsRequired", "the virtual gateway has no gatewaySubnets: no tenant to connect");
+                r.warn(
+                    &node.path,
+                    "SubnetIsRequired",
+                    "the virtual gateway has no gatewaySubnets: no tenant to connect",
+                );
                 continue;
             };
             let Some(gateway) = gateway.clone() else {
-                r.warn(&node.path, "HostUnreachable", "no gateway in the virtual gateway's GatewayPools has an underlay address");
+                r.warn(
+                    &node.path,
+                    "HostUnreachable",
+                    "no gateway in the virtual gateway's GatewayPools has an underlay address",
+                );
                 continue;
             };
             check_port(r, &node, &kind, &gateway, &mut ports);
@@ -101,7 +113,9 @@ fn prefixes(r: &mut Reader<'_>, node: &Node<'_>) -> Vec<IpNetwork> {
     for (i, text) in routes(node) {
         let at = node.at(&format!("routes/{i}/destinationPrefix"));
         match text.parse::<IpNetwork>().map(masked) {
-            Ok(prefix) if out.contains(&prefix) => r.problem(node, at, "RouteConflict", format!("{prefix} stands twice")),
+            Ok(prefix) if out.contains(&prefix) => {
+                r.problem(node, at, "RouteConflict", format!("{prefix} stands twice"))
+            }
             Ok(prefix) => out.push(prefix),
             Err(_) => r.problem(node, at, "InvalidIPPrefix", format!("'{text}' is not an address prefix")),
         }
@@ -149,7 +163,8 @@ fn check_port(r: &mut Reader<'_>, node: &Node<'_>, kind: &ConnectionKind, gatewa
     let key = node.allocated().parsed::<String>("publicKey").unwrap_or_default();
     let (first_key, first) = ports.entry((gateway.clone(), *listen_port)).or_insert((key.clone(), node.path.clone()));
     if *first_key != key {
-        let message = format!("UDP port {listen_port} of '{gateway}' is that of '{first}', which has another private key");
+        let message =
+            format!("UDP port {listen_port} of '{gateway}' is that of '{first}', which has another private key");
         r.problem(node, node.at("wireGuardConfiguration/listenPort"), "InvalidParameterValue", message);
     }
 }
@@ -170,7 +185,12 @@ fn check_overlap(
         }
         let at = node.at(&format!("routes/{i}/destinationPrefix"));
         if let Some(own) = space.iter().find(|s| overlap(s, &prefix) && prefix.prefix() >= s.prefix()) {
-            r.problem(node, at.clone(), "RouteConflict", format!("{prefix} is within {own} of the virtual network itself"));
+            r.problem(
+                node,
+                at.clone(),
+                "RouteConflict",
+                format!("{prefix} is within {own} of the virtual network itself"),
+            );
         }
         if let Some(other) = others.iter().find(|o| o.network == *network && o.prefixes.contains(&prefix)) {
             r.problem(node, at, "RouteConflict", format!("{prefix} leads to '{}' already", other.path));

@@ -56,7 +56,11 @@ fn interface(r: &mut Reader<'_>, node: &Node<'_>, intent: &Intent, taken: &mut T
         };
         let Some(found) = subnet_path.parent().and_then(|p| intent.networks.get(&p)) else {
             if subnet_path.kind_path() == "logicalNetworks/subnets" {
-                r.warn(&child.path, "NotImplemented", "interfaces in logical networks are stored; they have no function in this version");
+                r.warn(
+                    &child.path,
+                    "NotImplemented",
+                    "interfaces in logical networks are stored; they have no function in this version",
+                );
             }
             continue;
         };
@@ -70,7 +74,11 @@ fn interface(r: &mut Reader<'_>, node: &Node<'_>, intent: &Intent, taken: &mut T
         acls.push((child.reference("accessControlList").or_else(|| subnet.acl.clone()), child.clone()));
         for property in ["publicIPAddress", "serviceInsertion"] {
             if child.reference(property).is_some() {
-                r.warn(&child.path, "NotImplemented", format!("{property} is stored; it has no function in this version"));
+                r.warn(
+                    &child.path,
+                    "NotImplemented",
+                    format!("{property} is stored; it has no function in this version"),
+                );
             }
         }
         ip_configurations.push(IpConfiguration {
@@ -106,7 +114,11 @@ fn address(
         return None;
     }
     if reserved(subnet).contains(&address) {
-        refuse(r, "PrivateIPAddressInReservedRange", format!("{address} is the gateway, network or broadcast address of {subnet}"));
+        refuse(
+            r,
+            "PrivateIPAddressInReservedRange",
+            format!("{address} is the gateway, network or broadcast address of {subnet}"),
+        );
     }
     if let Some(other) = taken.addresses.insert((network.clone(), address), child.path.clone()) {
         refuse(r, "PrivateIPAddressInUse", format!("{address} is the address of '{other}' already"));
@@ -141,7 +153,12 @@ fn mac(r: &mut Reader<'_>, node: &Node<'_>, network: &ResourcePath, taken: &mut 
         r.problem(node, at.clone(), "InvalidPrivateMacAddress", format!("{mac} is no address of a single interface"));
     }
     if let Some(other) = taken.macs.insert((network.clone(), mac), node.path.clone()) {
-        r.problem(node, at, "InvalidPrivateMacAddress", format!("{mac} is the address of '{other}' in the same network already"));
+        r.problem(
+            node,
+            at,
+            "InvalidPrivateMacAddress",
+            format!("{mac} is the address of '{other}' in the same network already"),
+        );
     }
     Some(mac)
 }
@@ -149,7 +166,11 @@ fn mac(r: &mut Reader<'_>, node: &Node<'_>, network: &ResourcePath, taken: &mut 
 fn server(r: &mut Reader<'_>, node: &Node<'_>, intent: &Intent) -> Option<ResourcePath> {
     let server = node.reference("server");
     match server.as_ref().map(|s| intent.servers.get(s)) {
-        None => r.warn(&node.path, "HostNotConnectedToController", "no server: properties.server says where the container runs"),
+        None => r.warn(
+            &node.path,
+            "HostNotConnectedToController",
+            "no server: properties.server says where the container runs",
+        ),
         Some(Some(s)) if s.address.is_none() => {
             r.warn(&node.path, "PolicyConfigurationFailure", "its server has no underlay address");
         }
@@ -161,7 +182,8 @@ fn server(r: &mut Reader<'_>, node: &Node<'_>, intent: &Intent) -> Option<Resour
 fn one_acl(r: &mut Reader<'_>, acls: Vec<(Option<ResourcePath>, Node<'_>)>) -> Option<ResourcePath> {
     let first = acls.first()?.0.clone();
     for (_, child) in acls.iter().filter(|(acl, _)| *acl != first) {
-        let message = "all ipConfigurations of an interface have the same access control list (their own or their subnet's)";
+        let message =
+            "all ipConfigurations of an interface have the same access control list (their own or their subnet's)";
         r.problem(child, child.at("accessControlList"), "InvalidParameterValue", message.to_owned());
     }
     first

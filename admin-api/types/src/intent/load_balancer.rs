@@ -47,12 +47,14 @@ pub enum ProbeKind {
 type Taken = BTreeMap<(IpAddr, Protocol, u16), ResourcePath>;
 
 pub(crate) fn read(r: &mut Reader<'_>, intent: &mut Intent) {
+    one_owner_per_public_address(r);
     let vips = VipPools::read(r);
     let mut taken = Taken::new();
     for balancer in r.all("loadBalancers") {
         let mut frontends = BTreeMap::new();
         for node in balancer.children("frontendIPConfigurations") {
             if let Some(vip) = frontend(r, &node, &vips) {
+                not_a_node(r, &node, vip, intent);
                 frontends.insert(node.path.clone(), vip);
             }
         }
@@ -96,7 +98,11 @@ fn frontend(r: &mut Reader<'_>, node: &Node<'_>, pools: &VipPools) -> Option<IpA
         return None;
     }
     if subnet.as_ref().is_some_and(|s| s.kind_path() == "virtualNetworks/subnets") {
-        r.warn(&node.path, "NotImplemented", "frontends inside virtual networks are stored; they have no function in this version");
+        r.warn(
+            &node.path,
+            "NotImplemented",
+            "frontends inside virtual networks are stored; they have no function in this version",
+        );
         return None;
     }
     let allocated = node.allocated();
@@ -109,19 +115,56 @@ fn frontend(r: &mut Reader<'_>, node: &Node<'_>, pools: &VipPools) -> Option<IpA
         None => node.address("privateIPAddress").or_else(|| allocated.parsed("address")),
     };
     let Some(vip) = vip else {
-        let message = format!("'{}' has no address: a publicIPAddress that has one, or privateIPAddress with its subnet", node.path);
+        let message = format!(
+            "'{}' has no address: a publicIPAddress that has one, or privateIPAddress with its subnet",
+            node.path
+        );
         r.problem(node, node.at("privateIPAddress"), "FrontendIPConfigHasNoSubnetOrPublicIP", message);
         return None;
     };
     if let Some(prefix) = subnet.and_then(|s| subnet_prefix(r, &s))
         && !prefix.contains(vip)
     {
-        r.problem(node, node.at("privateIPAddress"), "PrivateIPAddressNotInSubnet", format!("{vip} is not in the subnet's prefix {prefix}"));
+        r.problem(
+            node,
+            node.at("privateIPAddress"),
+            "PrivateIPAddressNotInSubnet",
+            format!("{vip} is not in the subnet's prefix {prefix}"),
+        );
     }
     if !pools.allow(vip) {
-        r.problem(node, node.at("privateIPAddress"), "FrontEndIpNotInVipPool", format!("{vip} is in none of the VIP pools of loadBalancerManager"));
+        r.problem(
+            node,
+            node.at("privateIPAddress"),
+            "FrontEndIpNotInVipPool",
+            format!("{vip} is in none of the VIP pools of loadBalancerManager"),
+        );
     }
     Some(vip)
+}
+
+fn one_owner_per_public_address(r: &mut Reader<'_>) {
+    let mut owners: BTreeMap<IpAddr, ResourcePath> = BTreeMap::new();
+    for node in r.all("publicIPAddresses") {
+        let Some(address) = node.address("ipAddress").or_else(|| node.allocated().parsed("address")) else { continue };
+        if let Some(other) = owners.insert(address, node.path.clone()) {
+            r.problem(
+                &node,
+                node.at("ipAddress"),
+                "PublicIPAddressInUse",
+                format!("{address} is the address of '{other}' already"),
+            );
+        }
+    }
+}
+
+/// A VIP that is also a node's own address would take the node's own traffic.
+fn not_a_node(r: &mut Reader<'_>, node: &Node<'_>, vip: IpAddr, intent: &Intent) {
+    let nodes = intent.servers.values().chain(intent.muxes.values()).chain(intent.gateways.values());
+    if let Some(other) = nodes.into_iter().find(|n| n.address == Some(vip)) {
+        let message = format!("{vip} is the underlay address of '{}'", other.path);
+        r.problem(node, node.at("privateIPAddress"), "PrivateIPAddressInUse", message);
+    }
 }
 
 fn subnet_prefix(r: &Reader<'_>, path: &ResourcePath) -> Option<IpNetwork> {
@@ -141,7 +184,12 @@ fn probe(r: &mut Reader<'_>, node: &Node<'_>) -> Probe {
             ProbeKind::Tcp
         }
         (_, Some(path)) => {
-            r.problem(node, node.at("requestPath"), "ProbeRequestPathIsNotNull", format!("a TCP probe has no requestPath: '{path}'"));
+            r.problem(
+                node,
+                node.at("requestPath"),
+                "ProbeRequestPathIsNotNull",
+                format!("a TCP probe has no requestPath: '{path}'"),
+            );
             ProbeKind::Tcp
         }
         _ => ProbeKind::Tcp,
@@ -163,12 +211,17 @@ fn services(
     taken: &mut Taken,
     out: &mut Vec<Service>,
 ) {
-    let number = |name: &str| value::get_int(rule.properties(), name).and_then(|n| u16::try_from(n).ok()).filter(|n| *n != 0);
+    let number =
+        |name: &str| value::get_int(rule.properties(), name).and_then(|n| u16::try_from(n).ok()).filter(|n| *n != 0);
     let protocol = match rule.word("protocol").as_str() {
         "tcp" => Protocol::TCP,
         "udp" => Protocol::UDP,
         other => {
-            r.warn(&rule.path, "NotImplemented", format!("protocol {other} is stored; TCP and UDP have a function in this version"));
+            r.warn(
+                &rule.path,
+                "NotImplemented",
+                format!("protocol {other} is stored; TCP and UDP have a function in this version"),
+            );
             return;
         }
     };
@@ -193,7 +246,12 @@ fn services(
     for (i, frontend) in listed.into_iter().enumerate() {
         let at = rule.at(&format!("frontendIPConfigurations/{i}/resourceRef"));
         if frontend.document() != rule.path.document() || pool.document() != rule.path.document() {
-            r.problem(rule, at, "InvalidResourceReference", "frontend and pool of a rule are of its own load balancer".to_owned());
+            r.problem(
+                rule,
+                at,
+                "InvalidResourceReference",
+                "frontend and pool of a rule are of its own load balancer".to_owned(),
+            );
             continue;
         }
         let Some(vip) = frontends.get(&frontend).copied() else { continue };

@@ -8,11 +8,11 @@ mod node;
 mod reader;
 
 pub use gateway::{Connection, ConnectionKind};
+pub use interface::reserved;
 pub use interface::{Interface, IpConfiguration};
 pub use load_balancer::{Distribution, Probe, ProbeKind, Service};
 pub use network::{Network, Subnet};
 pub use node::Node;
-pub use interface::reserved;
 pub use reader::{Allocated, Misplaced, Warning};
 
 use crate::{Documents, ReferenceIndex, ResourcePath};

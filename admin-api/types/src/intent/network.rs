@@ -30,7 +30,12 @@ pub(crate) fn read(r: &mut Reader<'_>) -> BTreeMap<ResourcePath, Network> {
         if vni != 0
             && let Some(other) = vnis.insert(vni, node.path.clone())
         {
-            r.problem(&node, node.at("encapsulationId"), "InvalidParameterValue", format!("VNI {vni} is that of '{other}' already"));
+            r.problem(
+                &node,
+                node.at("encapsulationId"),
+                "InvalidParameterValue",
+                format!("VNI {vni} is that of '{other}' already"),
+            );
         }
         let prefixes = prefixes(r, &node);
         let subnets = subnets(r, &node, &prefixes);
@@ -60,7 +65,12 @@ fn prefixes(r: &mut Reader<'_>, node: &Node<'_>) -> Vec<IpNetwork> {
         out.push(masked(prefix));
     }
     if out.is_empty() {
-        r.problem(node, node.at("addressSpace/addressPrefixes"), "RequiredParamMissing", "an address space has at least one prefix".to_owned());
+        r.problem(
+            node,
+            node.at("addressSpace/addressPrefixes"),
+            "RequiredParamMissing",
+            "an address space has at least one prefix".to_owned(),
+        );
     }
     out
 }
@@ -68,11 +78,13 @@ fn prefixes(r: &mut Reader<'_>, node: &Node<'_>) -> Vec<IpNetwork> {
 fn subnets(r: &mut Reader<'_>, network: &Node<'_>, space: &[IpNetwork]) -> BTreeMap<ResourcePath, Subnet> {
     let mut out: BTreeMap<ResourcePath, Subnet> = BTreeMap::new();
     for node in network.children("subnets") {
-        let Some(prefix) = value::get_text(node.properties(), "addressPrefix").and_then(|s| s.parse().ok()).map(masked) else {
+        let Some(prefix) = value::get_text(node.properties(), "addressPrefix").and_then(|s| s.parse().ok()).map(masked)
+        else {
             continue;
         };
         if !space.iter().any(|s| within(&prefix, s)) {
-            let message = format!("'{prefix}' of subnet '{}' is not in the address space of the virtual network", node.path.id());
+            let message =
+                format!("'{prefix}' of subnet '{}' is not in the address space of the virtual network", node.path.id());
             r.problem(&node, node.at("addressPrefix"), "InvalidSubnet", message);
         }
         if let Some((other, s)) = out.iter().find(|(_, s)| overlap(&s.prefix, &prefix)) {
@@ -81,7 +93,11 @@ fn subnets(r: &mut Reader<'_>, network: &Node<'_>, space: &[IpNetwork]) -> BTree
         }
         for property in ["routeTable", "serviceInsertion"] {
             if node.reference(property).is_some() {
-                r.warn(&node.path, "NotImplemented", format!("{property} is stored; it has no function in this version"));
+                r.warn(
+                    &node.path,
+                    "NotImplemented",
+                    format!("{property} is stored; it has no function in this version"),
+                );
             }
         }
         let acl = node.reference("accessControlList");

@@ -1,5 +1,5 @@
-use super::reader::{Node as Reading, Reader};
 use super::Intent;
+use super::reader::{Node as Reading, Reader};
 use crate::{ResourcePath, value};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
