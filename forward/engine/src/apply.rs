@@ -12,7 +12,6 @@ use penstock_wire::{Headers, VXLAN_HEADER_LEN};
 ///
 /// # Errors
 /// Why the packet is dropped. Its bytes may have been changed in part then.
-#[inline]
 pub fn apply(
     t: &Transposition,
     packet: &mut Packet<'_>,
@@ -20,13 +19,24 @@ pub fn apply(
     hash: u64,
     encap: Option<&EncapTemplate>,
 ) -> Result<Verdict, DropReason> {
+    apply_in_place(t, packet, &mut { *headers }, hash, encap)
+}
+
+/// [`apply`] with the caller's headers, which follow the packet.
+#[inline]
+pub(crate) fn apply_in_place(
+    t: &Transposition,
+    packet: &mut Packet<'_>,
+    h: &mut Headers,
+    hash: u64,
+    encap: Option<&EncapTemplate>,
+) -> Result<Verdict, DropReason> {
     let flags = t.flags;
     if let Some(reason) = t.drop_reason() {
         return Err(reason);
     }
-    let mut h = *headers;
     if flags.has(Flags::DECAP) {
-        decapsulate(packet, &mut h)?;
+        decapsulate(packet, h)?;
     }
     let leaves_frame = flags.has(Flags::ENCAP | Flags::TUNNEL);
     if leaves_frame && packet.offload.gso != Gso::None {
@@ -40,10 +50,10 @@ pub fn apply(
             src_port: flags.has(Flags::SRC_PORT).then_some(t.src_port),
             dst_port: flags.has(Flags::DST_PORT).then_some(t.dst_port),
         };
-        rewrite(packet.frame_mut(), &mut h, &change, partial)?;
+        rewrite(packet.frame_mut(), h, &change, partial)?;
     }
     if flags.has(Flags::DEC_TTL) {
-        decrement_ttl(packet.frame_mut(), &mut h)?;
+        decrement_ttl(packet.frame_mut(), h)?;
     }
     if flags.has(Flags::ETH) && let Some(eth) = packet.frame_mut().get_mut(h.l2 as usize..).and_then(|f| f.first_chunk_mut::<12>()) {
         eth[..6].copy_from_slice(&t.eth_dst.0);
@@ -51,18 +61,18 @@ pub fn apply(
     }
     let is_whole = packet.offload.gso == Gso::None;
     if partial && is_whole && (leaves_frame || flags.has(Flags::COMPLETE_CHECKSUM)) {
-        complete_checksum(packet.frame_mut(), &h);
+        complete_checksum(packet.frame_mut(), h);
         packet.offload = Offload::default();
     } else if flags.has(Flags::COMPLETE_CHECKSUM) && is_whole {
-        complete_partial_checksum(packet.frame_mut(), &h);
+        complete_partial_checksum(packet.frame_mut(), h);
     }
     if flags.has(Flags::ENCAP) {
         let template = encap.ok_or(DropReason::NextHopUnresolved)?;
-        encapsulate(packet, &h, hash, template)?;
+        encapsulate(packet, h, hash, template)?;
         return Ok(Verdict::Transmit(template.out));
     }
     if flags.has(Flags::TUNNEL) {
-        strip(packet, &h)?;
+        strip(packet, h)?;
         return Ok(Verdict::Tunnel(TunnelId(t.encap)));
     }
     Ok(Verdict::Transmit(PortId(t.out)))

@@ -1,4 +1,6 @@
-use crate::{Class, Prior, Resolution, Resolver, apply};
+use crate::apply::apply_in_place;
+use crate::{Class, Prior, Resolution, Resolver};
+use penstock_flow::prefetch::prefetch;
 use penstock_flow::{FlowTable, Meter, Transposition};
 use penstock_model::{BATCH, Coarse, DropReason, Epoch, Ledger, Nanos, Packet, Verdict};
 use penstock_wire::Headers;
@@ -19,6 +21,8 @@ pub struct Port<R: Resolver> {
     pub(crate) resolver: R,
     pub(crate) flows: FlowTable<R::Key, R::Value>,
     pub(crate) stats: Stats,
+    /// One for each packet of a batch.
+    jobs: Box<[Job<R::Key, R::Value>]>,
 }
 
 #[derive(Debug, Default)]
@@ -30,88 +34,165 @@ pub(crate) struct Stats {
     resolved: u64,
 }
 
-/// What the first stages have found out about a packet.
-pub(crate) struct Job<K> {
+/// What the stages have found out about a packet. Filled in place, so that nothing is copied between stages.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Job<K, V> {
     pub(crate) headers: Headers,
     pub(crate) class: Class<K>,
+    decided: Decided<V>,
 }
+
+/// Where the transposition of a packet comes from.
+#[derive(Debug, Clone, Copy)]
+enum Decided<V> {
+    /// Not yet, or not by a transposition: the class says.
+    Open,
+    Value(V),
+    Drop(DropReason),
+}
+
+impl<K, V> Job<K, V> {
+    pub(crate) fn new() -> Self {
+        Self { headers: Headers::default(), class: Class::Pass, decided: Decided::Open }
+    }
+}
+
+/// Packets ahead whose bytes are asked for: enough to hide the cache behind the first one. Frames lie a power of two apart
+/// and share few sets of the first cache, so more would push each other out.
+const AHEAD: usize = 6;
 
 impl<R: Resolver> Port<R> {
     #[must_use]
     pub fn new(resolver: R, flows: FlowTable<R::Key, R::Value>) -> Self {
-        Self { resolver, flows, stats: Stats::default() }
+        let jobs = (0..BATCH).map(|_| Job::new()).collect();
+        Self { resolver, flows, stats: Stats::default(), jobs }
     }
 
     /// Decides every packet of the batch and rewrites those that go on. Afterwards no verdict is `Pending`.
     pub fn process(&mut self, batch: &mut [Packet<'_>], now: Nanos) {
         self.resolver.refresh(now);
         for chunk in batch.chunks_mut(BATCH) {
-            self.process_chunk(chunk, now);
+            let mut jobs = std::mem::take(&mut self.jobs);
+            self.look_at_all(chunk, &mut jobs);
+            self.decide_all(chunk, &mut jobs, now);
+            self.replay_all(chunk, &mut jobs, now);
+            self.jobs = jobs;
+            debug_assert!(self.stats.ledger.balances());
         }
     }
 
-    fn process_chunk(&mut self, batch: &mut [Packet<'_>], now: Nanos) {
-        let mut jobs: arrayvec::ArrayVec<Job<R::Key>, BATCH> = arrayvec::ArrayVec::new();
-        for packet in batch.iter() {
-            jobs.push(self.look_at(packet));
+    /// Parses and classifies, and asks for the memory that decisions will need.
+    fn look_at_all(&mut self, batch: &[Packet<'_>], jobs: &mut [Job<R::Key, R::Value>]) {
+        batch.iter().take(AHEAD).for_each(prefetch_headers);
+        for (i, (packet, job)) in batch.iter().zip(jobs.iter_mut()).enumerate() {
+            if let Some(next) = batch.get(i + AHEAD) {
+                prefetch_headers(next);
+            }
+            self.look_at(packet, job);
         }
-        let coarse = now.coarse();
-        for (packet, job) in batch.iter_mut().zip(jobs.iter()) {
-            self.finish(packet, job, now, coarse);
-        }
-        debug_assert!(self.stats.ledger.balances());
     }
 
     #[inline]
-    pub(crate) fn look_at(&mut self, packet: &Packet<'_>) -> Job<R::Key> {
-        let mut headers = match penstock_wire::parse(packet.frame()) {
-            Ok(headers) => headers,
-            Err(reason) => return Job { headers: Headers::default(), class: Class::Drop(reason) },
+    pub(crate) fn look_at(&mut self, packet: &Packet<'_>, job: &mut Job<R::Key, R::Value>) {
+        job.decided = Decided::Open;
+        job.class = match penstock_wire::parse_into(packet.frame(), &mut job.headers) {
+            Ok(()) => self.resolver.classify(packet, &mut job.headers),
+            Err(reason) => Class::Drop(reason),
         };
-        let class = self.resolver.classify(packet, &mut headers);
-        match class {
-            Class::Flow { hash, .. } => self.flows.prefetch(hash),
-            Class::Direct { token, .. } => self.resolver.prefetch(token),
+        match &job.class {
+            Class::Flow { hash, .. } => self.flows.prefetch(*hash),
+            Class::Direct { token, .. } => self.resolver.prefetch(*token),
             _ => {}
         }
-        Job { headers, class }
+    }
+
+    /// Looks up, and resolves what the table does not know. Established flows first, so that the lines of new ones come in
+    /// meanwhile; then the others in order, so that the second packet of a new flow finds what its first one left.
+    fn decide_all(&mut self, batch: &[Packet<'_>], jobs: &mut [Job<R::Key, R::Value>], now: Nanos) {
+        let coarse = now.coarse();
+        let mut is_any_open = false;
+        for (_, job) in batch.iter().zip(jobs.iter_mut()) {
+            match &job.class {
+                Class::Flow { key, hash, epoch } => match self.flows.lookup_established(key, *hash, coarse) {
+                    Some(hit) if hit.is_of(*epoch) => {
+                        job.decided = Decided::Value(hit.value);
+                        prefetch(self.resolver.transposition(&hit.value));
+                    }
+                    _ => {
+                        is_any_open = true;
+                        self.flows.prefetch_probation(*hash);
+                    }
+                },
+                Class::Direct { token, hash } => {
+                    if let Ok(t) = self.resolver.direct(*token, *hash, &job.headers) {
+                        prefetch(t);
+                    }
+                }
+                _ => {}
+            }
+        }
+        if !is_any_open {
+            return;
+        }
+        for (packet, job) in batch.iter().zip(jobs.iter_mut()) {
+            if let (Decided::Open, Class::Flow { key, hash, epoch }) = (&job.decided, &job.class) {
+                job.decided = match self.decide_flow(packet, &job.headers, key, *hash, *epoch, now, coarse) {
+                    Ok(value) => Decided::Value(value),
+                    Err(reason) => Decided::Drop(reason),
+                };
+            }
+        }
+    }
+
+    /// Applies the decisions.
+    fn replay_all(&mut self, batch: &mut [Packet<'_>], jobs: &mut [Job<R::Key, R::Value>], now: Nanos) {
+        for i in 0..batch.len() {
+            if let (Some(packet), Some(job)) = (batch.get(i + 2), jobs.get(i + 2)) {
+                self.prefetch_replay(packet, job);
+            }
+            if let (Some(packet), Some(job)) = (batch.get_mut(i), jobs.get_mut(i)) {
+                self.finish(packet, job, now);
+            }
+        }
+    }
+
+    /// Asks for what replaying writes: the frame and its counter.
+    #[inline]
+    fn prefetch_replay(&self, packet: &Packet<'_>, job: &Job<R::Key, R::Value>) {
+        prefetch_headers(packet);
+        let t = match (&job.decided, &job.class) {
+            (Decided::Value(value), _) => self.resolver.transposition(value),
+            (_, Class::Direct { token, hash }) => match self.resolver.direct(*token, *hash, &job.headers) {
+                Ok(t) => t,
+                Err(_) => return,
+            },
+            _ => return,
+        };
+        if let Some(counter) = self.stats.counters.get(t.counter as usize) {
+            prefetch(counter);
+        }
     }
 
     #[inline]
-    fn finish(&mut self, packet: &mut Packet<'_>, job: &Job<R::Key>, now: Nanos, coarse: Coarse) {
+    fn finish(&mut self, packet: &mut Packet<'_>, job: &mut Job<R::Key, R::Value>, now: Nanos) {
         self.stats.receive(packet.len());
-        let h = &job.headers;
-        let verdict = match job.class {
-            Class::Flow { key, hash, epoch } => self.by_flow(packet, h, &key, hash, epoch, now, coarse),
-            Class::Direct { token, hash } => match self.resolver.direct(token, hash, h) {
-                Ok(t) => replay(&self.resolver, &mut self.stats, t, packet, h, hash, now),
-                Err(reason) => Verdict::Drop(reason),
-            },
-            Class::Local => self.resolver.local(packet, h, now),
-            Class::Pass => Verdict::Pass,
-            Class::Drop(reason) => Verdict::Drop(reason),
+        let h = &mut job.headers;
+        let (t, hash) = match (&job.decided, &job.class) {
+            (Decided::Value(value), Class::Flow { hash, .. }) => (Ok(self.resolver.transposition(value)), *hash),
+            (Decided::Drop(reason), _) => (Err(Verdict::Drop(*reason)), 0),
+            (_, Class::Direct { token, hash }) => {
+                (self.resolver.direct(*token, *hash, h).map_err(Verdict::Drop), *hash)
+            }
+            (_, Class::Local) => (Err(self.resolver.local(packet, h, now)), 0),
+            (_, Class::Pass) => (Err(Verdict::Pass), 0),
+            (_, Class::Drop(reason)) => (Err(Verdict::Drop(*reason)), 0),
+            (_, Class::Flow { .. }) => (Err(Verdict::Pending), 0),
+        };
+        let verdict = match t {
+            Ok(t) => replay(&self.resolver, &mut self.stats, t, packet, h, hash, now),
+            Err(verdict) => verdict,
         };
         packet.verdict = self.stats.enter(verdict, packet.len());
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "what is known of a packet by then")]
-    #[inline]
-    fn by_flow(
-        &mut self,
-        packet: &mut Packet<'_>,
-        h: &Headers,
-        key: &R::Key,
-        hash: u64,
-        epoch: Epoch,
-        now: Nanos,
-        coarse: Coarse,
-    ) -> Verdict {
-        match self.decide_flow(packet, h, key, hash, epoch, now, coarse) {
-            Ok(value) => {
-                replay(&self.resolver, &mut self.stats, self.resolver.transposition(&value), packet, h, hash, now)
-            }
-            Err(reason) => Verdict::Drop(reason),
-        }
     }
 
     /// From the table if the entry is of this epoch, else from the resolver.
@@ -247,7 +328,7 @@ pub(crate) fn replay<R: Resolver>(
     stats: &mut Stats,
     t: &Transposition,
     packet: &mut Packet<'_>,
-    h: &Headers,
+    h: &mut Headers,
     hash: u64,
     now: Nanos,
 ) -> Verdict {
@@ -270,7 +351,7 @@ pub(crate) fn replay<R: Resolver>(
         counter.packets += 1;
         counter.bytes += bytes as u64;
     }
-    apply(t, packet, h, hash, encap).unwrap_or_else(Verdict::Drop)
+    apply_in_place(t, packet, h, hash, encap).unwrap_or_else(Verdict::Drop)
 }
 
 impl Stats {
@@ -299,5 +380,18 @@ impl Stats {
             }
         }
         verdict
+    }
+}
+
+/// Asks for the lines that hold a short packet's headers, and the one before them, where an encapsulation goes.
+#[inline]
+fn prefetch_headers(packet: &Packet<'_>) {
+    const LINE: usize = 64;
+    let frame = packet.frame();
+    if let Some(first) = frame.first() {
+        prefetch(first);
+    }
+    if let Some(second) = frame.get(LINE - 1) {
+        prefetch(second);
     }
 }

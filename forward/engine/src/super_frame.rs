@@ -1,4 +1,4 @@
-use crate::port::replay;
+use crate::port::{Job, replay};
 use crate::{Class, Port, Resolver};
 use penstock_flow::{Flags, Transposition};
 use penstock_model::{Gso, HEADROOM, Nanos, Packet, Verdict};
@@ -26,7 +26,8 @@ impl<R: Resolver> Port<R> {
             return self.process(std::slice::from_mut(packet), now);
         }
         self.resolver.refresh(now);
-        let job = self.look_at(packet);
+        let mut job = Job::new();
+        self.look_at(packet, &mut job);
         let h = &job.headers;
         let decision = match job.class {
             Class::Flow { key, hash, epoch } => {
@@ -46,7 +47,7 @@ impl<R: Resolver> Port<R> {
             }
             Ok((t, hash)) => {
                 self.stats.receive(packet.len());
-                replay(&self.resolver, &mut self.stats, &t, packet, h, hash, now)
+                replay(&self.resolver, &mut self.stats, &t, packet, &mut { *h }, hash, now)
             }
             Err(verdict) => {
                 self.stats.receive(packet.len());
@@ -78,7 +79,7 @@ impl<R: Resolver> Port<R> {
             let Some(mut segment) = Packet::new(buffer, HEADROOM, len, port) else { return };
             own.end = len as u32;
             stats.receive(len);
-            let verdict = replay(resolver, stats, &t, &mut segment, &own, hash, now);
+            let verdict = replay(resolver, stats, &t, &mut segment, &mut { own }, hash, now);
             segment.verdict = stats.enter(verdict, segment.len());
             emit(&mut segment);
         });

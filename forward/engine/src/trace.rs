@@ -42,7 +42,7 @@ impl<R: Resolver> Port<R> {
         match self.resolver.explain_classify(packet, &mut h, why) {
             Class::Flow { key, hash, epoch } => self.explain_flow(packet, &h, &key, hash, epoch, now, why),
             Class::Direct { token, hash } => match self.resolver.explain_direct(token, hash, &h, why) {
-                Ok(t) => replay(&self.resolver, &mut Stats::default(), t, packet, &h, hash, now),
+                Ok(t) => replay(&self.resolver, &mut Stats::default(), t, packet, &mut h, hash, now),
                 Err(reason) => Verdict::Drop(reason),
             },
             Class::Local => {
@@ -72,7 +72,7 @@ impl<R: Resolver> Port<R> {
         if let Some(hit) = hit && hit.is_of(epoch) {
             why.because("flow", || format!("an entry decides: {key:?}"));
             let t = *self.resolver.transposition(&hit.value);
-            return replay(&self.resolver, &mut Stats::default(), &t, packet, h, hash, now);
+            return replay(&self.resolver, &mut Stats::default(), &t, packet, &mut { *h }, hash, now);
         }
         why.because("flow", || match hit {
             Some(_) => "the entry is of an older policy and is decided again".to_owned(),
@@ -84,7 +84,7 @@ impl<R: Resolver> Port<R> {
             Resolution::Drop(reason) => Verdict::Drop(reason),
             Resolution::Once(value) | Resolution::Install { value, .. } => {
                 let t = *self.resolver.transposition(&value);
-                replay(&self.resolver, &mut Stats::default(), &t, packet, h, hash, now)
+                replay(&self.resolver, &mut Stats::default(), &t, packet, &mut { *h }, hash, now)
             }
         }
     }

@@ -123,7 +123,18 @@ impl Headers {
 /// The reason why the frame is not a packet that can be forwarded. ARP gives `Ok` with `ethertype::ARP` and no addresses.
 #[inline]
 pub fn parse(frame: &[u8]) -> Result<Headers, DropReason> {
-    parse_ethernet_at(frame, 0)
+    let mut h = Headers::default();
+    parse_into(frame, &mut h)?;
+    Ok(h)
+}
+
+/// [`parse`] to where the headers are to stay: copying what was just written field by field would wait for the stores.
+///
+/// # Errors
+/// As [`parse`]; the headers are of no use then.
+#[inline]
+pub fn parse_into(frame: &[u8], headers: &mut Headers) -> Result<(), DropReason> {
+    parse_ethernet_at(frame, 0, headers)
 }
 
 /// Reads an IP packet without an Ethernet header (from a tunnel).
@@ -131,12 +142,14 @@ pub fn parse(frame: &[u8]) -> Result<Headers, DropReason> {
 /// # Errors
 /// The reason why it cannot be forwarded.
 pub fn parse_ip(packet: &[u8]) -> Result<Headers, DropReason> {
+    let mut h = Headers::default();
     match packet.first().map(|b| b >> 4) {
-        Some(4) => parse_ipv4(packet, 0, 0),
-        Some(6) => parse_ipv6(packet, 0, 0),
-        Some(_) => Err(DropReason::UnknownEtherType),
-        None => Err(DropReason::TruncatedIpv4),
+        Some(4) => parse_ipv4(packet, 0, 0, &mut h)?,
+        Some(6) => parse_ipv6(packet, 0, 0, &mut h)?,
+        Some(_) => return Err(DropReason::UnknownEtherType),
+        None => return Err(DropReason::TruncatedIpv4),
     }
+    Ok(h)
 }
 
 /// Reads the VXLAN header and the inner frame behind the UDP header of `outer` (RFC 7348 section 5).
@@ -155,11 +168,13 @@ pub fn parse_vxlan(frame: &[u8], outer: &Headers) -> Result<(Vni, Headers), Drop
     }
     let vni = Vni::from_be_bytes([h[4], h[5], h[6]]);
     let inner_frame = frame.get(..end).ok_or(DropReason::TruncatedTunnel)?;
-    Ok((vni, parse_ethernet_at(inner_frame, at + VXLAN_HEADER_LEN)?))
+    let mut inner = Headers::default();
+    parse_ethernet_at(inner_frame, at + VXLAN_HEADER_LEN, &mut inner)?;
+    Ok((vni, inner))
 }
 
 #[inline]
-fn parse_ethernet_at(frame: &[u8], l2: usize) -> Result<Headers, DropReason> {
+fn parse_ethernet_at(frame: &[u8], l2: usize, h: &mut Headers) -> Result<(), DropReason> {
     let eth = frame.get(l2..).and_then(|f| f.first_chunk::<14>()).ok_or(DropReason::TruncatedEthernet)?;
     let mut kind = u16::from_be_bytes([eth[12], eth[13]]);
     let mut l3 = l2 + 14;
@@ -172,23 +187,26 @@ fn parse_ethernet_at(frame: &[u8], l2: usize) -> Result<Headers, DropReason> {
         l3 += 4;
     }
     match kind {
-        ethertype::IPV4 => parse_ipv4(frame, l2, l3),
-        ethertype::IPV6 => parse_ipv6(frame, l2, l3),
-        ethertype::ARP => Ok(Headers {
-            l2: offset(l2)?,
-            l3: offset(l3)?,
-            l4: offset(l3)?,
-            payload: offset(l3)?,
-            end: frame.len() as u32,
-            ethertype: ethertype::ARP,
-            ..Headers::default()
-        }),
+        ethertype::IPV4 => parse_ipv4(frame, l2, l3, h),
+        ethertype::IPV6 => parse_ipv6(frame, l2, l3, h),
+        ethertype::ARP => {
+            *h = Headers {
+                l2: offset(l2)?,
+                l3: offset(l3)?,
+                l4: offset(l3)?,
+                payload: offset(l3)?,
+                end: frame.len() as u32,
+                ethertype: ethertype::ARP,
+                ..Headers::default()
+            };
+            Ok(())
+        }
         _ => Err(DropReason::UnknownEtherType),
     }
 }
 
 #[inline]
-fn parse_ipv4(frame: &[u8], l2: usize, l3: usize) -> Result<Headers, DropReason> {
+fn parse_ipv4(frame: &[u8], l2: usize, l3: usize, h: &mut Headers) -> Result<(), DropReason> {
     let ip = frame.get(l3..).and_then(|f| f.first_chunk::<20>()).ok_or(DropReason::TruncatedIpv4)?;
     let header_len = usize::from(ip[0] & 0x0f) * 4;
     if ip[0] >> 4 != 4 || header_len < 20 {
@@ -222,7 +240,7 @@ fn parse_ipv4(frame: &[u8], l2: usize, l3: usize) -> Result<Headers, DropReason>
     let src = [ip[12], ip[13], ip[14], ip[15]];
     let dst = [ip[16], ip[17], ip[18], ip[19]];
     check_v4_addresses(src, dst)?;
-    let mut h = Headers {
+    *h = Headers {
         src: Addr16::from_v4(src),
         dst: Addr16::from_v4(dst),
         l2: offset(l2)?,
@@ -236,12 +254,11 @@ fn parse_ipv4(frame: &[u8], l2: usize, l3: usize) -> Result<Headers, DropReason>
         fragment,
         ..Headers::default()
     };
-    parse_transport(frame, &mut h)?;
-    Ok(h)
+    parse_transport(frame, h)
 }
 
 #[inline]
-fn parse_ipv6(frame: &[u8], l2: usize, l3: usize) -> Result<Headers, DropReason> {
+fn parse_ipv6(frame: &[u8], l2: usize, l3: usize, h: &mut Headers) -> Result<(), DropReason> {
     let ip = frame.get(l3..).and_then(|f| f.first_chunk::<40>()).ok_or(DropReason::TruncatedIpv6)?;
     if ip[0] >> 4 != 6 {
         return Err(DropReason::BadIpv6Header);
@@ -258,7 +275,7 @@ fn parse_ipv6(frame: &[u8], l2: usize, l3: usize) -> Result<Headers, DropReason>
     dst.copy_from_slice(&ip[24..40]);
     let (src, dst) = (Addr16(src), Addr16(dst));
     check_v6_addresses(src, dst)?;
-    let mut h = Headers {
+    *h = Headers {
         src,
         dst,
         l2: offset(l2)?,
@@ -271,9 +288,8 @@ fn parse_ipv6(frame: &[u8], l2: usize, l3: usize) -> Result<Headers, DropReason>
         ttl: ip[7],
         ..Headers::default()
     };
-    skip_extension_headers(frame, &mut h)?;
-    parse_transport(frame, &mut h)?;
-    Ok(h)
+    skip_extension_headers(frame, h)?;
+    parse_transport(frame, h)
 }
 
 /// Follows hop-by-hop, routing, destination options, fragment and authentication headers (RFC 8200 section 4).

@@ -20,4 +20,7 @@ pub mod nd;
 pub mod rewrite;
 pub mod vxlan;
 
-pub use headers::{Fragment, Headers, TcpFlags, VXLAN_HEADER_LEN, VXLAN_PORT, ethertype, parse, parse_ip, parse_vxlan};
+pub use headers::{
+    Fragment, Headers, TcpFlags, VXLAN_HEADER_LEN, VXLAN_PORT, ethertype, parse, parse_into, parse_ip,
+    parse_vxlan,
+};

@@ -1,7 +1,7 @@
 //! The gateway without its crypto: 16 tenants with an access list each, established flows from a site to a container and back.
 use super::measure::{measure, report};
 use super::pool::Pool;
-use super::{FLOWS, Random};
+use super::{FLOWS, OPENING_ROUNDS, Random};
 use crate::report::Report;
 use arc_swap::ArcSwap;
 use penstock_engine::Port;
@@ -80,7 +80,7 @@ impl Gateway {
         let mut pool = Pool::new(Policy::port_of(TunnelId(TENANT)));
         let mut next = 0;
         while next < flows {
-            for _ in 0..2 {
+            for _ in 0..OPENING_ROUNDS {
                 let mut flow = next;
                 pool.fill(|buffer| {
                     flow += 1;

@@ -15,6 +15,9 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 pub(crate) const FLOWS: [u64; 3] = [1 << 14, 1_000_000, 10_000_000];
 
+/// Times that a flow is sent to be established: twice, and twice again for those that others pushed out of probation.
+pub(crate) const OPENING_ROUNDS: usize = 4;
+
 pub(crate) fn run(report: &mut Report) {
     pin(report);
     mux::stateless(report);
@@ -23,7 +26,7 @@ pub(crate) fn run(report: &mut Report) {
     mux::other_packets(report);
     gateway::run(report);
     stages::run(report);
-    report.note("core: in memory, one core, batches of 64, random flow order; frames are written before the clock starts.");
+    report.note("core: in memory, one core, batches of 64, random flow order; frames are written before the clock starts; processor time of the thread.");
 }
 
 /// On the last processor that we may use.
