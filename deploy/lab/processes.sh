@@ -27,8 +27,8 @@ need_root() { [[ $EUID -eq 0 ]] || { echo "lab: run this as root: it makes netwo
 make_big_file() {
     mkdir -p "$cache"
     [[ -s $cache/big.sha256 ]] && return
-    openssl enc -aes-128-ctr -nosalt -K 00112233445566778899aabbccddeeff -iv 0 </dev/zero 2>/dev/null \
-        | head -c $((1 << 30)) >"$cache/big.tmp.$$"
+    head -c $((1 << 30)) /dev/zero \
+        | openssl enc -aes-128-ctr -nosalt -K 00112233445566778899aabbccddeeff -iv 00000000000000000000000000000000 >"$cache/big.tmp.$$"
     mv "$cache/big.tmp.$$" "$cache/big"
     (cd "$cache" && sha256sum big >"big.sha256.$$" && mv "big.sha256.$$" big.sha256)
     chmod -R a+rX "$cache"
