@@ -5,7 +5,7 @@ use crate::steering::XdpSteering;
 use penstock_model::{PortId, Protocol};
 use penstock_mux_proto::Foreign;
 use penstock_netlink::Link;
-use penstock_packet_io::{AfPacket, AfPacketOptions, AfXdp, AfXdpOptions, FrameKind, PacketIo};
+use penstock_packet_io::{AfPacket, AfPacketOptions, AfXdp, AfXdpOptions, FrameKind, Interface, PacketIo};
 use std::net::IpAddr;
 
 /// The interfaces, open.
@@ -38,7 +38,7 @@ fn open_xdp(config: &MuxConfig, links: &[Link]) -> Result<Opened, Error> {
     let mut queues = Vec::new();
     for (port, link) in (0u16..).zip(links) {
         let mode_error = |reason: String| Error::Open { interface: link.name.clone(), mode: "AF_XDP", reason };
-        let present = receive_queues(&link.name);
+        let present = Interface::open(&link.name).and_then(|i| i.receive_queues()).map_err(|e| mode_error(e.to_string()))?;
         let used = config.workers.unwrap_or(present).max(1);
         if used < present {
             let name = &link.name;
@@ -108,13 +108,4 @@ fn warn_if_the_kernel_forwards() {
             tracing::warn!(setting = %name, "the kernel forwards packets and would send those for virtual IPs on as well: set it to 0 on a mux without AF_XDP");
         }
     }
-}
-
-/// Receive queues that the interface uses; 1 if the kernel does not say.
-fn receive_queues(interface: &str) -> u32 {
-    let entries = std::fs::read_dir(format!("/sys/class/net/{interface}/queues"));
-    let count = entries.map_or(0, |list| {
-        list.flatten().filter(|e| e.file_name().to_string_lossy().starts_with("rx-")).count()
-    });
-    u32::try_from(count).unwrap_or(u32::MAX).max(1)
 }

@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use penstock_engine::Port;
 use penstock_flow::FlowTable;
 use penstock_mux_proto::{Foreign, MuxResolver, Policy};
-use penstock_packet_io::{IdlePolicy, PacketIo, Poller, Waker};
+use penstock_packet_io::{IdlePolicy, PacketIo, Poller, Waker, pin_this_thread};
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -132,9 +132,7 @@ impl Drop for Obituary {
 
 fn pin_to(core: usize) {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let mut set = rustix::thread::CpuSet::new();
-    set.set(core % cores);
-    if let Err(error) = rustix::thread::sched_setaffinity(None, &set) {
+    if let Err(error) = pin_this_thread(core % cores) {
         tracing::warn!(%error, core, "a worker could not be pinned");
     }
 }
