@@ -187,21 +187,24 @@ lab_after_apply() {
     start_branch branch-b green 51821
 }
 
+# The control socket of wireguard-go is a file of the whole machine, so the interface has the lab's name in its own.
 start_branch() {
-    local box=$1 tenant=$2 port=$3 public
+    local box=$1 tenant=$2 port=$3 wg="w$name${1#branch-}" public
     public=$(lab_cli get virtualGateways "$tenant-gateway" --json \
         | jq -r '.properties.networkConnections[0].properties.wireGuardConfiguration.publicKey')
     [[ $public != null ]] || { echo "lab: the controller shows no public key for $tenant's connection" >&2; return 1; }
     if [[ ! -e $state/$box.up ]]; then
-        run "$box" "$box-wireguard" env WG_PROCESS_FOREGROUND=1 wireguard-go -f wg0
-        wait_for 5 "wireguard-go on $box" ipn "$box" link show wg0 >/dev/null
+        rm -f "/var/run/wireguard/$wg.sock"
+        run "$box" "$box-wireguard" wireguard-go -f "$wg"
+        wait_for 5 "wireguard-go on $box" ipn "$box" link show "$wg"
+        wait_for 5 "wireguard-go's control socket on $box" test -S "/var/run/wireguard/$wg.sock"
     fi
-    in_ns "$box" wg set wg0 private-key "$state/$box.key" peer "$public" \
+    in_ns "$box" wg set "$wg" private-key "$state/$box.key" peer "$public" \
         endpoint "10.1.21.2:$port" allowed-ips 10.0.0.0/24 persistent-keepalive 5
     if [[ ! -e $state/$box.up ]]; then
-        ipn "$box" addr add 192.168.50.2/24 dev wg0
-        ipn "$box" link set wg0 mtu 1420 up
-        ipn "$box" route add 10.0.0.0/24 dev wg0
+        ipn "$box" addr add 192.168.50.2/24 dev "$wg"
+        ipn "$box" link set "$wg" mtu 1420 up
+        ipn "$box" route add 10.0.0.0/24 dev "$wg"
         run "$box" "$box-iperf" iperf3 -s
         run "$box" "$box-hello" socat TCP-LISTEN:8080,fork,reuseaddr "SYSTEM:echo $box"
         touch "$state/$box.up"
@@ -224,6 +227,6 @@ lab_down() {
         ip netns pids "$n" | xargs -r kill -KILL 2>/dev/null || true
     done
     for n in $(ip netns list | awk '{print $1}' | grep "^pst-$name-" || true); do ip netns del "$n"; done
-    rm -rf "$state"
+    rm -rf "$state" "/var/run/wireguard/w$name"[ab].sock
     rmdir /run/penstock-lab 2>/dev/null || true
 }
