@@ -263,3 +263,22 @@ async fn a_trace_follows_the_packet_from_node_to_node() {
     assert_eq!(roles(&answer), ["host", "host"], "{answer:#}");
     assert!(answer["verdict"].as_str().unwrap().ends_with("behind blue3"), "{answer:#}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_labs_declaration_is_accepted_and_has_no_warnings() {
+    let lab = Lab::start().await;
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/lab/lab.json");
+    // The sites' keys are made when the lab is set up.
+    let key = "qRCwZSKInrMAq5sepfCdaCsRJaoLe5jhtzfiw7CjbwM=";
+    let text = std::fs::read_to_string(path).unwrap();
+    let text = text.replace("@BRANCH_A_PUBLIC_KEY@", key).replace("@BRANCH_B_PUBLIC_KEY@", key);
+    let declared: Value = serde_json::from_str(&text).unwrap();
+    let (status, body) = lab.batch(declared["resources"].clone()).await;
+    assert_eq!(status, StatusCode::OK, "{body:#}");
+    for resource in body["value"].as_array().unwrap() {
+        let warned = resource["properties"]["configurationState"]["status"] == "Warning";
+        assert!(!warned, "{}: {:#}", resource["resourceRef"], resource["properties"]["configurationState"]);
+    }
+    let mut mux = Node::<Mux>::start(&lab, "mux1");
+    mux.wait(|g: &MuxGoal| !g.services.is_empty() && g.pools.iter().all(|p| !p.table.members.is_empty())).await;
+}

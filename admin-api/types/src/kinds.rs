@@ -71,7 +71,7 @@ pub static KINDS: &[Kind] = &[
             "aclRules",
             Compiled,
             &[
-                req("protocol", OneOf(&["TCP", "UDP", "HTTP", "ICMPv4", "ICMPv6", "All", "*"])),
+                req("protocol", OneOf(&["TCP", "UDP", "HTTP", "ICMP", "ICMPv4", "ICMPv6", "All", "*"])),
                 opt("sourcePortRange", PortRange),
                 opt("destinationPortRange", PortRange),
                 req("action", OneOf(&["Allow", "Deny"])),

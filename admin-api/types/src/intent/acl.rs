@@ -78,7 +78,7 @@ fn protocol(word: &str) -> Option<Protocol> {
     match word {
         "tcp" | "http" => Some(Protocol::TCP),
         "udp" => Some(Protocol::UDP),
-        "icmpv4" => Some(Protocol::ICMP),
+        "icmp" | "icmpv4" => Some(Protocol::ICMP),
         "icmpv6" => Some(Protocol::ICMPV6),
         _ => None,
     }
