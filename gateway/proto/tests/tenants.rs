@@ -177,3 +177,31 @@ fn what_is_not_ours_is_left_alone() {
     let other = gw.send(&ethernet(&tcp(HOST, 1, "192.0.2.99", 22, SYN)), UNDERLAY).0;
     assert_eq!(other, Verdict::Drop(DropReason::NotOurs));
 }
+
+#[test]
+fn ipv6_goes_the_same_ways() {
+    let mut goal = goal();
+    let (container, site) = ("fd01::4", "fd99::7");
+    for n in [0, 1] {
+        let network = &mut goal.networks[n];
+        let mut endpoint = network.endpoints[0].clone();
+        endpoint.addr = Overlay(ip(container));
+        network.endpoints.push(endpoint);
+        let next_hop = NextHop::Tunnel(TunnelId(n as u32 + 1));
+        network.routes.push(Route { prefix: "fd99::/48".parse().unwrap(), next_hop });
+        goal.tunnels[n].prefixes.push("fd99::/48".parse().unwrap());
+    }
+    let mut gw = Gateway::new(&goal);
+    for tenant in [1, 2] {
+        let (verdict, frame) = gw.from_site(tenant, &tcp6(site, 4000, container, 80, SYN));
+        assert_eq!(verdict, Verdict::Transmit(UNDERLAY));
+        let (_, got, mac, packet) = open(&frame);
+        assert_eq!((got, mac, packet[7]), (vni(tenant), container_mac(tenant), 63));
+        let (verdict, packet) = gw.from_host(tenant, &tcp6(container, 80, site, 4000, SYN_ACK));
+        assert_eq!((verdict, packet[0] >> 4), (Verdict::Tunnel(TunnelId(tenant)), 6));
+        let denied = gw.from_site(tenant, &tcp6(site, 4000, container, 22, SYN)).0;
+        assert_eq!(denied, Verdict::Drop(DropReason::AclDenied));
+        let spoofed = gw.from_site(tenant, &tcp6("fd98::1", 4000, container, 80, SYN)).0;
+        assert_eq!(spoofed, Verdict::Drop(DropReason::NotInAllowedPrefixes));
+    }
+}

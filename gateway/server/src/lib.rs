@@ -4,7 +4,7 @@
 //! `penstock-gateway-proto`, and drives one worker thread that decides (engine), decrypts and encrypts (`wireguard`). It
 //! knows no API: the goal comes through a channel, the status goes into one.
 //!
-//! The way of a packet can be read in `worker.rs`: [`Worker::round`](worker) polls the underlay; the engine decides; what is for
+//! The way of a packet can be read in `worker.rs`: `Worker::round` polls the underlay; the engine decides; what is for
 //! a tunnel is encrypted, what was decrypted goes through the engine once more; then everything leaves.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]

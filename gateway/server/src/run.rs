@@ -12,7 +12,9 @@ use penstock_gateway_proto::{GatewayGoal, GatewayResolver, GatewayStatus, Tunnel
 use penstock_model::TunnelId;
 use penstock_netlink::Watcher;
 use penstock_packet_io::{IdlePolicy, Poller};
+use std::collections::BTreeSet;
 use std::io::Read;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -51,6 +53,7 @@ pub async fn run(
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     goal.mark_changed();
     let (mut goals_end, mut views_end) = (false, false);
+    let mut peers = BTreeSet::new();
     loop {
         tokio::select! {
             changed = goal.changed(), if !goals_end => {
@@ -69,7 +72,7 @@ pub async fn run(
                 worker.wake();
             }
             _ = look.tick() => {
-                solicit_peers(worker.shared(), &watcher);
+                solicit_peers(worker.shared(), &watcher, &mut peers);
                 report.send_if_due(&control, worker.shared());
             }
             error = worker.ended() => return Err(error),
@@ -111,13 +114,11 @@ fn secret() -> Result<[u8; 16], Error> {
     Ok(bytes)
 }
 
-/// Peers roam: the neighbour towards where they are now has to be resolved.
-fn solicit_peers(shared: &Shared, watcher: &Watcher) {
-    for tunnel in shared.get().tunnels {
-        if let Some(endpoint) = tunnel.endpoint {
-            watcher.solicit(endpoint.ip());
-        }
-    }
+/// Peers roam: the neighbour towards where they are now has to be resolved. `known` were asked for already; the watcher keeps them.
+fn solicit_peers(shared: &Shared, watcher: &Watcher, known: &mut BTreeSet<IpAddr>) {
+    let now: BTreeSet<IpAddr> = shared.get().tunnels.iter().filter_map(|t| t.endpoint).map(|e| e.ip()).collect();
+    now.difference(known).for_each(|addr| watcher.solicit(*addr));
+    *known = now;
 }
 
 /// Ready when `shutdown` is true, or when nobody can say so any more.

@@ -3,6 +3,7 @@
 //! | suite | measures |
 //! | --- | --- |
 //! | `core` | the forwarding core in memory, one core: no packet I/O |
+//! | `tunnel` | WireGuard through the gateway, against the cipher alone |
 //!
 //! A suite is a function that adds [`report::Row`]s; it is named in [`SUITES`]. What a row includes is said where it is made.
 #![forbid(unsafe_code)]
@@ -10,13 +11,14 @@
 
 mod core;
 mod report;
+mod tunnel;
 
 use report::Report;
 use std::process::ExitCode;
 
 type Suite = (&'static str, fn(&mut Report));
 
-const SUITES: &[Suite] = &[("core", core::run)];
+const SUITES: &[Suite] = &[("core", core::run), ("tunnel", tunnel::run)];
 
 fn main() -> ExitCode {
     let mut json = false;

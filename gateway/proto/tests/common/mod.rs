@@ -218,3 +218,16 @@ pub fn open(frame: &[u8]) -> (IpAddr, Vni, Mac, Vec<u8>) {
 pub fn ttl(packet: &[u8]) -> u8 {
     packet[8]
 }
+
+pub fn tcp6(src: &str, sport: u16, dst: &str, dport: u16, flags: u8) -> Vec<u8> {
+    let (IpAddr::V6(s), IpAddr::V6(d)) = (ip(src), ip(dst)) else { panic!() };
+    let mut p = vec![0x60, 0, 0, 0, 0, 20, 6, 64];
+    p.extend(s.octets());
+    p.extend(d.octets());
+    p.extend(sport.to_be_bytes());
+    p.extend(dport.to_be_bytes());
+    p.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0x20, 0, 0, 0, 0, 0]);
+    let sum = checksum::finish(checksum::sum(&p[8..], 6 + 20)).to_be_bytes();
+    p[56..58].copy_from_slice(&sum);
+    p
+}
