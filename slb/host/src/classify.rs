@@ -41,6 +41,10 @@ fn from_underlay(policy: &Policy, frame: &[u8], h: &mut Headers, why: &mut impl 
         why.because("underlay", || "no overlay packet for this host".to_owned());
         return Ok(Origin::Underlay);
     }
+    if policy.networks.is_empty() {
+        why.because("underlay", || "this host has no networks yet".to_owned());
+        return Err(DropReason::NoPolicy);
+    }
     if !policy.trusts(h.src) {
         why.because("underlay", || format!("{:?} is no tunnel endpoint of the fabric", h.src));
         return Err(DropReason::UntrustedUnderlaySource);

@@ -9,8 +9,9 @@ use penstock_wire::{Fragment, Headers};
 /// Idle times. TCP: Azure's longest for a load balancer rule; UDP: RFC 4787 REQ-5 asks for two minutes at least.
 const TCP_IDLE_SECONDS: u16 = 1800;
 const OTHER_IDLE_SECONDS: u16 = 120;
-/// A denied flow costs its entry only while its sender insists.
-const DENIED_IDLE_SECONDS: u16 = 10;
+/// A denied flow costs its entry only while its sender insists. Long enough for the sweep of an idle worker's table to come
+/// round within 18 of them (see `FlowTable`).
+const DENIED_IDLE_SECONDS: u16 = 30;
 
 /// The key of a flow as one container port sees it.
 ///

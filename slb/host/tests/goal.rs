@@ -61,3 +61,11 @@ fn an_encapsulation_of_another_tenant_keeps_working_when_a_host_goes() {
     assert_eq!(unwrap_vxlan(&before), unwrap_vxlan(&after));
     assert_eq!(host.engine.resolved(), resolved);
 }
+
+#[test]
+fn before_the_first_goal_nothing_passes_and_the_reason_says_so() {
+    let mut host = Host::new(&HostGoal::default());
+    let inner = tcp(mac(1, 12), mac(1, 2), "10.0.0.12:1", "10.0.0.2:2", SYN);
+    assert_eq!(host.dropped(UNDERLAY, &vxlan(OTHER_HOST, vni(1), &inner)), DropReason::NoPolicy);
+    assert_eq!(host.dropped(port(1, 2), &inner), DropReason::UnknownPort);
+}
