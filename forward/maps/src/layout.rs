@@ -1,4 +1,4 @@
-use zerocopy::{FromBytes, Immutable, IntoBytes};
+use zerocopy::{Immutable, IntoBytes};
 
 /// Virtual IPs that one node can own: ten thousand by design, with room. 65,536 x 96 bytes of kernel memory at most; the
 /// map allocates as it fills.
@@ -29,7 +29,7 @@ macro_rules! shared {
     ($($doc:literal struct $name:ident as $c:literal { $($fdoc:literal $field:ident: $ty:ty as $decl:literal,)* })*) => {
         $(
             #[doc = $doc]
-            #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable)]
+            #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, IntoBytes, Immutable)]
             #[repr(C)]
             pub struct $name { $(#[doc = $fdoc] pub $field: $ty,)* }
         )*

@@ -260,31 +260,32 @@ fn generated_flows_are_all_different_valid_and_arrive_at_the_sink() {
     let nets = pair();
     let flows =
         Flows { count: 1000, stride: 7, base_address: [10, 0, 0, 0].into(), ports: 100, first_port: 1024 };
-    let (sent, previews) = (10_000u32, 1000);
-    let sink = netns::run_in(nets.name(1), || Sink::attach(interface_index("node").unwrap(), SinkPoint::Xdp).unwrap()).unwrap();
+    let sink =
+        netns::run_in(nets.name(1), || Sink::attach(interface_index("node").unwrap(), SinkPoint::Xdp).unwrap()).unwrap();
     netns::run_in(nets.name(0), || {
         let ifindex = interface_index("client").unwrap();
         let frame = udp_frame([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], [198, 51, 100, 1]);
         let generator = Generator::new(ifindex, flows, &frame).unwrap();
         let mut seen = std::collections::BTreeSet::new();
-        // The position is per CPU; a preview may move between CPUs, so more are drawn than there are flows.
-        for _ in 0..previews * 4 {
+        // The position is per CPU and the thread may move between CPUs, so more are drawn than there are flows.
+        for _ in 0..4000 {
             let run = generator.preview().unwrap();
             assert_eq!(run.action, 4, "XDP_REDIRECT");
             assert_eq!(fold(add(0, &run.output[14..34])), 0xffff, "IPv4 header checksum");
             seen.insert(run.output[26..36].to_vec());
         }
         assert_eq!(seen.len(), 1000);
-        let start = Instant::now();
-        generator.send(sent).unwrap();
-        eprintln!("{:.2} Mpps generated and dropped", f64::from(sent) / start.elapsed().as_secs_f64() / 1e6);
+        // Bursts that fit the 256 places of a veth's ring, each awaited: so none may be missing.
+        for burst in 1..=50u64 {
+            generator.send(128).unwrap();
+            let deadline = Instant::now() + Duration::from_secs(5);
+            while sink.tally().unwrap().packets < burst * 128 {
+                assert!(Instant::now() < deadline, "{:?} after {burst} bursts", sink.tally());
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
     })
     .unwrap();
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while sink.tally().unwrap().packets < u64::from(sent) && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(10));
-    }
     let tally = sink.tally().unwrap();
-    assert!(tally.packets >= u64::from(sent) * 9 / 10, "{tally:?} of {sent}");
-    assert_eq!(tally.bytes, tally.packets * 60);
+    assert!(tally.bytes >= tally.packets * 60, "{tally:?}");
 }
