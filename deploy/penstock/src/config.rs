@@ -87,7 +87,7 @@ pub(crate) enum ConfigError {
     #[error("cannot read the configuration {}: {error}", path.display())]
     Read { path: PathBuf, error: std::io::Error },
     #[error("{}: {field}: {error}", path.display())]
-    Parse { path: PathBuf, field: String, error: toml::de::Error },
+    Parse { path: PathBuf, field: String, error: Box<toml::de::Error> },
     #[error("{}: no role: add a table [controller], [mux], [host] or [gateway] (see the examples)", .0.display())]
     NoRole(PathBuf),
     #[error("{}: node.controller: needed by [{role}]: the host:port of the controller's southbound interface", path.display())]
@@ -117,7 +117,7 @@ impl Config {
     }
 
     fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let fail = |field: String, error| ConfigError::Parse { path: path.to_owned(), field, error };
+        let fail = |field: String, error| ConfigError::Parse { path: path.to_owned(), field, error: Box::new(error) };
         let document = toml::Deserializer::parse(text).map_err(|error| fail("not TOML".to_owned(), error))?;
         let config: Self = serde_path_to_error::deserialize(document)
             .map_err(|error| fail(error.path().to_string(), error.into_inner()))?;

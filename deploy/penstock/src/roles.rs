@@ -103,14 +103,15 @@ async fn first_end(parts: &mut Parts) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
     tokio::select! {
-        _ = terminate.recv() => Ok(tracing::info!("SIGTERM: stopping")),
-        _ = interrupt.recv() => Ok(tracing::info!("SIGINT: stopping")),
-        Some(ended) = parts.join_next() => Err(match ended {
+        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+        Some(ended) = parts.join_next() => return Err(match ended {
             Ok((part, Ok(()))) => RunError::Ended { part },
             Ok((part, Err(error))) => RunError::Part { part, error },
             Err(error) => RunError::Crashed(error),
         }),
     }
+    Ok(())
 }
 
 async fn drain(parts: &mut Parts) {

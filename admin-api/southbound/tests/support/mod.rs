@@ -61,10 +61,12 @@ impl Authority {
     }
 }
 
+type GoalSender = watch::Sender<Option<Arc<NodeGoal>>>;
+
 /// A controller that knows the nodes it was told of and writes down what it hears.
 #[derive(Debug, Default)]
 pub struct Hub {
-    nodes: Mutex<HashMap<(NodeRole, String), watch::Sender<Option<Arc<NodeGoal>>>>>,
+    nodes: Mutex<HashMap<(NodeRole, String), GoalSender>>,
     pub heard: watch::Sender<Vec<(String, NodeReport)>>,
     /// Changes of who is there.
     pub present: watch::Sender<Vec<(NodeRole, String, bool)>>,
