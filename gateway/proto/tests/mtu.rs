@@ -52,7 +52,7 @@ fn a_packet_that_is_too_long_is_answered_into_the_overlay_with_the_size_that_fit
         u.resize(1480, 0);
         u
     });
-    let (verdict, packet) = gw.from_host(1, &long);
+    let (verdict, packet) = gw.host_sends(1, &long);
     assert_eq!(verdict, Verdict::Tunnel(TunnelId(1)));
     let (port, router) = gw.published.load().answer_port(TunnelId(1), ip(CONTAINER)).unwrap();
     assert_eq!(router, ip("10.1.0.1"));

@@ -16,19 +16,19 @@ fn tenants_with_identical_addresses_meet_only_their_own_in_every_direction() {
     let mut gw = Gateway::new(&goal());
     for round in 0..2 {
         for tenant in [1, 2] {
-            let (verdict, frame) = gw.from_site(tenant, &tcp(SITE, 4000, CONTAINER, 80, SYN));
+            let (verdict, frame) = gw.site_sends(tenant, &tcp(SITE, 4000, CONTAINER, 80, SYN));
             assert_eq!(verdict, Verdict::Transmit(UNDERLAY));
             let (host, got, mac, packet) = open(&frame);
             assert_eq!((host, got, mac), (ip(HOST), vni(tenant), container_mac(tenant)));
             assert_eq!(ttl(&packet), 63);
 
-            let (verdict, packet) = gw.from_host(tenant, &tcp(CONTAINER, 80, SITE, 4000, SYN_ACK));
+            let (verdict, packet) = gw.host_sends(tenant, &tcp(CONTAINER, 80, SITE, 4000, SYN_ACK));
             assert_eq!(verdict, Verdict::Tunnel(TunnelId(tenant)), "round {round}");
             assert_eq!(packet[..2], [0x45, 0], "a bare IP packet goes to the tunnel");
 
-            let (verdict, _) = gw.from_host(tenant, &tcp(CONTAINER, 5000, SITE, 443, SYN));
+            let (verdict, _) = gw.host_sends(tenant, &tcp(CONTAINER, 5000, SITE, 443, SYN));
             assert_eq!(verdict, Verdict::Tunnel(TunnelId(tenant)));
-            let (verdict, frame) = gw.from_site(tenant, &tcp(SITE, 443, CONTAINER, 5000, SYN_ACK));
+            let (verdict, frame) = gw.site_sends(tenant, &tcp(SITE, 443, CONTAINER, 5000, SYN_ACK));
             assert_eq!(verdict, Verdict::Transmit(UNDERLAY));
             assert_eq!(open(&frame).1, vni(tenant));
         }
@@ -45,28 +45,28 @@ fn tenants_with_identical_addresses_meet_only_their_own_in_every_direction() {
 #[test]
 fn the_answer_of_one_tenant_does_not_open_the_other() {
     let mut gw = Gateway::new(&goal());
-    assert_eq!(gw.from_host(1, &tcp(CONTAINER, 5000, SITE, 443, SYN)).0, Verdict::Tunnel(TunnelId(1)));
+    assert_eq!(gw.host_sends(1, &tcp(CONTAINER, 5000, SITE, 443, SYN)).0, Verdict::Tunnel(TunnelId(1)));
     let answer = tcp(SITE, 443, CONTAINER, 5000, SYN_ACK);
-    assert_eq!(gw.from_site(2, &answer).0, Verdict::Drop(DropReason::AclDenied));
-    assert_eq!(gw.from_site(1, &answer).0, Verdict::Transmit(UNDERLAY));
+    assert_eq!(gw.site_sends(2, &answer).0, Verdict::Drop(DropReason::AclDenied));
+    assert_eq!(gw.site_sends(1, &answer).0, Verdict::Transmit(UNDERLAY));
 }
 
 #[test]
 fn a_site_cannot_send_with_an_address_that_is_not_its_own_even_along_a_known_flow() {
     let mut gw = Gateway::new(&goal());
-    assert_eq!(gw.from_host(1, &tcp(CONTAINER, 5000, SITE, 443, SYN)).0, Verdict::Tunnel(TunnelId(1)));
+    assert_eq!(gw.host_sends(1, &tcp(CONTAINER, 5000, SITE, 443, SYN)).0, Verdict::Tunnel(TunnelId(1)));
     let spoofed = tcp(CONTAINER, 5000, SITE, 443, ACK);
-    assert_eq!(gw.from_site(1, &spoofed).0, Verdict::Drop(DropReason::NotInAllowedPrefixes));
+    assert_eq!(gw.site_sends(1, &spoofed).0, Verdict::Drop(DropReason::NotInAllowedPrefixes));
     let elsewhere = tcp("10.201.0.1", 1, CONTAINER, 80, SYN);
-    assert_eq!(gw.from_site(1, &elsewhere).0, Verdict::Drop(DropReason::NotInAllowedPrefixes));
+    assert_eq!(gw.site_sends(1, &elsewhere).0, Verdict::Drop(DropReason::NotInAllowedPrefixes));
 }
 
 #[test]
 fn a_container_cannot_send_with_an_address_that_is_not_its_own_even_along_a_known_flow() {
     let mut gw = Gateway::new(&goal());
-    assert_eq!(gw.from_site(1, &tcp(SITE, 4000, CONTAINER, 80, SYN)).0, Verdict::Transmit(UNDERLAY));
+    assert_eq!(gw.site_sends(1, &tcp(SITE, 4000, CONTAINER, 80, SYN)).0, Verdict::Transmit(UNDERLAY));
     let spoofed = tcp(SITE, 4000, CONTAINER, 80, ACK);
-    assert_eq!(gw.from_host(1, &spoofed).0, Verdict::Drop(DropReason::SpoofedSource));
+    assert_eq!(gw.host_sends(1, &spoofed).0, Verdict::Drop(DropReason::SpoofedSource));
 }
 
 #[test]
@@ -85,11 +85,11 @@ fn only_the_hosts_of_the_fabric_may_speak_for_a_tenant() {
 fn access_rules_hold_in_both_directions_and_answers_pass() {
     let mut gw = Gateway::new(&goal());
     let denied = Verdict::Drop(DropReason::AclDenied);
-    assert_eq!(gw.from_site(1, &tcp(SITE, 4000, CONTAINER, 22, SYN)).0, denied);
-    assert_eq!(gw.from_host(1, &tcp(CONTAINER, 5000, SITE, 25, SYN)).0, denied);
-    assert_eq!(gw.from_site(1, &tcp(SITE, 443, CONTAINER, 5000, SYN_ACK)).0, denied, "no flow asked for it");
-    assert_eq!(gw.from_host(1, &tcp(CONTAINER, 5000, SITE, 443, SYN)).0, Verdict::Tunnel(TunnelId(1)));
-    assert_eq!(gw.from_site(1, &tcp(SITE, 443, CONTAINER, 5000, SYN_ACK)).0, Verdict::Transmit(UNDERLAY));
+    assert_eq!(gw.site_sends(1, &tcp(SITE, 4000, CONTAINER, 22, SYN)).0, denied);
+    assert_eq!(gw.host_sends(1, &tcp(CONTAINER, 5000, SITE, 25, SYN)).0, denied);
+    assert_eq!(gw.site_sends(1, &tcp(SITE, 443, CONTAINER, 5000, SYN_ACK)).0, denied, "no flow asked for it");
+    assert_eq!(gw.host_sends(1, &tcp(CONTAINER, 5000, SITE, 443, SYN)).0, Verdict::Tunnel(TunnelId(1)));
+    assert_eq!(gw.site_sends(1, &tcp(SITE, 443, CONTAINER, 5000, SYN_ACK)).0, Verdict::Transmit(UNDERLAY));
 }
 
 #[test]
@@ -97,32 +97,32 @@ fn a_changed_rule_takes_effect_in_mid_flow_for_its_tenant_alone() {
     let mut goal = goal();
     let mut gw = Gateway::new(&goal);
     for tenant in [1, 2] {
-        assert_eq!(gw.from_site(tenant, &tcp(SITE, 4000, CONTAINER, 80, SYN)).0, Verdict::Transmit(UNDERLAY));
+        assert_eq!(gw.site_sends(tenant, &tcp(SITE, 4000, CONTAINER, 80, SYN)).0, Verdict::Transmit(UNDERLAY));
     }
     let resolved = gw.port.resolved();
     goal.networks[0].epoch = Epoch(2);
     goal.acls[0].rules[0].action = AclAction::Deny;
     gw.publish(&goal);
     let denied = Verdict::Drop(DropReason::AclDenied);
-    assert_eq!(gw.from_site(1, &tcp(SITE, 4000, CONTAINER, 80, ACK)).0, denied);
-    assert_eq!(gw.from_host(1, &tcp(CONTAINER, 80, SITE, 4000, ACK)).0, denied, "the answers of a denied flow end with it");
-    assert_eq!(gw.from_site(2, &tcp(SITE, 4000, CONTAINER, 80, ACK)).0, Verdict::Transmit(UNDERLAY));
+    assert_eq!(gw.site_sends(1, &tcp(SITE, 4000, CONTAINER, 80, ACK)).0, denied);
+    assert_eq!(gw.host_sends(1, &tcp(CONTAINER, 80, SITE, 4000, ACK)).0, denied, "the answers of a denied flow end with it");
+    assert_eq!(gw.site_sends(2, &tcp(SITE, 4000, CONTAINER, 80, ACK)).0, Verdict::Transmit(UNDERLAY));
     assert_eq!(gw.port.resolved(), resolved + 2, "the other tenant's flow is replayed");
 
     goal.networks[0].epoch = Epoch(3);
     goal.acls[0].rules[0].action = AclAction::Allow;
     gw.publish(&goal);
-    assert_eq!(gw.from_host(1, &tcp(CONTAINER, 80, SITE, 4000, ACK)).0, Verdict::Tunnel(TunnelId(1)));
+    assert_eq!(gw.host_sends(1, &tcp(CONTAINER, 80, SITE, 4000, ACK)).0, Verdict::Tunnel(TunnelId(1)));
 }
 
 #[test]
 fn an_answer_is_still_an_answer_after_the_policy_changed() {
     let mut goal = goal();
     let mut gw = Gateway::new(&goal);
-    assert_eq!(gw.from_host(1, &tcp(CONTAINER, 5000, SITE, 443, SYN)).0, Verdict::Tunnel(TunnelId(1)));
+    assert_eq!(gw.host_sends(1, &tcp(CONTAINER, 5000, SITE, 443, SYN)).0, Verdict::Tunnel(TunnelId(1)));
     goal.networks[0].epoch = Epoch(9);
     gw.publish(&goal);
-    assert_eq!(gw.from_site(1, &tcp(SITE, 443, CONTAINER, 5000, SYN_ACK)).0, Verdict::Transmit(UNDERLAY));
+    assert_eq!(gw.site_sends(1, &tcp(SITE, 443, CONTAINER, 5000, SYN_ACK)).0, Verdict::Transmit(UNDERLAY));
 }
 
 #[test]
@@ -130,14 +130,14 @@ fn a_moved_container_is_followed_and_other_flows_keep_their_encapsulation() {
     let mut goal = goal();
     let mut gw = Gateway::new(&goal);
     for tenant in [1, 2] {
-        gw.from_site(tenant, &tcp(SITE, 4000, CONTAINER, 80, SYN));
+        gw.site_sends(tenant, &tcp(SITE, 4000, CONTAINER, 80, SYN));
     }
     goal.networks[0].epoch = Epoch(2);
     goal.networks[0].endpoints[0].host = Underlay(ip("192.0.2.5"));
     gw.publish(&goal);
-    let (_, frame) = gw.from_site(1, &tcp(SITE, 4000, CONTAINER, 80, ACK));
+    let (_, frame) = gw.site_sends(1, &tcp(SITE, 4000, CONTAINER, 80, ACK));
     assert_eq!(open(&frame).0, ip("192.0.2.5"));
-    let (_, frame) = gw.from_site(2, &tcp(SITE, 4000, CONTAINER, 80, ACK));
+    let (_, frame) = gw.site_sends(2, &tcp(SITE, 4000, CONTAINER, 80, ACK));
     let (host, got, ..) = open(&frame);
     assert_eq!((host, got), (ip(HOST), vni(2)));
 }
@@ -152,10 +152,10 @@ fn two_sites_of_a_tenant_reach_each_other() {
         .routes
         .push(Route { prefix: "10.210.0.0/16".parse().unwrap(), next_hop: NextHop::Tunnel(TunnelId(3)) });
     let mut gw = Gateway::new(&goal);
-    assert_eq!(gw.from_site(1, &tcp(SITE, 1, "10.210.0.1", 2, SYN)).0, Verdict::Tunnel(TunnelId(3)));
-    assert_eq!(gw.from_site(3, &tcp("10.210.0.1", 2, SITE, 1, SYN_ACK)).0, Verdict::Tunnel(TunnelId(1)));
-    assert_eq!(gw.from_site(1, &tcp(SITE, 1, SITE, 2, SYN)).0, Verdict::Drop(DropReason::NoRoute));
-    assert_eq!(gw.from_site(2, &tcp(SITE, 1, "10.210.0.1", 2, SYN)).0, Verdict::Drop(DropReason::NoRoute));
+    assert_eq!(gw.site_sends(1, &tcp(SITE, 1, "10.210.0.1", 2, SYN)).0, Verdict::Tunnel(TunnelId(3)));
+    assert_eq!(gw.site_sends(3, &tcp("10.210.0.1", 2, SITE, 1, SYN_ACK)).0, Verdict::Tunnel(TunnelId(1)));
+    assert_eq!(gw.site_sends(1, &tcp(SITE, 1, SITE, 2, SYN)).0, Verdict::Drop(DropReason::NoRoute));
+    assert_eq!(gw.site_sends(2, &tcp(SITE, 1, "10.210.0.1", 2, SYN)).0, Verdict::Drop(DropReason::NoRoute));
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn a_host_whose_neighbour_is_not_resolved_is_said_so() {
     ));
     let mut gw = Gateway::new(&goal());
     gw.published.store(published.load_full());
-    let (verdict, _) = gw.from_site(1, &tcp(SITE, 4000, CONTAINER, 80, SYN));
+    let (verdict, _) = gw.site_sends(1, &tcp(SITE, 4000, CONTAINER, 80, SYN));
     assert_eq!(verdict, Verdict::Drop(DropReason::NextHopUnresolved));
     assert_eq!(gw.published.load().destinations().into_iter().collect::<Vec<_>>(), [ip(HOST)]);
 }
@@ -193,15 +193,15 @@ fn ipv6_goes_the_same_ways() {
     }
     let mut gw = Gateway::new(&goal);
     for tenant in [1, 2] {
-        let (verdict, frame) = gw.from_site(tenant, &tcp6(site, 4000, container, 80, SYN));
+        let (verdict, frame) = gw.site_sends(tenant, &tcp6(site, 4000, container, 80, SYN));
         assert_eq!(verdict, Verdict::Transmit(UNDERLAY));
         let (_, got, mac, packet) = open(&frame);
         assert_eq!((got, mac, packet[7]), (vni(tenant), container_mac(tenant), 63));
-        let (verdict, packet) = gw.from_host(tenant, &tcp6(container, 80, site, 4000, SYN_ACK));
+        let (verdict, packet) = gw.host_sends(tenant, &tcp6(container, 80, site, 4000, SYN_ACK));
         assert_eq!((verdict, packet[0] >> 4), (Verdict::Tunnel(TunnelId(tenant)), 6));
-        let denied = gw.from_site(tenant, &tcp6(site, 4000, container, 22, SYN)).0;
+        let denied = gw.site_sends(tenant, &tcp6(site, 4000, container, 22, SYN)).0;
         assert_eq!(denied, Verdict::Drop(DropReason::AclDenied));
-        let spoofed = gw.from_site(tenant, &tcp6("fd98::1", 4000, container, 80, SYN)).0;
+        let spoofed = gw.site_sends(tenant, &tcp6("fd98::1", 4000, container, 80, SYN)).0;
         assert_eq!(spoofed, Verdict::Drop(DropReason::NotInAllowedPrefixes));
     }
 }

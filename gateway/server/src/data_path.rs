@@ -43,7 +43,7 @@ impl DataPath {
 
     /// A batch from the underlay port (`PortId(0)`). Frames whose verdict is `Transmit` leave as they are now.
     pub fn handle_batch(&mut self, batch: &mut [Packet<'_>], now: Nanos) {
-        self.0.from_underlay(batch, now);
+        self.0.handle_batch(batch, now);
     }
 
     /// Decides what was decrypted and hands out every frame that the path has made.

@@ -87,7 +87,7 @@ impl Worker {
         for index in 0..self.queues.len() {
             let Some(queue) = self.queues.get_mut(index) else { continue };
             let path = &mut self.path;
-            received += queue.poll(&mut |batch| path.from_underlay(batch, now))?;
+            received += queue.poll(&mut |batch| path.handle_batch(batch, now))?;
             self.leave(now);
         }
         self.path.engine.resolver_mut().tunnels_mut().handle_timeout(now);
@@ -137,7 +137,7 @@ impl Path {
     }
 
     /// Decides a batch from the underlay. Tunnel datagrams are decrypted on the way, packets for tunnels encrypted.
-    pub(crate) fn from_underlay(&mut self, batch: &mut [Packet<'_>], now: Nanos) {
+    pub(crate) fn handle_batch(&mut self, batch: &mut [Packet<'_>], now: Nanos) {
         self.engine.process(batch, now);
         for packet in batch {
             if let Verdict::Tunnel(tunnel) = packet.verdict {

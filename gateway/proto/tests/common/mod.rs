@@ -141,11 +141,11 @@ impl Gateway {
         (batch[0].verdict, batch[0].frame().to_vec())
     }
 
-    pub fn from_site(&mut self, tenant: u32, packet: &[u8]) -> (Verdict, Vec<u8>) {
+    pub fn site_sends(&mut self, tenant: u32, packet: &[u8]) -> (Verdict, Vec<u8>) {
         self.send(&ethernet(packet), Policy::port_of(TunnelId(tenant)))
     }
 
-    pub fn from_host(&mut self, tenant: u32, packet: &[u8]) -> (Verdict, Vec<u8>) {
+    pub fn host_sends(&mut self, tenant: u32, packet: &[u8]) -> (Verdict, Vec<u8>) {
         self.send(&vxlan(HOST, tenant, packet), UNDERLAY)
     }
 }
