@@ -58,6 +58,7 @@ fn a_probe_finds_out_that_a_container_dies_and_comes_back() {
     };
     agent.wait("healthy", Duration::from_secs(5), health("http4", true));
     agent.wait("healthy by TCP", Duration::from_secs(5), health("tcp6", true));
+    agent.wait("a verdict", Duration::from_secs(5), |s| s.probes.iter().any(|p| p.name == "missing"));
     let missing = agent.status.borrow().probes.iter().find(|p| p.name == "missing").cloned().unwrap();
     assert!(!missing.healthy && missing.detail.starts_with("404"), "{missing:?}");
     lab.kill(server);
