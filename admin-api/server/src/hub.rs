@@ -2,7 +2,7 @@ use penstock_clock::MonotonicClock;
 use penstock_model::Nanos;
 use penstock_slb_host::ProbeStatus;
 use penstock_southbound::{GoalSource, NodeGoal, NodeReport, NodeRole};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -103,10 +103,11 @@ impl GoalSource for GoalHub {
         self.nodes().get(&(role, node.to_owned())).map(|n| n.goal.subscribe())
     }
 
-    fn report(&self, node: &str, report: NodeReport) {
+    fn report(&self, node: &str, mut report: NodeReport) {
         let health_changed = {
             let mut nodes = self.nodes();
             let Some(state) = nodes.get_mut(&(report.role(), node.to_owned())) else { return };
+            keep_known_health(state, &mut report);
             let now = MonotonicClock::now();
             let before = state.report.replace(Arc::new(report));
             if let Some(before) = &before
@@ -127,6 +128,26 @@ impl GoalSource for GoalHub {
             state.connected = connected;
         }
     }
+}
+
+/// A host agent that has just started has no verdict on its probes yet and leaves them out: what it said before stands, for
+/// probes that it still is to run.
+fn keep_known_health(state: &NodeState, report: &mut NodeReport) {
+    let (NodeReport::Host(new), Some(NodeReport::Host(old))) = (report, state.report.as_deref()) else { return };
+    let goal = state.goal.borrow();
+    let Some(NodeGoal::Host(goal)) = goal.as_deref() else { return };
+    let known: BTreeSet<_> = new.probes.iter().map(|p| (&p.name, &p.network_interface, p.dip)).collect();
+    let wanted: BTreeSet<_> = goal.probes.iter().map(|p| (&p.name, &p.network_interface, p.dip)).collect();
+    let kept: Vec<ProbeStatus> = old
+        .probes
+        .iter()
+        .filter(|p| {
+            let key = (&p.name, &p.network_interface, p.dip);
+            wanted.contains(&key) && !known.contains(&key)
+        })
+        .cloned()
+        .collect();
+    new.probes.extend(kept);
 }
 
 fn health(report: Option<&NodeReport>) -> Vec<(&str, &str, std::net::IpAddr, bool)> {
@@ -190,5 +211,36 @@ mod tests {
         assert!(!health.has_changed().unwrap());
         hub.report("h", host(false, 7));
         assert!(health.has_changed().unwrap());
+    }
+
+    #[test]
+    fn a_host_agent_that_starts_again_does_not_make_what_was_known_unknown() {
+        let hub = GoalHub::default();
+        let dip = Overlay("10.0.0.4".parse().unwrap());
+        let goal = penstock_slb_host::HostGoal {
+            probes: vec![penstock_slb_host::Probe {
+                name: "p".into(),
+                network_interface: "nic".into(),
+                dip,
+                port: 80,
+                kind: penstock_slb_host::ProbeKind::Tcp,
+                interval_seconds: 5,
+                count: 2,
+            }],
+            ..Default::default()
+        };
+        let status = |name: &str| ProbeStatus {
+            name: name.into(),
+            network_interface: "nic".into(),
+            dip,
+            healthy: false,
+            detail: String::new(),
+            changes: 1,
+        };
+        hub.publish(BTreeMap::from([((NodeRole::Host, "h".into()), Arc::new(NodeGoal::Host(goal)))]));
+        let probes = vec![status("p"), status("gone")];
+        hub.report("h", NodeReport::Host(HostStatus { probes, ..HostStatus::default() }));
+        hub.report("h", NodeReport::Host(HostStatus::default()));
+        assert_eq!(hub.probes(), [status("p")]);
     }
 }

@@ -14,7 +14,8 @@ pub enum Outcome {
 /// probe; its end goes to [`ProbeMachine::handle_outcome`]. A probe that is still open when the next one is due has failed:
 /// `handle_timeout` counts it and the caller drops it.
 ///
-/// A backend starts unhealthy: it gets traffic once it has been seen to answer.
+/// Until the first success or the first `count` failures there is no verdict ([`ProbeMachine::verdict`]): a host agent that
+/// starts must not take its backends out before it has looked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProbeMachine {
     interval: Duration,
@@ -22,7 +23,7 @@ pub struct ProbeMachine {
     next: Nanos,
     is_open: bool,
     failures: u16,
-    healthy: bool,
+    verdict: Option<bool>,
     changes: u64,
 }
 
@@ -36,17 +37,18 @@ impl ProbeMachine {
             next: first,
             is_open: false,
             failures: 0,
-            healthy: false,
+            verdict: None,
             changes: 0,
         }
     }
 
+    /// Whether the backend is healthy, once that is known.
     #[must_use]
-    pub fn is_healthy(&self) -> bool {
-        self.healthy
+    pub fn verdict(&self) -> Option<bool> {
+        self.verdict
     }
 
-    /// How often `is_healthy` has changed.
+    /// How often the verdict has changed.
     #[must_use]
     pub fn changes(&self) -> u64 {
         self.changes
@@ -77,25 +79,27 @@ impl ProbeMachine {
         true
     }
 
-    /// The end of the open probe. Returns whether `is_healthy` changed.
+    /// The end of the open probe. Returns whether the verdict changed.
     pub fn handle_outcome(&mut self, outcome: Outcome) -> bool {
         if !self.is_open {
             return false;
         }
         self.is_open = false;
-        let before = self.healthy;
+        let before = self.verdict;
         match outcome {
             Outcome::Success => {
                 self.failures = 0;
-                self.healthy = true;
+                self.verdict = Some(true);
             }
             Outcome::Failure => {
                 self.failures = self.failures.saturating_add(1);
-                self.healthy = self.healthy && self.failures < self.count;
+                if self.failures >= self.count {
+                    self.verdict = Some(false);
+                }
             }
         }
-        self.changes += u64::from(before != self.healthy);
-        before != self.healthy
+        self.changes += u64::from(before != self.verdict);
+        before != self.verdict
     }
 }
 
@@ -112,7 +116,7 @@ mod tests {
         for o in outcomes {
             assert!(m.handle_timeout(m.poll_timeout()));
             m.handle_outcome(*o);
-            seen.push(m.is_healthy());
+            seen.push(m.verdict() == Some(true));
         }
         seen
     }
@@ -121,9 +125,18 @@ mod tests {
     fn count_failures_in_a_row_take_it_out_and_one_success_brings_it_back() {
         use Outcome::{Failure as F, Success as S};
         let mut m = machine();
-        assert!(!m.is_healthy());
+        assert_eq!(m.verdict(), None);
         assert_eq!(run(&mut m, &[S, F, S, F, F, F, S]), [true, true, true, true, false, false, true]);
         assert_eq!(m.changes(), 3);
+    }
+
+    #[test]
+    fn there_is_no_verdict_before_the_backend_has_answered_or_failed_often_enough() {
+        let mut m = machine();
+        run(&mut m, &[Outcome::Failure]);
+        assert_eq!(m.verdict(), None);
+        run(&mut m, &[Outcome::Failure]);
+        assert_eq!(m.verdict(), Some(false));
     }
 
     #[test]
@@ -141,9 +154,9 @@ mod tests {
         run(&mut m, &[Outcome::Success]);
         assert!(m.handle_timeout(Nanos::from_secs(5)));
         assert!(m.handle_timeout(Nanos::from_secs(10)));
-        assert!(m.is_healthy());
+        assert_eq!(m.verdict(), Some(true));
         assert!(m.handle_timeout(Nanos::from_secs(15)));
-        assert!(!m.is_healthy());
+        assert_eq!(m.verdict(), Some(false));
         // An answer after its time changes nothing but the probe that is open now.
         assert!(m.is_open());
     }

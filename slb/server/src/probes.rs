@@ -206,22 +206,25 @@ impl Prober {
     }
 
     fn report(&self) {
-        let status = |r: &Running| ProbeStatus {
-            name: r.target.probe.name.clone(),
-            network_interface: r.target.probe.network_interface.clone(),
-            dip: r.target.probe.dip,
-            healthy: r.machine.is_healthy(),
-            detail: r.detail.clone(),
-            changes: r.machine.changes(),
+        let status = |r: &Running| {
+            Some(ProbeStatus {
+                name: r.target.probe.name.clone(),
+                network_interface: r.target.probe.network_interface.clone(),
+                dip: r.target.probe.dip,
+                healthy: r.machine.verdict()?,
+                detail: r.detail.clone(),
+                changes: r.machine.changes(),
+            })
         };
-        self.statuses.send_replace(self.running.values().map(status).collect());
+        // What has no verdict yet is not reported: the controller keeps what it knew.
+        self.statuses.send_replace(self.running.values().filter_map(status).collect());
     }
 }
 
 /// Takes one probe as far as it goes now. True if its health or what it saw has changed.
 fn step(running: &mut Running, mut stack: Option<&mut Stack>, now: Nanos) -> bool {
     let Running { target, machine, attempt, detail } = running;
-    let before = (machine.is_healthy(), detail.clone());
+    let before = (machine.verdict(), detail.clone());
     if let (Some(stack), Some(open)) = (stack.as_deref_mut(), attempt.as_mut())
         && let Some(seen) = stack.judge(open, &target.probe.kind, &host_header(&target.probe))
     {
@@ -243,7 +246,7 @@ fn step(running: &mut Running, mut stack: Option<&mut Stack>, now: Nanos) -> boo
             None => end(machine, detail, (false, NO_DEVICE.to_owned())),
         }
     }
-    before != (machine.is_healthy(), detail.clone())
+    before != (machine.verdict(), detail.clone())
 }
 
 fn end(machine: &mut ProbeMachine, detail: &mut String, (success, seen): Seen) {

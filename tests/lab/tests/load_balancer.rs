@@ -42,7 +42,7 @@ fn a_thousand_connections_spread_evenly_over_the_containers() {
 #[test]
 fn ipv6_and_udp_are_balanced_too() {
     let lab = lab!();
-    let v6 = lab.out("client", "curl -gs -H 'Connection: close' 'http://[2001:db8:f::10]/?[1-30]'");
+    let v6 = lab.out("client", r"curl -s -H 'Connection: close' 'http://\[2001:db8:f::10\]/?[1-30]'");
     let counts = tally(&v6);
     assert_eq!(counts.values().sum::<u32>(), 30, "{v6}");
     assert!(counts.len() == 3 && counts.keys().all(|k| k.starts_with("blue-")), "{counts:?}");
@@ -100,7 +100,7 @@ fn the_way_back_does_not_touch_the_mux_and_the_way_in_is_vxlan_of_the_right_tena
 /// The VXLAN network id of a virtual network, as the API shows it.
 fn vni(lab: &Lab, network: &str) -> String {
     let shown = lab.cli_json(&["get", "virtualNetworks", network]);
-    let id = &shown["properties"]["subnets"][0]["properties"]["virtualSubnetId"];
+    let id = &shown["properties"]["subnets"][0]["properties"]["VirtualSubnetId"];
     id.as_u64().map(|n| n.to_string()).or_else(|| id.as_str().map(str::to_owned)).unwrap_or_else(|| panic!("{shown}"))
 }
 
@@ -176,9 +176,18 @@ fn established_transfers_to_others_survive_a_dead_container() {
     lab.wait_until(Duration::from_secs(5), "blue-2 comes back", || lab.ok("client", "curl -s -m 1 -H 'Connection: close' 'http://203.0.113.10/?[1-60]' | grep -q blue-2"));
 }
 
+/// Until no slot table is on its way from one version to the next.
+fn wait_until_settled(lab: &Lab) {
+    lab.wait_until(Duration::from_secs(90), "the slot tables settle", || {
+        let status = lab.cli_json(&["status"]);
+        status["services"].as_array().unwrap().iter().all(|s| s["settling"] == false)
+    });
+}
+
 #[test]
 fn no_transfer_breaks_when_a_mux_is_killed() {
     let lab = lab!();
+    wait_until_settled(lab);
     let line = "curl -s --parallel --parallel-max 200 --parallel-immediate -H 'Connection: close' -r 0-3999999 \
                 -w '%{exitcode} %{size_download} %{num_connects}\\n' -o /dev/null 'http://203.0.113.10/slow?[1-200]'";
     let line = &line.replace("-o /dev/null", "-o '/dev/null#1'").replace("/dev/null#1", "/tmp/pst-void-#1");
