@@ -5,7 +5,7 @@ use crate::fabric::is_probe_source;
 use crate::policy::Policy;
 use arc_swap::{ArcSwap, Cache};
 use penstock_engine::{Class, EncapTemplate, Prior, Resolver, Why};
-use penstock_flow::{Flags, FlowHasher, Transposition};
+use penstock_flow::{FlowHasher, Transposition};
 use penstock_model::{DropReason, EncapId, FlowKey, Nanos, Packet, PortId, Verdict};
 use penstock_wire::Headers;
 use std::collections::VecDeque;
@@ -57,20 +57,6 @@ impl HostResolver {
     /// The next underlay destination for which a packet found no next hop.
     pub fn poll_unresolved(&mut self) -> Option<IpAddr> {
         self.unresolved.pop_front()
-    }
-
-    /// Whether a frame that a container sent will leave in an encapsulation, so that a frame of many segments has to be
-    /// segmented first. `known` looks into the flow table.
-    #[must_use]
-    pub fn encapsulates(&self, packet: &Packet<'_>, known: impl FnOnce(&FlowKey, u64) -> Option<HostFlow>) -> bool {
-        let Ok(mut h) = penstock_wire::parse(packet.frame()) else { return false };
-        let Ok(origin) = origin(&self.policy, packet.frame(), packet.port, &mut h, &mut ()) else { return false };
-        let (Origin::Container(_), Some(key)) = (origin, flow_of(origin, &h)) else { return false };
-        let flow = known(&key, self.hasher.hash(&key)).or_else(|| match decide(&self.policy, true, &key, &h, None, &mut None, &mut ()) {
-            Decided::Install { value, .. } | Decided::Once(value) => Some(value),
-            Decided::Drop(_) => None,
-        });
-        flow.is_some_and(|f| f.0.flags.has(Flags::ENCAP) && !f.0.flags.has(Flags::DROP))
     }
 }
 

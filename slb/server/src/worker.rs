@@ -1,9 +1,8 @@
 //! The packet loop: one thread that owns its ports, its flows and its counters.
 //!
-//! The route of a packet: `Worker::round` → `PacketIo::poll` → `switch` (→ `cut` for a frame that must be segmented) →
-//! `Port::process` → `hand_out`.
+//! The route of a packet: `Worker::round` → `PacketIo::poll` → `switch` → `Port::process`
+//! (`Port::process_super` for a frame of many segments) → `hand_out`.
 
-use crate::config::UNDERLAY;
 use penstock_clock::MonotonicClock;
 use penstock_engine::Port;
 use penstock_model::{Gso, HEADROOM, Ledger, Nanos, Offload, Packet, PortId, Verdict};
@@ -148,73 +147,23 @@ impl Worker {
         received
     }
 
-    /// Decides a batch and hands it out, in order. Frames that have to be cut go one by one.
+    /// Decides a batch and hands it out, in order. Frames of many segments go one by one: what is encapsulated loses the help
+    /// of devices and is cut by the engine, everything else stays whole.
     fn switch(&mut self, batch: &mut [Packet<'_>], now: Nanos) {
+        let Self { engine, ports, unsent, segment, .. } = self;
         let mut rest = batch;
         while !rest.is_empty() {
-            let whole = rest.iter().position(|p| self.must_be_cut(p, now)).unwrap_or(rest.len());
-            let (run, tail) = rest.split_at_mut(whole);
-            self.engine.process(run, now);
+            let plain = rest.iter().position(|p| p.offload.gso != Gso::None).unwrap_or(rest.len());
+            let (run, tail) = rest.split_at_mut(plain);
+            engine.process(run, now);
             for packet in run {
-                self.hand_out(packet);
+                hand_out(ports, unsent, packet);
             }
             let Some((packet, after)) = tail.split_first_mut() else { return };
-            self.cut(packet, now);
+            engine.process_super(packet, segment, now, &mut |p| hand_out(ports, unsent, p));
+            hand_out(ports, unsent, packet);
             rest = after;
         }
-    }
-
-    /// Only what is encapsulated loses the help of devices; everything else keeps its large frames.
-    fn must_be_cut(&self, packet: &Packet<'_>, now: Nanos) -> bool {
-        if packet.offload.gso == Gso::None || packet.port == UNDERLAY {
-            return false;
-        }
-        let flows = self.engine.flow_table();
-        self.engine.resolver().encapsulates(packet, |key, hash| flows.peek(key, hash, now.coarse()).map(|hit| hit.value))
-    }
-
-    fn cut(&mut self, packet: &mut Packet<'_>, now: Nanos) {
-        let mut room = std::mem::take(&mut self.segment);
-        let size = usize::from(packet.offload.gso_size);
-        let port = packet.port;
-        let done = penstock_wire::parse(packet.frame()).and_then(|h| {
-            penstock_wire::gso::segment(packet.frame(), &h, size, &mut room, HEADROOM, |buffer, len| {
-                let Some(segment) = Packet::new(buffer, HEADROOM, len, port) else { return };
-                let mut one = [segment];
-                self.engine.process(&mut one, now);
-                let [segment] = &mut one;
-                self.hand_out(segment);
-            })
-        });
-        self.segment = room;
-        match done {
-            Ok(_) => packet.verdict = Verdict::Consumed,
-            // What cannot be cut is dropped by the engine, which has the name for it.
-            Err(_) => {
-                self.engine.process(std::slice::from_mut(packet), now);
-                self.hand_out(packet);
-            }
-        }
-    }
-
-    /// Copies a frame to the port that it leaves by. What leaves by the port that it came by is its driver's.
-    fn hand_out(&mut self, packet: &mut Packet<'_>) {
-        let Verdict::Transmit(out) = packet.verdict else { return };
-        if out != packet.port {
-            self.send(out, packet.frame(), packet.offload);
-        }
-    }
-
-    fn send(&mut self, out: PortId, frame: &[u8], offload: Offload) {
-        let Some(Some(port)) = self.ports.get_mut(usize::from(out.0)) else {
-            self.unsent += 1;
-            return;
-        };
-        let mut sent = port.send(frame, offload);
-        if sent == Err(SendError::NoBuffer) {
-            sent = port.flush().map_err(|_| SendError::Refused).and_then(|()| port.send(frame, offload));
-        }
-        self.unsent += u64::from(sent.is_err());
     }
 
     fn flush(&mut self) {
@@ -232,7 +181,7 @@ impl Worker {
             match self.wiring.commands.try_recv() {
                 Ok(Command::Attach(port)) => self.attach(port),
                 Ok(Command::Detach(id)) => self.detach(id),
-                Ok(Command::Send(out, frame)) => self.send(out, &frame, Offload::default()),
+                Ok(Command::Send(out, frame)) => send(&mut self.ports, &mut self.unsent, out, &frame, Offload::default()),
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return false,
                 Err(TryRecvError::Empty) => {
                     self.flush();
@@ -308,6 +257,26 @@ impl Worker {
         };
         *self.wiring.report.lock().unwrap_or_else(PoisonError::into_inner) = report;
     }
+}
+
+/// Copies a frame to the port that it leaves by. What leaves by the port that it came by is its driver's.
+fn hand_out(ports: &mut [Option<Box<dyn PacketIo>>], unsent: &mut u64, packet: &mut Packet<'_>) {
+    let Verdict::Transmit(out) = packet.verdict else { return };
+    if out != packet.port {
+        send(ports, unsent, out, packet.frame(), packet.offload);
+    }
+}
+
+fn send(ports: &mut [Option<Box<dyn PacketIo>>], unsent: &mut u64, out: PortId, frame: &[u8], offload: Offload) {
+    let Some(Some(port)) = ports.get_mut(usize::from(out.0)) else {
+        *unsent += 1;
+        return;
+    };
+    let mut sent = port.send(frame, offload);
+    if sent == Err(SendError::NoBuffer) {
+        sent = port.flush().map_err(|_| SendError::Refused).and_then(|()| port.send(frame, offload));
+    }
+    *unsent += u64::from(sent.is_err());
 }
 
 fn add(sum: &mut IoStats, more: &IoStats) {
