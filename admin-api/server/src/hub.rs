@@ -107,6 +107,7 @@ impl GoalSource for GoalHub {
         let health_changed = {
             let mut nodes = self.nodes();
             let Some(state) = nodes.get_mut(&(report.role(), node.to_owned())) else { return };
+            keep_own_probes(state, &mut report);
             keep_known_health(state, &mut report);
             let now = MonotonicClock::now();
             let before = state.report.replace(Arc::new(report));
@@ -128,6 +129,18 @@ impl GoalSource for GoalHub {
             state.connected = connected;
         }
     }
+}
+
+/// A host speaks for its own containers: what it says of probes that are not in its goal would take out, or bring back, the
+/// backends of others.
+fn keep_own_probes(state: &NodeState, report: &mut NodeReport) {
+    let NodeReport::Host(status) = report else { return };
+    let goal = state.goal.borrow();
+    let own: BTreeSet<_> = match goal.as_deref() {
+        Some(NodeGoal::Host(goal)) => goal.probes.iter().map(|p| (&p.name, &p.network_interface, p.dip)).collect(),
+        _ => BTreeSet::new(),
+    };
+    status.probes.retain(|p| own.contains(&(&p.name, &p.network_interface, p.dip)));
 }
 
 /// A host agent that has just started has no verdict on its probes yet and leaves them out: what it said before stands, for
@@ -185,62 +198,74 @@ mod tests {
         assert!(hub.subscribe(NodeRole::Mux, "mux1").is_none());
     }
 
+    fn dip() -> Overlay<std::net::IpAddr> {
+        Overlay("10.0.0.4".parse().unwrap())
+    }
+
+    fn status(name: &str, healthy: bool) -> ProbeStatus {
+        ProbeStatus {
+            name: name.into(),
+            network_interface: "nic".into(),
+            dip: dip(),
+            healthy,
+            detail: String::new(),
+            changes: 1,
+        }
+    }
+
+    fn report(probes: Vec<ProbeStatus>, flows: u64) -> NodeReport {
+        NodeReport::Host(HostStatus { probes, flows, ..HostStatus::default() })
+    }
+
+    /// A hub with a host that runs the probe `p` and one that runs none.
+    fn hosts() -> GoalHub {
+        let probe = penstock_slb_host::Probe {
+            name: "p".into(),
+            network_interface: "nic".into(),
+            dip: dip(),
+            port: 80,
+            kind: penstock_slb_host::ProbeKind::Tcp,
+            interval_seconds: 5,
+            count: 2,
+        };
+        let goal = penstock_slb_host::HostGoal { probes: vec![probe], ..Default::default() };
+        let hub = GoalHub::default();
+        hub.publish(BTreeMap::from([
+            ((NodeRole::Host, "h".into()), Arc::new(NodeGoal::Host(goal))),
+            ((NodeRole::Host, "other".into()), Arc::new(NodeGoal::Host(Default::default()))),
+        ]));
+        hub
+    }
+
     #[test]
     fn only_a_change_of_health_wakes_the_compiler() {
-        let hub = GoalHub::default();
-        let host = |healthy, flows| {
-            NodeReport::Host(HostStatus {
-                flows,
-                probes: vec![ProbeStatus {
-                    name: "p".into(),
-                    network_interface: "nic".into(),
-                    dip: Overlay("10.0.0.4".parse().unwrap()),
-                    healthy,
-                    detail: String::new(),
-                    changes: 0,
-                }],
-                ..HostStatus::default()
-            })
-        };
-        hub.publish(BTreeMap::from([((NodeRole::Host, "h".into()), Arc::new(NodeGoal::Host(Default::default())))]));
+        let hub = hosts();
         let mut health = hub.health();
-        hub.report("h", host(true, 0));
+        hub.report("h", report(vec![status("p", true)], 0));
         assert!(health.has_changed().unwrap());
         health.mark_unchanged();
-        hub.report("h", host(true, 7));
+        hub.report("h", report(vec![status("p", true)], 7));
         assert!(!health.has_changed().unwrap());
-        hub.report("h", host(false, 7));
+        hub.report("h", report(vec![status("p", false)], 7));
         assert!(health.has_changed().unwrap());
     }
 
     #[test]
+    fn a_host_cannot_speak_for_another_hosts_backends() {
+        let hub = hosts();
+        hub.report("h", report(vec![status("p", true)], 0));
+        let mut health = hub.health();
+        health.mark_unchanged();
+        hub.report("other", report(vec![status("p", false)], 0));
+        assert!(!health.has_changed().unwrap());
+        assert_eq!(hub.probes(), [status("p", true)]);
+    }
+
+    #[test]
     fn a_host_agent_that_starts_again_does_not_make_what_was_known_unknown() {
-        let hub = GoalHub::default();
-        let dip = Overlay("10.0.0.4".parse().unwrap());
-        let goal = penstock_slb_host::HostGoal {
-            probes: vec![penstock_slb_host::Probe {
-                name: "p".into(),
-                network_interface: "nic".into(),
-                dip,
-                port: 80,
-                kind: penstock_slb_host::ProbeKind::Tcp,
-                interval_seconds: 5,
-                count: 2,
-            }],
-            ..Default::default()
-        };
-        let status = |name: &str| ProbeStatus {
-            name: name.into(),
-            network_interface: "nic".into(),
-            dip,
-            healthy: false,
-            detail: String::new(),
-            changes: 1,
-        };
-        hub.publish(BTreeMap::from([((NodeRole::Host, "h".into()), Arc::new(NodeGoal::Host(goal)))]));
-        let probes = vec![status("p"), status("gone")];
-        hub.report("h", NodeReport::Host(HostStatus { probes, ..HostStatus::default() }));
-        hub.report("h", NodeReport::Host(HostStatus::default()));
-        assert_eq!(hub.probes(), [status("p")]);
+        let hub = hosts();
+        hub.report("h", report(vec![status("p", false), status("gone", false)], 0));
+        hub.report("h", report(vec![], 0));
+        assert_eq!(hub.probes(), [status("p", false)]);
     }
 }
