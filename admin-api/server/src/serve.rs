@@ -30,11 +30,13 @@ pub(crate) async fn serve(
     let mut connections = JoinSet::new();
     let stop = shutdown.clone();
     loop {
-        let Ok(slot) = slots.clone().acquire_owned().await else { break };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        // All slots may be taken, by clients that do nothing: stopping does not wait for one.
+        let next = async { (slots.clone().acquire_owned().await, listener.accept().await) };
+        let (slot, accepted) = tokio::select! {
+            next = next => next,
             _ = shutdown.wait_for(|stop| *stop) => break,
         };
+        let Ok(slot) = slot else { break };
         match accepted {
             Ok((stream, peer)) => {
                 let connection = connection(stream, tls.clone(), router.clone(), stop.clone());
