@@ -101,6 +101,13 @@ impl Server {
                 _ = shutdown.wait_for(|stop| *stop) => break,
             };
             let Some(incoming) = incoming else { break };
+            // A sender with a forged address learns nothing and takes no place (RFC 9000 section 8.1.2). It costs a node one
+            // round trip for each connection, of which it makes few.
+            if !incoming.remote_address_validated() {
+                // An error means that a token was shown already; then the address is validated and we are not here.
+                let _ = incoming.retry();
+                continue;
+            }
             if self.endpoint.open_connections() >= MAX_CONNECTIONS {
                 incoming.refuse();
                 continue;

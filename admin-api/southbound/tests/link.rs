@@ -248,3 +248,38 @@ async fn in_one_process_the_same_messages_go_without_a_network() {
     task.await.unwrap();
     hub.sees(&[(NodeRole::Mux, "box", true), (NodeRole::Mux, "box", false)]).await;
 }
+
+/// Passes datagrams between one node and the controller and keeps the first that the controller sent.
+async fn relay(socket: tokio::net::UdpSocket, controller: SocketAddr, first: watch::Sender<Option<Vec<u8>>>) {
+    let (mut buffer, mut node) = ([0; 65_536], None);
+    while let Ok((len, from)) = socket.recv_from(&mut buffer).await {
+        let datagram = &buffer[..len];
+        if from == controller {
+            first.send_if_modified(|f| f.is_none() && f.replace(datagram.to_vec()).is_none());
+        } else {
+            node = Some(from);
+        }
+        let to = if from == controller { node } else { Some(controller) };
+        if let Some(to) = to {
+            socket.send_to(datagram, to).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_sender_proves_its_address_before_it_takes_a_place() {
+    let authority = Authority::new();
+    let controller = Controller::start(&authority.credentials("ctl", "controller"), any());
+    controller.hub.set_mux("mux1", 1);
+    let socket = tokio::net::UdpSocket::bind(any()).await.unwrap();
+    let door = socket.local_addr().unwrap();
+    let first = watch::Sender::new(None);
+    let passing = tokio::spawn(relay(socket, controller.address, first.clone()));
+    let state = TempDir::new();
+    let mut node = Node::start(door, &authority.credentials("mux1", "mux"), state.path(), true);
+    node.gets(1).await;
+    // RFC 9000 section 17.2.5: a long header of type 3 is a Retry.
+    let answer = first.borrow().clone().unwrap();
+    assert_eq!(answer[0] & 0xf0, 0xf0, "the first answer is a Retry");
+    passing.abort();
+}
