@@ -1,6 +1,6 @@
 //! One reading of the kernel's tables.
 
-use crate::view::{Link, Route, UnderlayView};
+use crate::view::{Link, Neighbour, Route, UnderlayView};
 use crate::watcher::Error;
 use futures::TryStreamExt;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
@@ -98,7 +98,7 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-fn neighbour(message: &NeighbourMessage) -> Option<(u32, IpAddr, Mac)> {
+fn neighbour(message: &NeighbourMessage) -> Option<(u32, IpAddr, Neighbour)> {
     if matches!(
         message.header.state,
         NeighbourState::Failed | NeighbourState::Incomplete | NeighbourState::None | NeighbourState::Noarp
@@ -115,5 +115,6 @@ fn neighbour(message: &NeighbourMessage) -> Option<(u32, IpAddr, Mac)> {
             _ => {}
         }
     }
-    Some((message.header.ifindex, addr?, mac?))
+    let fixed = message.header.state == NeighbourState::Permanent;
+    Some((message.header.ifindex, addr?, Neighbour { mac: mac?, fixed }))
 }

@@ -34,6 +34,14 @@ pub(crate) struct Route {
     pub(crate) metric: u32,
 }
 
+/// Who answers at an address of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Neighbour {
+    pub(crate) mac: Mac,
+    /// The operator's own entry (`nud permanent`): it is not ours to resolve.
+    pub(crate) fixed: bool,
+}
+
 /// The kernel's links, routes and neighbours at one moment.
 ///
 /// Memory: about 100 bytes a route and 60 a neighbour.
@@ -42,18 +50,18 @@ pub struct UnderlayView {
     links: BTreeMap<u32, Link>,
     v4: RouteTable<u32>,
     v6: RouteTable<u128>,
-    neighbours: HashMap<(u32, IpAddr), Mac>,
+    neighbours: HashMap<(u32, IpAddr), Neighbour>,
 }
 
 impl UnderlayView {
     pub(crate) fn new(
         links: impl IntoIterator<Item = Link>,
         routes: impl IntoIterator<Item = Route>,
-        neighbours: impl IntoIterator<Item = (u32, IpAddr, Mac)>,
+        neighbours: impl IntoIterator<Item = (u32, IpAddr, Neighbour)>,
     ) -> Self {
         let mut view = Self {
             links: links.into_iter().map(|l| (l.index, l)).collect(),
-            neighbours: neighbours.into_iter().map(|(i, ip, mac)| ((i, ip), mac)).collect(),
+            neighbours: neighbours.into_iter().map(|(i, ip, n)| ((i, ip), n)).collect(),
             ..Self::default()
         };
         for route in routes {
@@ -79,8 +87,13 @@ impl UnderlayView {
     pub fn next_hop(&self, dst: IpAddr) -> Option<NextHop> {
         let (ifindex, neighbour) = self.neighbour_for(dst)?;
         let link = self.links.get(&ifindex)?;
-        let eth_dst = *self.neighbours.get(&(ifindex, neighbour))?;
+        let eth_dst = self.neighbours.get(&(ifindex, neighbour))?.mac;
         Some(NextHop { ifindex, eth_src: link.mac, eth_dst, mtu: link.mtu })
+    }
+
+    /// Whether the operator wrote the neighbour down.
+    pub(crate) fn is_fixed(&self, ifindex: u32, neighbour: IpAddr) -> bool {
+        self.neighbours.get(&(ifindex, neighbour)).is_some_and(|n| n.fixed)
     }
 
     /// The gateways of all routes, at most `limit` of them.
@@ -171,8 +184,8 @@ mod tests {
                 route("::", 0, Some("2001:db8::1"), 2, 0),
             ],
             [
-                (1, "192.0.2.1".parse().unwrap(), Mac([2, 0, 0, 0, 1, 1])),
-                (2, "2001:db8::1".parse().unwrap(), Mac([2, 0, 0, 0, 1, 6])),
+                (1, "192.0.2.1".parse().unwrap(), Neighbour { mac: Mac([2, 0, 0, 0, 1, 1]), fixed: false }),
+                (2, "2001:db8::1".parse().unwrap(), Neighbour { mac: Mac([2, 0, 0, 0, 1, 6]), fixed: false }),
             ],
         )
     }

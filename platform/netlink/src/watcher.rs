@@ -146,10 +146,13 @@ impl Follower {
     }
 
     /// Makes the neighbour a managed one: the kernel resolves it and keeps it fresh (`NTF_EXT_MANAGED`, Linux 5.16);
-    /// an older kernel resolves it once (`NTF_USE`).
+    /// an older kernel resolves it once (`NTF_USE`). Either would make the operator's permanent entry one that is resolved.
     async fn resolve(&self, dst: IpAddr) {
         let view = self.sender.borrow().clone();
         let Some((ifindex, neighbour)) = view.neighbour_for(dst) else { return };
+        if view.is_fixed(ifindex, neighbour) {
+            return;
+        }
         let request = || {
             self.handle.neighbours().add(ifindex, neighbour).state(NeighbourState::None).flags(NeighbourFlags::Use)
         };

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 const INSIDE: &str = "PENSTOCK_NETLINK_INSIDE";
 
+const FIXED: &str = "02:00:00:00:00:03";
+
 struct Namespaces(u32);
 
 impl Namespaces {
@@ -22,6 +24,8 @@ impl Namespaces {
             format!("-n {a} link set eth0 up"),
             format!("-n {b} link set eth0 up"),
             format!("-n {a} route add 10.99.0.0/16 via 10.77.1.2"),
+            format!("-n {a} route add 10.98.0.0/16 via 10.77.1.3"),
+            format!("-n {a} neigh add 10.77.1.3 lladdr {FIXED} dev eth0 nud permanent"),
         ] {
             let status = Command::new("ip").args(line.split(' ')).status().unwrap();
             assert!(status.success(), "ip {line}");
@@ -82,8 +86,20 @@ fn inside() {
         let hop = tokio::time::timeout(Duration::from_secs(5), resolved).await.unwrap().unwrap().next_hop(dst).unwrap();
         assert_eq!(hop.mtu, 1600);
         assert_ne!(hop.eth_src, hop.eth_dst);
+        a_permanent_neighbour_stays(&watcher).await;
         assert!(Command::new("ip").args(["link", "set", "eth0", "down"]).status().unwrap().success());
         let lost = views.wait_for(|v| v.next_hop(dst).is_none());
         tokio::time::timeout(Duration::from_secs(5), lost).await.unwrap().unwrap();
     });
+}
+
+/// Nobody answers at its address: resolving it would lose it.
+async fn a_permanent_neighbour_stays(watcher: &Watcher) {
+    let dst = "10.98.0.1".parse().unwrap();
+    watcher.solicit(dst);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let shown = Command::new("ip").args(["neigh", "show", "10.77.1.3"]).output().unwrap().stdout;
+    let shown = String::from_utf8(shown).unwrap();
+    assert!(shown.contains(FIXED) && shown.contains("PERMANENT"), "{shown}");
+    assert_eq!(watcher.view().next_hop(dst).map(|h| h.eth_dst.to_string()).as_deref(), Some(FIXED));
 }
