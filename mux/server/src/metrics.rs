@@ -4,6 +4,7 @@ use crate::stats::{Named, Totals};
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 use penstock_model::{BackendId, DropReason, ServiceId};
 use penstock_mux_proto::Policy;
+use std::collections::BTreeMap;
 
 /// Every metric of a mux: name, labels, meaning. Labels: `reason` is a `DropReason` name; `service` the path of the load
 /// balancing rule; `backend` the resource id of the network interface; `interface` as configured.
@@ -88,9 +89,9 @@ pub(crate) fn record(
     gauge!(GOAL_REVISION).set(policy.revision().0 as f64);
     gauge!(UNRESOLVED).set(policy.unresolved() as f64);
     record_services(policy, services);
-    for b in backends {
-        counter!(BACKEND_PACKETS, "backend" => b.name.clone()).absolute(b.traffic.packets);
-        counter!(BACKEND_BYTES, "backend" => b.name.clone()).absolute(b.traffic.bytes);
+    for (name, (packets, bytes)) in by_name(backends) {
+        counter!(BACKEND_PACKETS, "backend" => name.to_owned()).absolute(packets);
+        counter!(BACKEND_BYTES, "backend" => name.to_owned()).absolute(bytes);
     }
     for (name, io) in interfaces.iter().zip(&totals.io) {
         counter!(INTERFACE_RECEIVED, "interface" => name.clone()).absolute(io.received);
@@ -98,6 +99,17 @@ pub(crate) fn record(
         counter!(INTERFACE_MISSED, "interface" => name.clone()).absolute(io.missed);
         counter!(INTERFACE_FAILED, "interface" => name.clone()).absolute(io.transmit_failed);
     }
+}
+
+/// Packets and bytes of each interface: one with an IPv4 and an IPv6 address is two backends of one name.
+fn by_name(backends: &[Named<BackendId>]) -> BTreeMap<&str, (u64, u64)> {
+    let mut sums: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    for b in backends {
+        let (packets, bytes) = sums.entry(b.name.as_str()).or_default();
+        *packets = packets.saturating_add(b.traffic.packets);
+        *bytes = bytes.saturating_add(b.traffic.bytes);
+    }
+    sums
 }
 
 fn record_services(policy: &Policy, services: &[Named<ServiceId>]) {
@@ -113,8 +125,22 @@ fn record_services(policy: &Policy, services: &[Named<ServiceId>]) {
 
 #[cfg(test)]
 mod tests {
-    use super::TABLE;
+    use super::{TABLE, by_name};
+    use crate::stats::Named;
+    use penstock_model::BackendId;
+    use penstock_mux_proto::Traffic;
     use std::collections::BTreeSet;
+
+    #[test]
+    fn an_interface_with_addresses_of_both_families_has_the_sum_of_both() {
+        let backend = |id, name: &str, packets| {
+            let traffic = Traffic { id: BackendId(id), packets, bytes: packets * 100 };
+            Named { name: name.to_owned(), traffic }
+        };
+        let list = [backend(1, "web", 5), backend(2, "db", 1), backend(3, "web", 7)];
+        let sums = by_name(&list);
+        assert_eq!(sums.into_iter().collect::<Vec<_>>(), [("db", (1, 100)), ("web", (12, 1200))]);
+    }
 
     #[test]
     fn every_metric_has_one_name_of_this_product() {
