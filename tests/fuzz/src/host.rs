@@ -1,29 +1,49 @@
 //! A host with six containers of two tenants that have the same addresses.
 use crate::check::Seen;
 use crate::engine::Node;
-use crate::host_kit::{HOST, Host, PORTS, UNDERLAY, goal, ip, rule, vni};
+use crate::host_kit::{self, HOST, PORTS, UNDERLAY, goal, ip, rule, vni};
 use crate::program::Record;
+use arc_swap::ArcSwap;
 use penstock_engine::Port;
+use penstock_flow::{FlowHasher, FlowTable};
 use penstock_model::{Epoch, PortId, Verdict};
 use penstock_policy::{Acl, AclAction, AclDirection, AclId};
-use penstock_slb_host::{HostGoal, HostResolver};
+use penstock_slb_host::{HostGoal, HostResolver, Policy};
+use std::sync::{Arc, LazyLock};
 
 pub(crate) struct HostNode {
-    host: Host,
-    published: u32,
+    engine: Port<HostResolver>,
+    policies: Arc<ArcSwap<Policy>>,
+    published: usize,
 }
 
 impl HostNode {
     pub(crate) fn new() -> Self {
-        Self { host: Host::new(&goal()), published: 0 }
+        let policies = Arc::new(ArcSwap::new(Arc::clone(&compiled()[0])));
+        let resolver = HostResolver::new(Arc::clone(&policies), FlowHasher::new([7; 16]));
+        Self { engine: Port::new(resolver, FlowTable::new(1024)), policies, published: 0 }
     }
+}
+
+/// The goal's variants one after the other. Compiled once: that is not what is tested here.
+fn compiled() -> &'static [Arc<Policy>] {
+    static ALL: LazyLock<Vec<Arc<Policy>>> = LazyLock::new(|| {
+        let mut all: Vec<Arc<Policy>> = Vec::new();
+        for n in 0..6 {
+            let nothing = host_kit::empty();
+            let previous = all.last().map_or(&nothing, |p| &**p);
+            all.push(Arc::new(host_kit::build(&variant(n), previous, false, 1).unwrap()));
+        }
+        all
+    });
+    &ALL
 }
 
 impl Node for HostNode {
     type Resolver = HostResolver;
 
     fn engine(&mut self) -> &mut Port<HostResolver> {
-        &mut self.host.engine
+        &mut self.engine
     }
 
     fn port(&self, record: &Record<'_>) -> PortId {
@@ -32,7 +52,9 @@ impl Node for HostNode {
 
     fn publish(&mut self) {
         self.published += 1;
-        self.host.publish(&variant(self.published));
+        if let Some(policy) = compiled().get(self.published) {
+            self.policies.store(Arc::clone(policy));
+        }
     }
 
     fn check(&self, came: PortId, input: Option<&Seen>, verdict: Verdict, output: &[u8]) {

@@ -11,7 +11,7 @@ use penstock_model::{
 use penstock_mux_proto::{Backend, Distribution, Foreign, MuxGoal, MuxResolver, NextHopInfo, Policy, Pool, Service};
 use penstock_spread::SlotTable;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 pub const VIPS: [&str; 2] = ["203.0.113.10", "2001:db8:100::10"];
 const OWN: &str = "192.0.2.1";
@@ -19,19 +19,39 @@ const UNDERLAY: PortId = PortId(0);
 
 pub(crate) struct MuxNode {
     engine: Port<MuxResolver>,
-    published: Arc<ArcSwap<Policy>>,
-    goal: MuxGoal,
+    policies: Arc<ArcSwap<Policy>>,
+    published: usize,
 }
 
 impl MuxNode {
     pub(crate) fn new() -> Self {
-        let goal = goal();
-        let published = Arc::new(ArcSwap::from_pointee(build(&goal)));
-        let resolver = MuxResolver::new(Arc::clone(&published), [1, 2], Foreign::Drop);
+        let policies = Arc::new(ArcSwap::new(Arc::clone(&compiled()[0])));
+        let resolver = MuxResolver::new(Arc::clone(&policies), [1, 2], Foreign::Drop);
         let mut engine = Port::new(resolver, FlowTable::with_probation(256, 256));
         engine.ensure_counters(64);
-        Self { engine, published, goal }
+        Self { engine, policies, published: 0 }
     }
+}
+
+/// A backend leaves, comes back, and so on. Compiled once: that is not what is tested here.
+fn compiled() -> &'static [Arc<Policy>] {
+    static ALL: LazyLock<Vec<Arc<Policy>>> = LazyLock::new(|| {
+        let mut goal = goal();
+        let mut all = vec![Arc::new(build(&goal))];
+        for version in 2..10 {
+            let pool = &mut goal.pools[0];
+            pool.version = version;
+            let members: Vec<_> = (1..=8).filter(|id| *id != version as u32).map(|id| (BackendId(id), 1)).collect();
+            let next = SlotTable::build(Some(&pool.table), &members);
+            let before = std::mem::replace(&mut pool.table, next);
+            pool.previous = (!version.is_multiple_of(3)).then_some(before);
+            goal.revision.0 += 1;
+            let next = build(&goal).succeed(all.last().unwrap());
+            all.push(Arc::new(next));
+        }
+        all
+    });
+    &ALL
 }
 
 impl Node for MuxNode {
@@ -45,17 +65,11 @@ impl Node for MuxNode {
         PortId(record.port(2))
     }
 
-    /// A backend leaves or comes back.
     fn publish(&mut self) {
-        let pool = &mut self.goal.pools[0];
-        pool.version += 1;
-        let without = BackendId((pool.version % 9) as u32);
-        let members: Vec<_> = (1..=8).map(BackendId).filter(|id| *id != without).map(|id| (id, 1)).collect();
-        let next = SlotTable::build(Some(&pool.table), &members);
-        pool.previous = (pool.version % 3 != 0).then(|| std::mem::replace(&mut pool.table, next));
-        self.goal.revision.0 += 1;
-        let next = build(&self.goal).succeed(&self.published.load());
-        self.published.store(Arc::new(next));
+        self.published += 1;
+        if let Some(policy) = compiled().get(self.published) {
+            self.policies.store(Arc::clone(policy));
+        }
     }
 
     fn check(&self, _: PortId, _: Option<&Seen>, verdict: Verdict, output: &[u8]) {

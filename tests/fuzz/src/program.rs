@@ -12,7 +12,7 @@ pub struct Record<'a> {
 /// Longest frame of a program: beyond the underlay's MTU, and enough for a frame of a few segments.
 pub const MAX_FRAME: usize = 4096;
 /// Records of one program.
-pub const MAX_RECORDS: usize = 64;
+pub const MAX_RECORDS: usize = 24;
 
 impl<'a> Record<'a> {
     /// Which port it comes in by, of `ports`.
