@@ -61,6 +61,9 @@ impl<K, V> Job<K, V> {
 /// and share few sets of the first cache, so more would push each other out.
 const AHEAD: usize = 6;
 
+/// The same for replaying, whose memory is nearer by then.
+const NEXT: usize = 4;
+
 impl<R: Resolver> Port<R> {
     #[must_use]
     pub fn new(resolver: R, flows: FlowTable<R::Key, R::Value>) -> Self {
@@ -81,23 +84,36 @@ impl<R: Resolver> Port<R> {
         }
     }
 
-    /// Parses and classifies, and asks for the memory that decisions will need.
+    /// Parses, then classifies, and asks for the memory that comes next.
     fn look_at_all(&mut self, batch: &[Packet<'_>], jobs: &mut [Job<R::Key, R::Value>]) {
         batch.iter().take(AHEAD).for_each(prefetch_headers);
         for (i, (packet, job)) in batch.iter().zip(jobs.iter_mut()).enumerate() {
             if let Some(next) = batch.get(i + AHEAD) {
                 prefetch_headers(next);
             }
-            self.look_at(packet, job);
+            self.parse(packet, job);
+        }
+        for (packet, job) in batch.iter().zip(jobs.iter_mut()) {
+            self.classify(packet, job);
         }
     }
 
     #[inline]
-    pub(crate) fn look_at(&mut self, packet: &Packet<'_>, job: &mut Job<R::Key, R::Value>) {
-        job.decided = Decided::Open;
-        job.class = match penstock_wire::parse_into(packet.frame(), &mut job.headers) {
-            Ok(()) => self.resolver.classify(packet, &mut job.headers),
-            Err(reason) => Class::Drop(reason),
+    pub(crate) fn parse(&self, packet: &Packet<'_>, job: &mut Job<R::Key, R::Value>) {
+        job.decided = match penstock_wire::parse_into(packet.frame(), &mut job.headers) {
+            Ok(()) => {
+                self.resolver.foresee(packet, &job.headers);
+                Decided::Open
+            }
+            Err(reason) => Decided::Drop(reason),
+        };
+    }
+
+    #[inline]
+    pub(crate) fn classify(&mut self, packet: &Packet<'_>, job: &mut Job<R::Key, R::Value>) {
+        job.class = match job.decided {
+            Decided::Drop(reason) => Class::Drop(reason),
+            _ => self.resolver.classify(packet, &mut job.headers),
         };
         match &job.class {
             Class::Flow { hash, .. } => self.flows.prefetch(*hash),
@@ -147,7 +163,7 @@ impl<R: Resolver> Port<R> {
     /// Applies the decisions.
     fn replay_all(&mut self, batch: &mut [Packet<'_>], jobs: &mut [Job<R::Key, R::Value>], now: Nanos) {
         for i in 0..batch.len() {
-            if let (Some(packet), Some(job)) = (batch.get(i + 2), jobs.get(i + 2)) {
+            if let (Some(packet), Some(job)) = (batch.get(i + NEXT), jobs.get(i + NEXT)) {
                 self.prefetch_replay(packet, job);
             }
             if let (Some(packet), Some(job)) = (batch.get_mut(i), jobs.get_mut(i)) {

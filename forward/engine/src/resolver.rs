@@ -39,7 +39,7 @@ pub enum Resolution<K, V> {
 
 /// The decisions of one product. One value per worker; policy is read from the snapshot that [`Resolver::refresh`] took.
 ///
-/// Order of calls for a batch: `refresh` once; `classify` for every packet; `prefetch`; then per packet `direct`, or on a
+/// Order of calls for a batch: `refresh` once; `foresee` for every packet; `classify` and `prefetch` for every packet; then per packet `direct`, or on a
 /// flow miss `resolve`, or `local`. `hash` is a keyed hash with a per-boot secret; it also gives the encapsulation its
 /// source port entropy.
 pub trait Resolver {
@@ -54,6 +54,12 @@ pub trait Resolver {
     /// Says how the packet is to be decided. `outer` was parsed from `packet`; an overlay product parses the inner
     /// headers itself and returns them in place of the outer ones (`headers` then describes the inner frame).
     fn classify(&mut self, packet: &Packet<'_>, headers: &mut Headers) -> Class<Self::Key>;
+
+    /// Touches the memory that [`Resolver::classify`] will need. Called for every packet of a batch before the first is
+    /// classified.
+    fn foresee(&self, packet: &Packet<'_>, headers: &Headers) {
+        let _ = (packet, headers);
+    }
 
     /// Touches the memory that [`Resolver::direct`] will need for `token`.
     fn prefetch(&self, token: u64) {

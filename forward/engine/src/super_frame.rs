@@ -27,7 +27,8 @@ impl<R: Resolver> Port<R> {
         }
         self.resolver.refresh(now);
         let mut job = Job::new();
-        self.look_at(packet, &mut job);
+        self.parse(packet, &mut job);
+        self.classify(packet, &mut job);
         let h = &job.headers;
         let decision = match job.class {
             Class::Flow { key, hash, epoch } => {

@@ -55,6 +55,7 @@ const _: () = assert!(size_of::<FlowKey>() == 40);
 
 impl FlowKey {
     #[must_use]
+    #[inline]
     pub fn new(tenant: TenantId, src: Addr16, dst: Addr16, protocol: Protocol, src_port: u16, dst_port: u16) -> Self {
         debug_assert!(tenant.0 < 1 << 24, "tenant ids have 24 bits");
         let [_, a, b, c] = tenant.0.to_be_bytes();
@@ -62,24 +63,28 @@ impl FlowKey {
     }
 
     #[must_use]
+    #[inline]
     pub fn tenant(&self) -> TenantId {
         let [a, b, c, _] = self.zone_protocol;
         TenantId(u32::from_be_bytes([0, a, b, c]))
     }
 
     #[must_use]
+    #[inline]
     pub fn protocol(&self) -> Protocol {
         Protocol(self.zone_protocol[3])
     }
 
     /// The key of the opposite direction.
     #[must_use]
+    #[inline]
     pub fn reversed(&self) -> Self {
         Self { src: self.dst, dst: self.src, src_port: self.dst_port, dst_port: self.src_port, ..*self }
     }
 
     /// The key as five 64-bit words, for hashing.
     #[must_use]
+    #[inline]
     pub fn words(&self) -> [u64; 5] {
         let w = |b: &[u8; 16], i: usize| {
             u64::from_le_bytes([b[i], b[i + 1], b[i + 2], b[i + 3], b[i + 4], b[i + 5], b[i + 6], b[i + 7]])

@@ -37,6 +37,7 @@ impl Default for Ledger {
 }
 
 impl Ledger {
+    #[inline]
     pub fn count_drop(&mut self, reason: DropReason) {
         self.dropped[reason as usize] += 1;
     }

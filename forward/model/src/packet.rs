@@ -69,6 +69,7 @@ pub struct Packet<'a> {
 impl<'a> Packet<'a> {
     /// A frame at `start..start + len` of `buffer`; `None` if that is not inside it.
     #[must_use]
+    #[inline]
     pub fn new(buffer: &'a mut [u8], start: usize, len: usize, port: PortId) -> Option<Self> {
         if start.checked_add(len)? > buffer.len() {
             return None;
@@ -134,6 +135,7 @@ impl<'a> Packet<'a> {
 
     /// Sets the length of the frame, within the buffer. False, and nothing is changed, if it does not fit.
     #[must_use]
+    #[inline]
     pub fn set_len(&mut self, len: usize) -> bool {
         if self.start.checked_add(len).is_none_or(|end| end > self.buffer.len()) {
             return false;

@@ -47,6 +47,7 @@ impl Coarse {
 
     /// Units since `earlier`, by wrapping arithmetic.
     #[must_use]
+    #[inline]
     pub const fn since(self, earlier: Self) -> u32 {
         self.0.wrapping_sub(earlier.0)
     }

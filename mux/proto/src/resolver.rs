@@ -98,6 +98,13 @@ impl Resolver for MuxResolver {
     }
 
     #[inline]
+    fn foresee(&self, _packet: &Packet<'_>, headers: &Headers) {
+        if let Some(home) = self.policy.tables.vips.home(&headers.dst, headers.protocol, headers.dst_port) {
+            prefetch::prefetch(home);
+        }
+    }
+
+    #[inline]
     fn prefetch(&self, token: u64) {
         if let Some(owner) = self.policy.tables.slots.place(token) {
             prefetch::prefetch(owner);

@@ -128,6 +128,13 @@ impl VipTable {
         }
     }
 
+    /// Where the search for a service begins, to be asked for ahead.
+    #[inline]
+    pub(crate) fn home(&self, vip: &Addr16, protocol: Protocol, port: u16) -> Option<&VipEntry> {
+        let at = self.bucket(halves(vip), tail(protocol, port, Kind::Service));
+        self.buckets.get(at).and_then(|b| b.0.first())
+    }
+
     #[inline]
     fn bucket(&self, addr: [u64; 2], tail: u32) -> usize {
         self.hasher.hash3(&[addr[0], addr[1], u64::from(tail)]) as usize & self.mask

@@ -35,12 +35,13 @@ pub(crate) fn run(out: &mut Report) {
         let mut random = Random::new();
         let mut pool = Pool::new(Policy::port_of(TunnelId(TENANT)));
         let Gateway { port, template } = &mut gateway;
-        let resolved = port.resolved();
+        let before = (port.resolved(), port.ledger().received);
         let cost = measure(|| {
             pool.fill(|buffer| write(template, buffer, random.below(flows), len));
             pool.run(|batch| port.process(batch, NOW))
         });
-        assert_eq!(port.resolved(), resolved, "all by the flow table");
+        let (resolved, received) = (port.resolved() - before.0, port.ledger().received - before.1);
+        assert!(resolved * 1000 < received, "{resolved} of {received} packets were not decided by the flow table");
         pool.fill(|buffer| write(template, buffer, random.below(flows), len));
         pool.run(|batch| {
             port.process(batch, NOW);

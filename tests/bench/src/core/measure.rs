@@ -3,9 +3,11 @@ use crate::report::{Report, Row};
 use std::time::{Duration, Instant};
 
 /// Windows whose median counts.
-const WINDOWS: usize = 9;
+const WINDOWS: usize = 101;
+/// Rounds before it counts: caches, branch predictors, page tables.
+const WARM_UP: Duration = Duration::from_millis(100);
 /// Time that one window measures.
-const WINDOW: Duration = Duration::from_millis(60);
+const WINDOW: Duration = Duration::from_millis(6);
 
 /// Median, least and most nanoseconds for one packet.
 #[derive(Debug, Clone, Copy)]
@@ -17,7 +19,7 @@ pub(crate) struct Cost {
 /// Repeats a round over the pool. `round` writes the frames and returns the time of what is measured.
 pub(crate) fn measure(mut round: impl FnMut() -> Duration) -> Cost {
     let warm = Instant::now();
-    while warm.elapsed() < WINDOW {
+    while warm.elapsed() < WARM_UP {
         round();
     }
     let mut windows: Vec<f64> = (0..WINDOWS).map(|_| window(&mut round)).collect();

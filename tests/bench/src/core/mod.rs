@@ -16,7 +16,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 pub(crate) const FLOWS: [u64; 3] = [1 << 14, 1_000_000, 10_000_000];
 
 /// Times that a flow is sent to be established: twice, and twice again for those that others pushed out of probation.
-pub(crate) const OPENING_ROUNDS: usize = 4;
+pub(crate) const OPENING_ROUNDS: usize = 6;
 
 pub(crate) fn run(report: &mut Report) {
     pin(report);
