@@ -68,7 +68,7 @@ impl Control {
             }
             Err(error) => {
                 tracing::error!(revision = goal.revision.0, %error, "the goal is refused; the one before stays in force");
-                metrics::count_refused_goal();
+                metrics::METRICS.count_refused_goal();
                 self.goal_error = Some(error.to_string());
                 Ok(())
             }

@@ -25,5 +25,5 @@ mod worker;
 pub use config::{GatewayConfig, PacketIoMode};
 pub use data_path::DataPath;
 pub use error::Error;
-pub use metrics::TABLE as METRICS;
+pub use metrics::METRICS;
 pub use run::run;

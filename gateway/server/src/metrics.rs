@@ -1,90 +1,47 @@
 //! What a gateway exports for Prometheus.
 use crate::stats::Snapshot;
-use ::metrics::{counter, describe_counter, describe_gauge, gauge};
+use ::metrics::{counter, gauge};
 use penstock_gateway_proto::{Policy, TunnelState};
-use penstock_model::{DropReason, Revision};
+use penstock_model::{LedgerReport, Revision};
+use penstock_telemetry::{InterfaceFacts, NodeFacts, RoleMetrics, Row};
 
-/// Every metric of a gateway: name, labels, meaning. Labels: `reason` is a `DropReason` name; `tunnel` the path of the network
-/// connection.
-pub const TABLE: &[(&str, &str, &str)] = &[
-    (RECEIVED, "", "Packets that the worker took in; one from a tunnel counts encrypted and decrypted"),
-    (RECEIVED_BYTES, "", "Bytes of these packets"),
-    (TRANSMITTED, "", "Packets sent into overlays"),
-    (TUNNELLED, "", "Packets sent into tunnels"),
-    (PASSED, "", "Packets left to the kernel"),
-    (CONSUMED, "", "Tunnel datagrams taken in"),
-    (DROPPED, "reason", "Packets dropped, by reason"),
-    (RESOLVED, "", "Packets that the slow path decided"),
-    (FLOWS, "", "Entries in the flow table"),
+/// Every metric of a gateway. Label `tunnel`: the path of the network connection. A packet from a tunnel is received, and
+/// decided, twice: encrypted it is consumed, decrypted it is sent on.
+pub const METRICS: RoleMetrics = RoleMetrics::new("gateway", OWN);
+
+const OWN: &[Row] = &[
     (TUNNEL_RECEIVED_PACKETS, "tunnel", "Packets forwarded from a tunnel"),
     (TUNNEL_RECEIVED_BYTES, "tunnel", "Bytes decrypted from a tunnel"),
     (TUNNEL_TRANSMITTED_PACKETS, "tunnel", "Packets decided for a tunnel"),
     (TUNNEL_TRANSMITTED_BYTES, "tunnel", "Bytes encrypted into a tunnel"),
     (TUNNEL_UP, "tunnel", "1 while a tunnel has a session"),
-    (TUNNEL_HANDSHAKE_AGE, "tunnel", "Seconds since a tunnel's last handshake"),
-    (GOAL_REVISION, "", "Revision of the goal that is forwarded by"),
-    (GOALS_REFUSED, "", "Goals that were refused"),
-    (INTERFACE_RECEIVED, "", "Frames read from the underlay"),
-    (INTERFACE_TRANSMITTED, "", "Frames written to the underlay"),
-    (INTERFACE_MISSED, "", "Frames lost before they could be read"),
-    (INTERFACE_FAILED, "", "Frames that the underlay interface did not take"),
+    (TUNNEL_HANDSHAKE_AGE, "tunnel", "Seconds since a tunnel's last handshake; absent before the first"),
 ];
 
-const RECEIVED: &str = "penstock_gateway_packets_total";
-const RECEIVED_BYTES: &str = "penstock_gateway_bytes_total";
-const TRANSMITTED: &str = "penstock_gateway_forwarded_packets_total";
-const TUNNELLED: &str = "penstock_gateway_tunnelled_packets_total";
-const PASSED: &str = "penstock_gateway_passed_packets_total";
-const CONSUMED: &str = "penstock_gateway_consumed_packets_total";
-const DROPPED: &str = "penstock_gateway_dropped_packets_total";
-const RESOLVED: &str = "penstock_gateway_resolved_packets_total";
-const FLOWS: &str = "penstock_gateway_flows";
 const TUNNEL_RECEIVED_PACKETS: &str = "penstock_gateway_tunnel_received_packets_total";
 const TUNNEL_RECEIVED_BYTES: &str = "penstock_gateway_tunnel_received_bytes_total";
 const TUNNEL_TRANSMITTED_PACKETS: &str = "penstock_gateway_tunnel_transmitted_packets_total";
 const TUNNEL_TRANSMITTED_BYTES: &str = "penstock_gateway_tunnel_transmitted_bytes_total";
 const TUNNEL_UP: &str = "penstock_gateway_tunnel_up";
 const TUNNEL_HANDSHAKE_AGE: &str = "penstock_gateway_tunnel_handshake_age_seconds";
-const GOAL_REVISION: &str = "penstock_gateway_goal_revision";
-const GOALS_REFUSED: &str = "penstock_gateway_goals_refused_total";
-const INTERFACE_RECEIVED: &str = "penstock_gateway_interface_received_packets_total";
-const INTERFACE_TRANSMITTED: &str = "penstock_gateway_interface_transmitted_packets_total";
-const INTERFACE_MISSED: &str = "penstock_gateway_interface_missed_packets_total";
-const INTERFACE_FAILED: &str = "penstock_gateway_interface_transmit_failed_packets_total";
 
-/// Registers the descriptions. Once, at start.
-pub(crate) fn describe() {
-    for (name, _, meaning) in TABLE {
-        if name.ends_with("_total") {
-            describe_counter!(*name, *meaning);
-        } else {
-            describe_gauge!(*name, *meaning);
-        }
-    }
-}
-
-pub(crate) fn count_refused_goal() {
-    counter!(GOALS_REFUSED).increment(1);
-}
-
-pub(crate) fn record(snapshot: &Snapshot, applied: Revision) {
-    let ledger = &snapshot.ledger;
-    counter!(RECEIVED).absolute(ledger.received);
-    counter!(RECEIVED_BYTES).absolute(ledger.received_bytes);
-    counter!(TRANSMITTED).absolute(ledger.transmitted);
-    counter!(TUNNELLED).absolute(ledger.tunnelled);
-    counter!(PASSED).absolute(ledger.passed);
-    counter!(CONSUMED).absolute(ledger.consumed);
-    for reason in DropReason::ALL.iter().filter(|r| ledger.dropped_for(**r) > 0) {
-        counter!(DROPPED, "reason" => reason.name()).absolute(ledger.dropped_for(*reason));
-    }
-    counter!(RESOLVED).absolute(snapshot.resolved);
-    gauge!(FLOWS).set(snapshot.flows as f64);
-    gauge!(GOAL_REVISION).set(applied.0 as f64);
-    counter!(INTERFACE_RECEIVED).absolute(snapshot.io.received);
-    counter!(INTERFACE_TRANSMITTED).absolute(snapshot.io.transmitted);
-    counter!(INTERFACE_MISSED).absolute(snapshot.io.missed);
-    counter!(INTERFACE_FAILED).absolute(snapshot.io.transmit_failed);
+/// Sets all metrics.
+pub(crate) fn record(snapshot: &Snapshot, interface: &str, applied: Revision) {
+    let io = &snapshot.io;
+    let underlay = InterfaceFacts {
+        name: interface,
+        received: io.received,
+        transmitted: io.transmitted,
+        missed: io.missed,
+        transmit_failed: io.transmit_failed,
+    };
+    METRICS.record(&NodeFacts {
+        ledger: &LedgerReport::from(&snapshot.ledger),
+        flows: snapshot.flows,
+        resolved: snapshot.resolved,
+        revision: applied,
+        interfaces: &[underlay],
+    });
     record_tunnels(snapshot);
 }
 
@@ -102,5 +59,58 @@ fn record_tunnels(snapshot: &Snapshot) {
         if let Some(age) = tunnel.handshake_age_seconds {
             gauge!(TUNNEL_HANDSHAKE_AGE, "tunnel" => label()).set(age as f64);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use penstock_engine::Counter;
+    use penstock_gateway_proto::TunnelStatus;
+    use penstock_model::TunnelId;
+    use penstock_packet_io::IoStats;
+    use penstock_telemetry::{differences, rendered};
+
+    fn page() -> String {
+        let tunnel = TunnelStatus {
+            id: TunnelId(0),
+            name: "branch-a".to_owned(),
+            state: TunnelState::Connected,
+            endpoint: None,
+            handshake_age_seconds: Some(7),
+            received_bytes: 100,
+            transmitted_bytes: 200,
+        };
+        let (from, to) = Policy::counters_of(tunnel.id);
+        let mut counters = vec![Counter::default(); from.max(to) as usize + 1];
+        counters[from as usize].packets = 3;
+        counters[to as usize].packets = 4;
+        let io = IoStats { transmitted: 8, ..IoStats::default() };
+        let snapshot = Snapshot { counters, tunnels: vec![tunnel], io, ..Snapshot::default() };
+        rendered(|| {
+            METRICS.describe();
+            record(&snapshot, "eth0", Revision(4));
+        })
+    }
+
+    #[test]
+    fn a_gateway_exports_what_its_table_says_and_no_more() {
+        let page = page();
+        assert_eq!(differences(&METRICS.table(), &page), Vec::<String>::new());
+        for line in [
+            "penstock_gateway_goal_revision 4",
+            "penstock_gateway_interface_transmitted_packets_total{interface=\"eth0\"} 8",
+            "penstock_gateway_tunnel_received_packets_total{tunnel=\"branch-a\"} 3",
+            "penstock_gateway_tunnel_transmitted_packets_total{tunnel=\"branch-a\"} 4",
+            "penstock_gateway_tunnel_up{tunnel=\"branch-a\"} 1",
+        ] {
+            assert!(page.lines().any(|l| l == line), "no line {line} in {page}");
+        }
+    }
+
+    #[test]
+    fn the_document_says_what_the_table_of_a_gateway_says() {
+        let document = include_str!("../../../docs/metrics.md");
+        assert_eq!(METRICS.differences_to_document(document), Vec::<String>::new());
     }
 }

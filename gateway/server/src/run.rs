@@ -37,7 +37,7 @@ pub async fn run(
     status: watch::Sender<GatewayStatus>,
     mut shutdown: watch::Receiver<bool>,
 ) -> Result<(), Error> {
-    metrics::describe();
+    metrics::METRICS.describe();
     let watcher = Watcher::start().await?;
     let mut views = watcher.subscribe();
     let view = views.borrow_and_update().clone();
@@ -47,7 +47,7 @@ pub async fn run(
 
     let mut control = Control::new(config.underlay_address, Arc::clone(&view), opened.claim);
     let mut worker = WorkerThread::start(worker(&config, &control, opened.queues)?)?;
-    let mut report = Report { status, mode: opened.mode, sent: Instant::now(), states: Vec::new() };
+    let mut report = Report { status, mode: opened.mode, interface: config.interface, sent: Instant::now(), states: Vec::new() };
 
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -129,6 +129,7 @@ async fn stopped(shutdown: &mut watch::Receiver<bool>) {
 struct Report {
     status: watch::Sender<GatewayStatus>,
     mode: String,
+    interface: String,
     sent: Instant,
     states: Vec<(TunnelId, TunnelState)>,
 }
@@ -142,7 +143,7 @@ impl Report {
 
     fn send(&mut self, control: &Control, shared: &Shared) {
         let snapshot = shared.get();
-        metrics::record(&snapshot, control.applied());
+        metrics::record(&snapshot, &self.interface, control.applied());
         self.states = snapshot.states();
         self.sent = Instant::now();
         self.status.send_replace(snapshot.status(control.applied(), &self.mode, control.goal_error.clone()));

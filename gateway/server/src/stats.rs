@@ -75,14 +75,3 @@ impl Snapshot {
         self.tunnels.iter().map(|t| (t.id, t.state)).collect()
     }
 }
-
-pub(crate) fn add(total: IoStats, more: IoStats) -> IoStats {
-    IoStats {
-        received: total.received + more.received,
-        received_bytes: total.received_bytes + more.received_bytes,
-        transmitted: total.transmitted + more.transmitted,
-        transmitted_bytes: total.transmitted_bytes + more.transmitted_bytes,
-        missed: total.missed + more.missed,
-        transmit_failed: total.transmit_failed + more.transmit_failed,
-    }
-}

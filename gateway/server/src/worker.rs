@@ -1,6 +1,6 @@
 use crate::control::TunnelPlan;
 use crate::ports::UNDERLAY;
-use crate::stats::{Shared, TunnelDrops, add};
+use crate::stats::{Shared, TunnelDrops};
 use crate::wireguard::{Frames, TunnelTable};
 use arc_swap::ArcSwap;
 use arrayvec::ArrayVec;
@@ -111,7 +111,8 @@ impl Worker {
     fn publish(&self, with_tunnels: bool) {
         let engine = &self.path.engine;
         let tunnels = with_tunnels.then(|| engine.resolver().tunnels().status());
-        let io = self.queues.iter().map(|q| q.stats()).fold(IoStats::default(), add);
+        let mut io = IoStats::default();
+        self.queues.iter().for_each(|q| io.add(&q.stats()));
         self.shared.update(|snapshot| {
             snapshot.ledger = self.path.ledger();
             snapshot.flows = engine.flows() as u64;

@@ -154,11 +154,9 @@ impl Policy {
         self.tables.backends.get(&id)
     }
 
-    /// Version of a service's slot table, and whether it is in transition or was since the node started.
-    #[must_use]
-    pub fn table_version(&self, service: &Service) -> Option<(u64, bool)> {
-        let pool = self.tables.slots.pool(self.tables.slots.pool_index(service.pool)?)?;
-        Some((pool.version, pool.any_moved()))
+    /// Name and slot table version of every pool.
+    pub fn pools(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.tables.slots.pools().iter().map(|p| (p.name.as_str(), p.version))
     }
 
     /// How many counters [`Transposition::counter`] can name.

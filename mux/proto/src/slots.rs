@@ -102,6 +102,10 @@ impl Slots {
         self.index.get(&id).copied()
     }
 
+    pub(crate) fn pools(&self) -> &[PoolInfo] {
+        &self.pools
+    }
+
     #[inline]
     pub(crate) fn pool(&self, index: u32) -> Option<&PoolInfo> {
         self.pools.get(index as usize)

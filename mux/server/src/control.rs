@@ -62,7 +62,7 @@ impl Control {
             }
             Err(error) => {
                 tracing::error!(revision = goal.revision.0, %error, "mux goal refused; the last one stays in force");
-                crate::metrics::goal_refused();
+                crate::metrics::METRICS.count_refused_goal();
                 self.goal_error = Some(error.to_string());
                 Ok(())
             }

@@ -22,5 +22,5 @@ mod worker;
 
 pub use config::{MuxConfig, PacketIoMode};
 pub use error::Error;
-pub use metrics::TABLE as METRICS;
+pub use metrics::METRICS;
 pub use run::run;

@@ -1,71 +1,31 @@
 //! What a mux exports for Prometheus.
 
 use crate::stats::{Named, Totals};
-use metrics::{counter, describe_counter, describe_gauge, gauge};
-use penstock_model::{BackendId, DropReason, ServiceId};
+use metrics::{counter, gauge};
+use penstock_model::{BackendId, LedgerReport, ServiceId};
 use penstock_mux_proto::Policy;
+use penstock_telemetry::{InterfaceFacts, NodeFacts, RoleMetrics, Row};
 use std::collections::BTreeMap;
 
-/// Every metric of a mux: name, labels, meaning. Labels: `reason` is a `DropReason` name; `service` the path of the load
-/// balancing rule; `backend` the resource id of the network interface; `interface` as configured.
-pub const TABLE: &[(&str, &str, &str)] = &[
-    (RECEIVED, "", "Packets that workers took in"),
-    (RECEIVED_BYTES, "", "Bytes that workers took in"),
-    (FORWARDED, "", "Packets sent on, answers to ping included"),
-    (FORWARDED_BYTES, "", "Bytes of packets sent on, encapsulation included"),
-    (PASSED, "", "Packets left to the kernel"),
-    (DROPPED, "reason", "Packets dropped, by reason"),
-    (RESOLVED, "", "Packets that the slow path decided"),
-    (FLOWS, "", "Entries in the flow tables"),
+/// Every metric of a mux. Labels: `service` is the path of the load balancing rule and its frontend; `pool` that of the pool;
+/// `backend` the resource id of the network interface.
+pub const METRICS: RoleMetrics = RoleMetrics::new("mux", OWN);
+
+const OWN: &[Row] = &[
     (SERVICE_PACKETS, "service", "Packets that a rule was offered"),
     (SERVICE_BYTES, "service", "Bytes that a rule was offered"),
-    (TABLE_VERSION, "service", "Version of the slot table of a rule's pool"),
     (BACKEND_PACKETS, "backend", "Packets sent to a backend"),
     (BACKEND_BYTES, "backend", "Bytes sent to a backend, encapsulation not included"),
-    (GOAL_REVISION, "", "Revision of the goal that is forwarded by"),
-    (GOALS_REFUSED, "", "Goals that were refused"),
+    (TABLE_VERSION, "pool", "Version of the slot table of a pool"),
     (UNRESOLVED, "", "Encapsulations whose underlay next hop is not known"),
-    (INTERFACE_RECEIVED, "interface", "Frames read from an interface"),
-    (INTERFACE_TRANSMITTED, "interface", "Frames written to an interface"),
-    (INTERFACE_MISSED, "interface", "Frames lost before they could be read"),
-    (INTERFACE_FAILED, "interface", "Frames that an interface did not take"),
 ];
 
-const RECEIVED: &str = "penstock_mux_packets_total";
-const RECEIVED_BYTES: &str = "penstock_mux_bytes_total";
-const FORWARDED: &str = "penstock_mux_forwarded_packets_total";
-const FORWARDED_BYTES: &str = "penstock_mux_forwarded_bytes_total";
-const PASSED: &str = "penstock_mux_passed_packets_total";
-const DROPPED: &str = "penstock_mux_dropped_packets_total";
-const RESOLVED: &str = "penstock_mux_resolved_packets_total";
-const FLOWS: &str = "penstock_mux_flows";
 const SERVICE_PACKETS: &str = "penstock_mux_service_packets_total";
 const SERVICE_BYTES: &str = "penstock_mux_service_bytes_total";
-const TABLE_VERSION: &str = "penstock_mux_table_version";
 const BACKEND_PACKETS: &str = "penstock_mux_backend_packets_total";
 const BACKEND_BYTES: &str = "penstock_mux_backend_bytes_total";
-const GOAL_REVISION: &str = "penstock_mux_goal_revision";
-const GOALS_REFUSED: &str = "penstock_mux_goals_refused_total";
+const TABLE_VERSION: &str = "penstock_mux_table_version";
 const UNRESOLVED: &str = "penstock_mux_unresolved_next_hops";
-const INTERFACE_RECEIVED: &str = "penstock_mux_interface_received_packets_total";
-const INTERFACE_TRANSMITTED: &str = "penstock_mux_interface_transmitted_packets_total";
-const INTERFACE_MISSED: &str = "penstock_mux_interface_missed_packets_total";
-const INTERFACE_FAILED: &str = "penstock_mux_interface_transmit_failed_packets_total";
-
-/// Registers the descriptions. Once, at start.
-pub(crate) fn describe() {
-    for (name, _, meaning) in TABLE {
-        if name.ends_with("_total") {
-            describe_counter!(*name, *meaning);
-        } else {
-            describe_gauge!(*name, *meaning);
-        }
-    }
-}
-
-pub(crate) fn goal_refused() {
-    counter!(GOALS_REFUSED).increment(1);
-}
 
 /// Sets all metrics from the sums.
 pub(crate) fn record(
@@ -75,30 +35,36 @@ pub(crate) fn record(
     services: &[Named<ServiceId>],
     backends: &[Named<BackendId>],
 ) {
-    let l = &totals.ledger;
-    counter!(RECEIVED).absolute(l.received);
-    counter!(RECEIVED_BYTES).absolute(l.received_bytes);
-    counter!(FORWARDED).absolute(l.transmitted);
-    counter!(FORWARDED_BYTES).absolute(l.transmitted_bytes);
-    counter!(PASSED).absolute(l.passed);
-    for reason in DropReason::ALL.iter().filter(|r| l.dropped_for(**r) > 0) {
-        counter!(DROPPED, "reason" => reason.name()).absolute(l.dropped_for(*reason));
+    let interfaces: Vec<InterfaceFacts<'_>> = interfaces
+        .iter()
+        .zip(&totals.io)
+        .map(|(name, io)| InterfaceFacts {
+            name,
+            received: io.received,
+            transmitted: io.transmitted,
+            missed: io.missed,
+            transmit_failed: io.transmit_failed,
+        })
+        .collect();
+    METRICS.record(&NodeFacts {
+        ledger: &LedgerReport::from(&totals.ledger),
+        flows: totals.flows,
+        resolved: totals.resolved,
+        revision: policy.revision(),
+        interfaces: &interfaces,
+    });
+    for s in services {
+        counter!(SERVICE_PACKETS, "service" => s.name.clone()).absolute(s.traffic.packets);
+        counter!(SERVICE_BYTES, "service" => s.name.clone()).absolute(s.traffic.bytes);
     }
-    counter!(RESOLVED).absolute(totals.resolved);
-    gauge!(FLOWS).set(totals.flows as f64);
-    gauge!(GOAL_REVISION).set(policy.revision().0 as f64);
-    gauge!(UNRESOLVED).set(policy.unresolved() as f64);
-    record_services(policy, services);
     for (name, (packets, bytes)) in by_name(backends) {
         counter!(BACKEND_PACKETS, "backend" => name.to_owned()).absolute(packets);
         counter!(BACKEND_BYTES, "backend" => name.to_owned()).absolute(bytes);
     }
-    for (name, io) in interfaces.iter().zip(&totals.io) {
-        counter!(INTERFACE_RECEIVED, "interface" => name.clone()).absolute(io.received);
-        counter!(INTERFACE_TRANSMITTED, "interface" => name.clone()).absolute(io.transmitted);
-        counter!(INTERFACE_MISSED, "interface" => name.clone()).absolute(io.missed);
-        counter!(INTERFACE_FAILED, "interface" => name.clone()).absolute(io.transmit_failed);
+    for (name, version) in policy.pools() {
+        gauge!(TABLE_VERSION, "pool" => name.to_owned()).set(version as f64);
     }
+    gauge!(UNRESOLVED).set(policy.unresolved() as f64);
 }
 
 /// Packets and bytes of each interface: one with an IPv4 and an IPv6 address is two backends of one name.
@@ -112,24 +78,13 @@ fn by_name(backends: &[Named<BackendId>]) -> BTreeMap<&str, (u64, u64)> {
     sums
 }
 
-fn record_services(policy: &Policy, services: &[Named<ServiceId>]) {
-    for s in services {
-        counter!(SERVICE_PACKETS, "service" => s.name.clone()).absolute(s.traffic.packets);
-        counter!(SERVICE_BYTES, "service" => s.name.clone()).absolute(s.traffic.bytes);
-        let version = policy.service(s.traffic.id).and_then(|s| policy.table_version(s));
-        if let Some((version, _)) = version {
-            gauge!(TABLE_VERSION, "service" => s.name.clone()).set(version as f64);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{TABLE, by_name};
-    use crate::stats::Named;
-    use penstock_model::BackendId;
-    use penstock_mux_proto::Traffic;
-    use std::collections::BTreeSet;
+    use super::*;
+    use penstock_model::{Dip, Mac, Overlay, PoolId, Protocol, Revision, Underlay, Vni};
+    use penstock_mux_proto::{Backend, Distribution, MuxGoal, Pool, Service, Traffic};
+    use penstock_packet_io::IoStats;
+    use penstock_telemetry::{differences, rendered};
 
     #[test]
     fn an_interface_with_addresses_of_both_families_has_the_sum_of_both() {
@@ -142,10 +97,65 @@ mod tests {
         assert_eq!(sums.into_iter().collect::<Vec<_>>(), [("db", (1, 100)), ("web", (12, 1200))]);
     }
 
+    fn policy() -> Policy {
+        let service = Service {
+            id: ServiceId(1),
+            name: "loadBalancers/web/loadBalancingRules/http".to_owned(),
+            vip: "203.0.113.10".parse().unwrap(),
+            protocol: Protocol::TCP,
+            port: 80,
+            pool: PoolId(1),
+            distribution: Distribution::default(),
+        };
+        let backend = Backend {
+            id: BackendId(1),
+            name: "web-1".to_owned(),
+            dip: Dip { vni: Vni::new(5).unwrap(), addr: Overlay("10.0.0.11".parse().unwrap()) },
+            mac: Mac([2, 0, 0, 0, 0, 1]),
+            host: Underlay("192.0.2.11".parse().unwrap()),
+        };
+        let table = penstock_spread::SlotTable::build(None, &[(BackendId(1), 1)]);
+        let pool = Pool { id: PoolId(1), name: "loadBalancers/web/backendAddressPools/p".to_owned(), version: 3, table, previous: None };
+        let goal = MuxGoal {
+            revision: Revision(4),
+            services: vec![service],
+            pools: vec![pool],
+            backends: vec![backend],
+            ..MuxGoal::default()
+        };
+        Policy::build(&goal, |_| None, Underlay("192.0.2.1".parse().unwrap())).unwrap()
+    }
+
+    fn page() -> String {
+        let traffic = |packets| (packets, packets * 100);
+        let (packets, bytes) = traffic(5);
+        let services = [Named { name: "http".to_owned(), traffic: Traffic { id: ServiceId(1), packets, bytes } }];
+        let backends = [Named { name: "web-1".to_owned(), traffic: Traffic { id: BackendId(1), packets, bytes } }];
+        let mut totals = Totals::of(std::iter::empty());
+        totals.io.push(IoStats::default());
+        rendered(|| {
+            METRICS.describe();
+            record(&policy(), &totals, &["eth0".to_owned()], &services, &backends);
+        })
+    }
+
     #[test]
-    fn every_metric_has_one_name_of_this_product() {
-        let names: BTreeSet<_> = TABLE.iter().map(|(name, ..)| name).collect();
-        assert_eq!(names.len(), TABLE.len());
-        assert!(names.iter().all(|n| n.starts_with("penstock_mux_")));
+    fn a_mux_exports_what_its_table_says_and_no_more() {
+        let page = page();
+        assert_eq!(differences(&METRICS.table(), &page), Vec::<String>::new());
+        for line in [
+            "penstock_mux_table_version{pool=\"loadBalancers/web/backendAddressPools/p\"} 3",
+            "penstock_mux_goal_revision 4",
+            "penstock_mux_service_bytes_total{service=\"http\"} 500",
+            "penstock_mux_unresolved_next_hops 1",
+        ] {
+            assert!(page.lines().any(|l| l == line), "no line {line} in {page}");
+        }
+    }
+
+    #[test]
+    fn the_document_says_what_the_table_of_a_mux_says() {
+        let document = include_str!("../../../docs/metrics.md");
+        assert_eq!(METRICS.differences_to_document(document), Vec::<String>::new());
     }
 }

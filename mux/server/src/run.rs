@@ -33,7 +33,7 @@ pub async fn run(
     status: watch::Sender<MuxStatus>,
     mut shutdown: watch::Receiver<bool>,
 ) -> Result<(), Error> {
-    metrics::describe();
+    metrics::METRICS.describe();
     let watcher = Watcher::start().await?;
     let mut views = watcher.subscribe();
     let links = links(&config, &views.borrow_and_update())?;

@@ -64,7 +64,7 @@ impl Totals {
             add(&mut t.services, &s.services);
             add(&mut t.backends, &s.backends);
             t.io.resize(t.io.len().max(s.io.len()), IoStats::default());
-            t.io.iter_mut().zip(&s.io).for_each(|(mine, theirs)| add_io(mine, theirs));
+            t.io.iter_mut().zip(&s.io).for_each(|(mine, theirs)| mine.add(theirs));
         }
         t
     }
@@ -76,15 +76,6 @@ fn add(to: &mut Vec<Counter>, from: &[Counter]) {
         mine.packets += theirs.packets;
         mine.bytes += theirs.bytes;
     }
-}
-
-fn add_io(to: &mut IoStats, from: &IoStats) {
-    to.received += from.received;
-    to.received_bytes += from.received_bytes;
-    to.transmitted += from.transmitted;
-    to.transmitted_bytes += from.transmitted_bytes;
-    to.missed += from.missed;
-    to.transmit_failed += from.transmit_failed;
 }
 
 /// Who a counter belongs to. Ids are given again when their holder has left; the counts before that are not the new

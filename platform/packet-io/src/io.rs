@@ -28,6 +28,18 @@ pub struct IoStats {
     pub transmit_failed: u64,
 }
 
+impl IoStats {
+    /// Adds the counts of another port.
+    pub fn add(&mut self, other: &Self) {
+        self.received += other.received;
+        self.received_bytes += other.received_bytes;
+        self.transmitted += other.transmitted;
+        self.transmitted_bytes += other.transmitted_bytes;
+        self.missed += other.missed;
+        self.transmit_failed += other.transmit_failed;
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
     #[error("no transmit buffer is free")]

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::fib::Fib;
 use crate::probes::{self, Input, Prober};
 use crate::worker::{Command, Event, Report, Wiring, Worker};
-use crate::{device, report};
+use crate::{device, metrics, report};
 use arc_swap::ArcSwap;
 use penstock_engine::Port;
 use penstock_flow::{FlowHasher, FlowTable};
@@ -180,7 +180,7 @@ impl Agent {
                 self.goal = Some(goal);
             }
             Err(error) => {
-                report::goal_refused();
+                metrics::METRICS.count_refused_goal();
                 tracing::error!(revision = goal.revision.0, %error, "goal state refused; the one before it stays");
             }
         }
@@ -336,7 +336,7 @@ impl Agent {
 
     fn export(&self, ears: &Ears) {
         let applied = self.policies.load().revision();
-        report::export(&self.config, applied, &self.snapshot(), &ears.statuses.borrow());
+        metrics::record(&self.config, applied, &self.snapshot(), &ears.statuses.borrow());
     }
 }
 

@@ -12,7 +12,8 @@
 //! | `worker` | the packet loop |
 //! | `probes`, `probe_stack` | health probes and their TCP/IP stack |
 //! | `device` | what is changed on interfaces that Penstock owns |
-//! | `report` | status and metrics, with the list of their names |
+//! | `report` | the status for the controller |
+//! | `metrics` | what Prometheus is served, and the table of it: [`METRICS`] |
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -21,6 +22,7 @@ mod config;
 mod device;
 mod error;
 mod fib;
+mod metrics;
 mod probe_stack;
 mod probes;
 mod report;
@@ -28,6 +30,7 @@ mod worker;
 
 pub use config::{HostConfig, PortConfig};
 pub use error::Error;
+pub use metrics::METRICS;
 
 use penstock_netlink::Watcher;
 use penstock_slb_host::{HostGoal, HostStatus};
@@ -45,6 +48,7 @@ pub async fn run(
     shutdown: watch::Receiver<bool>,
 ) -> Result<(), Error> {
     config.validate().map_err(Error::Config)?;
+    METRICS.describe();
     let watcher = Watcher::start().await?;
     let (mut agent, ears) = agent::Agent::start(config, watcher)?;
     agent.run(ears, goal, &status, shutdown).await

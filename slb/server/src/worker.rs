@@ -218,7 +218,7 @@ impl Worker {
 
     fn retire(&mut self, port: &dyn PacketIo) {
         if let Some(past) = self.past.get_mut(usize::from(port.id().0)) {
-            add(past, &port.stats());
+            past.add(&port.stats());
         }
     }
 
@@ -244,7 +244,7 @@ impl Worker {
         let ports = self.ports.iter().zip(&self.past).map(|(port, past)| {
             let mut io = *past;
             if let Some(port) = port {
-                add(&mut io, &port.stats());
+                io.add(&port.stats());
             }
             PortReport { mode: port.as_ref().map(|p| p.capabilities().mode), io }
         });
@@ -277,13 +277,4 @@ fn send(ports: &mut [Option<Box<dyn PacketIo>>], unsent: &mut u64, out: PortId, 
         sent = port.flush().map_err(|_| SendError::Refused).and_then(|()| port.send(frame, offload));
     }
     *unsent += u64::from(sent.is_err());
-}
-
-fn add(sum: &mut IoStats, more: &IoStats) {
-    sum.received += more.received;
-    sum.received_bytes += more.received_bytes;
-    sum.transmitted += more.transmitted;
-    sum.transmitted_bytes += more.transmitted_bytes;
-    sum.missed += more.missed;
-    sum.transmit_failed += more.transmit_failed;
 }

@@ -147,6 +147,16 @@ impl Lab {
             .sum()
     }
 
+    /// Processor time that a node's process has used since its start.
+    pub fn processor_time(&self, node: &str) -> Duration {
+        let pid = std::fs::read_to_string(self.state().join("pid").join(node)).expect("the node has a pid");
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).expect("the node runs");
+        // proc_pid_stat(5): after the name, which is in parentheses, utime and stime are fields 12 and 13, in ticks of 10 ms.
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks: u64 = [11, 12].iter().map(|i| fields[*i].parse::<u64>().expect("a number of ticks")).sum();
+        Duration::from_millis(ticks * 10)
+    }
+
     /// Captures what passes a router interface while `during` runs; the path of the capture file.
     pub fn capture(&self, interface: &str, filter: &str, during: impl FnOnce()) -> PathBuf {
         let path = self.state().join(format!("{interface}.pcap"));

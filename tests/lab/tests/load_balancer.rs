@@ -193,7 +193,7 @@ fn no_transfer_breaks_when_a_mux_is_killed() {
     let line = &line.replace("-o /dev/null", "-o '/dev/null#1'").replace("/dev/null#1", "/tmp/pst-void-#1");
     let transfers = lab.start("client", &format!("d=$(mktemp -d); cd $d; {}; cd /; rm -rf $d", line.replace("/tmp/pst-void-", "void-")));
     std::thread::sleep(Duration::from_secs(3));
-    let through_mux1 = lab.metric("mux1", "penstock_mux_packets_total", "");
+    let through_mux1 = lab.metric("mux1", "penstock_mux_received_packets_total", "");
     lab.script(&["kill", "mux1"]);
     // The static route stands for BGP: the router stops sending to the dead mux.
     lab.out("router", "ip route replace 203.0.113.0/24 via 10.1.2.2 && ip -6 route flush 2001:db8:f::/64 && ip -6 route add 2001:db8:f::/64 via fd00:1:2::2");

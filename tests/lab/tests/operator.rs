@@ -3,7 +3,7 @@
 
 use penstock_lab::{Lab, text};
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 macro_rules! lab {
     () => {
@@ -138,9 +138,9 @@ fn status_top_and_trace_tell_the_same_story() {
 fn every_node_has_metrics_and_malformed_packets_are_counted() {
     let lab = lab!();
     for (node, name) in [
-        ("mux1", "penstock_mux_packets_total"),
-        ("host1", "penstock_host_packets_total"),
-        ("gateway", "penstock_gateway_packets_total"),
+        ("mux1", "penstock_mux_received_packets_total"),
+        ("host1", "penstock_host_received_packets_total"),
+        ("gateway", "penstock_gateway_received_packets_total"),
     ] {
         lab.wait_until(Duration::from_secs(3), "packets are counted", || lab.metric(node, name, "") > 0.0);
     }
@@ -150,4 +150,24 @@ fn every_node_has_metrics_and_malformed_packets_are_counted() {
     lab.wait_until(Duration::from_secs(3), "junk is counted", || {
         lab.metric("host1", "penstock_host_dropped_packets_total", "") >= before + 50.0
     });
+}
+
+#[test]
+fn an_idle_node_uses_under_two_percent_of_a_core() {
+    const NODES: [&str; 6] = ["controller", "mux1", "mux2", "host1", "host2", "gateway"];
+    const WATCHED: Duration = Duration::from_secs(5);
+    let lab = lab!();
+    // What the tests before have started has ended.
+    std::thread::sleep(Duration::from_secs(2));
+    let used = || NODES.map(|node| lab.processor_time(node));
+    let (before, since) = (used(), Instant::now());
+    std::thread::sleep(WATCHED);
+    let (after, watched) = (used(), since.elapsed());
+    // Time is counted in ticks: one at each end may be too many.
+    let allowed = watched.mul_f64(0.02) + Duration::from_millis(20);
+    for ((node, before), after) in NODES.iter().zip(before).zip(after) {
+        let used = after - before;
+        println!("{node}: {:.2} % of a core when idle", 100.0 * used.as_secs_f64() / watched.as_secs_f64());
+        assert!(used <= allowed, "{node} used {used:?} in {watched:?}, with nothing to do");
+    }
 }

@@ -69,8 +69,7 @@ fn a_policy_tells_its_vips_hosts_and_versions() {
     let policy = build(&goal(&[1, 2]));
     assert_eq!(policy.vips().iter().copied().collect::<Vec<_>>(), [ip(VIP), ip(VIP6)]);
     assert_eq!(policy.hosts().len(), 2);
-    let service = policy.service(ServiceId(1)).unwrap();
-    assert_eq!(policy.table_version(service), Some((1, false)));
+    assert_eq!(policy.pools().collect::<Vec<_>>(), [("pool", 1)]);
     assert_eq!((policy.service_counters(), policy.backend_counters()), (5, 9));
     assert_eq!(Policy::empty().vips().len(), 0);
 }

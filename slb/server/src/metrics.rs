@@ -1,0 +1,137 @@
+//! What a host exports for Prometheus.
+
+use crate::config::{HostConfig, PortConfig, UNDERLAY};
+use crate::report::of;
+use crate::worker::{PortReport, Report};
+use ::metrics::{counter, gauge};
+use penstock_model::{LedgerReport, PortId, Revision};
+use penstock_slb_host::ProbeStatus;
+use penstock_telemetry::{InterfaceFacts, NodeFacts, RoleMetrics, Row};
+
+/// Every metric of a host. Labels: `network_interface` is the resource id; `interface` its device; `probe` the path of the
+/// probe; `address` the container's, of which a network interface may have one of each family.
+pub const METRICS: RoleMetrics = RoleMetrics::new("host", OWN);
+
+const OWN: &[Row] = &[
+    (UNSENT, "", "Frames that were to be sent and that no port took"),
+    (PORT_UP, "network_interface, interface", "1 while the device of a container is attached"),
+    (PORT_PACKETS, "network_interface, direction", "Frames from and to a container; a frame of many segments counts once"),
+    (PORT_BYTES, "network_interface, direction", "Bytes of these frames"),
+    (PROBE_HEALTHY, "probe, network_interface, address", "1 while the probe's backend is healthy"),
+    (PROBE_CHANGES, "probe, network_interface, address", "How often that has changed"),
+];
+
+const UNSENT: &str = "penstock_host_unsent_packets_total";
+const PORT_UP: &str = "penstock_host_port_up";
+const PORT_PACKETS: &str = "penstock_host_port_packets_total";
+const PORT_BYTES: &str = "penstock_host_port_bytes_total";
+const PROBE_HEALTHY: &str = "penstock_host_probe_healthy";
+const PROBE_CHANGES: &str = "penstock_host_probe_changes_total";
+
+/// Sets all metrics.
+pub(crate) fn record(config: &HostConfig, applied: Revision, report: &Report, probes: &[ProbeStatus]) {
+    let underlay = (UNDERLAY, config.underlay_interface.as_str());
+    let ports = config.port_ids().map(|(id, port)| (id, port.device.as_str()));
+    let interfaces: Vec<InterfaceFacts<'_>> =
+        std::iter::once(underlay).chain(ports).map(|(id, device)| interface(id, device, report)).collect();
+    METRICS.record(&NodeFacts {
+        ledger: &LedgerReport::from(&report.ledger),
+        flows: report.flows as u64,
+        resolved: report.resolved,
+        revision: applied,
+        interfaces: &interfaces,
+    });
+    counter!(UNSENT).absolute(report.unsent);
+    for (id, port) in config.port_ids() {
+        record_port(port, &of(report, id));
+    }
+    for probe in probes {
+        let labels = [
+            ("probe", probe.name.clone()),
+            ("network_interface", probe.network_interface.clone()),
+            ("address", probe.dip.0.to_string()),
+        ];
+        gauge!(PROBE_HEALTHY, &labels).set(f64::from(u8::from(probe.healthy)));
+        counter!(PROBE_CHANGES, &labels).absolute(probe.changes);
+    }
+}
+
+fn interface<'a>(id: PortId, name: &'a str, report: &Report) -> InterfaceFacts<'a> {
+    let io = of(report, id).io;
+    InterfaceFacts {
+        name,
+        received: io.received,
+        transmitted: io.transmitted,
+        missed: io.missed,
+        transmit_failed: io.transmit_failed,
+    }
+}
+
+fn record_port(config: &PortConfig, port: &PortReport) {
+    let name = || ("network_interface", config.network_interface.clone());
+    let up = f64::from(u8::from(port.mode.is_some()));
+    gauge!(PORT_UP, &[name(), ("interface", config.device.clone())]).set(up);
+    let directions =
+        [("from", port.io.received, port.io.received_bytes), ("to", port.io.transmitted, port.io.transmitted_bytes)];
+    for (direction, packets, bytes) in directions {
+        let labels = [name(), ("direction", direction.to_owned())];
+        counter!(PORT_PACKETS, &labels).absolute(packets);
+        counter!(PORT_BYTES, &labels).absolute(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use penstock_model::Overlay;
+    use penstock_packet_io::IoStats;
+    use penstock_telemetry::{differences, rendered};
+
+    fn page() -> String {
+        let config = HostConfig {
+            underlay_interface: "eth0".to_owned(),
+            underlay_address: "192.0.2.11".parse().unwrap(),
+            ports: vec![PortConfig { network_interface: "web-1".to_owned(), device: "veth1".to_owned() }],
+            flow_capacity: 16,
+        };
+        let io = IoStats { received: 3, received_bytes: 300, missed: 1, ..IoStats::default() };
+        let ports = vec![PortReport::default(), PortReport { mode: Some("af_packet"), io }];
+        let report = Report { flows: 2, ports, ..Report::default() };
+        let probe = |address: &str, healthy| ProbeStatus {
+            name: "loadBalancers/web/probes/http".to_owned(),
+            network_interface: "web-1".to_owned(),
+            dip: Overlay(address.parse().unwrap()),
+            healthy,
+            detail: "200 OK".to_owned(),
+            changes: 1,
+        };
+        let probes = [probe("10.0.0.11", true), probe("fd00::11", false)];
+        rendered(|| {
+            METRICS.describe();
+            record(&config, Revision(4), &report, &probes);
+        })
+    }
+
+    #[test]
+    fn a_host_exports_what_its_table_says_and_no_more() {
+        let page = page();
+        assert_eq!(differences(&METRICS.table(), &page), Vec::<String>::new());
+        let probe = "penstock_host_probe_healthy{probe=\"loadBalancers/web/probes/http\",network_interface=\"web-1\"";
+        for line in [
+            "penstock_host_goal_revision 4",
+            "penstock_host_interface_missed_packets_total{interface=\"veth1\"} 1",
+            "penstock_host_port_up{network_interface=\"web-1\",interface=\"veth1\"} 1",
+            "penstock_host_port_bytes_total{network_interface=\"web-1\",direction=\"from\"} 300",
+            &format!("{probe},address=\"10.0.0.11\"}} 1"),
+            &format!("{probe},address=\"fd00::11\"}} 0"),
+        ] {
+            assert!(page.lines().any(|l| l == line), "no line {line} in {page}");
+        }
+    }
+
+    #[test]
+    fn the_document_says_what_the_table_of_a_host_says() {
+        let document = include_str!("../../../docs/metrics.md");
+        assert_eq!(METRICS.differences_to_document(document), Vec::<String>::new());
+    }
+}
