@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 #[derive(Debug, thiserror::Error)]
@@ -33,8 +34,10 @@ pub enum Error {
     Kept(#[from] KeepError),
     #[error("listen on {address}: {error}")]
     Listen { address: SocketAddr, error: std::io::Error },
-    #[error("southbound: {0}")]
+    #[error(transparent)]
     Southbound(#[from] ServerError),
+    #[error("{0} ended, which it never should: please report this with the log")]
+    Ended(String),
 }
 
 impl From<OpenError> for Error {
@@ -49,7 +52,7 @@ impl From<OpenError> for Error {
 /// Runs the controller until `shutdown` is true.
 ///
 /// # Errors
-/// It cannot start: a file is missing or damaged, an address is taken.
+/// It cannot start: a file is missing or damaged, an address is taken. Or a part of it crashed.
 pub async fn run(config: ControllerConfig, shutdown: watch::Receiver<bool>) -> Result<(), Error> {
     let dir = config.state_dir.clone();
     let state_dir = |error| Error::StateDir { path: dir.clone(), error };
@@ -69,14 +72,29 @@ pub async fn run(config: ControllerConfig, shutdown: watch::Receiver<bool>) -> R
     tracing::info!(listen = %config.listen, southbound = %config.southbound_listen, "controller started");
 
     let api = Api::new(resources.clone(), hub.clone());
-    let follow = tokio::spawn(async move { resources.follow().await });
-    let compile = tokio::spawn(compiler.run());
-    let north = serve(listener, tls, router(api), shutdown.clone());
-    let south = penstock_southbound::serve(config.southbound_listen, &credentials, hub, shutdown);
-    let (south, ()) = tokio::join!(south, north);
-    follow.abort();
-    compile.abort();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        resources.follow().await;
+        "the watch on the store"
+    });
+    tasks.spawn(async move {
+        compiler.run().await;
+        "the compiler"
+    });
+    let north = async {
+        serve(listener, tls, router(api), shutdown.clone()).await;
+        Ok(())
+    };
+    let south = async {
+        penstock_southbound::serve(config.southbound_listen, &credentials, hub, shutdown.clone()).await.map_err(Error::from)
+    };
+    let ended = tokio::select! {
+        // The first that fails ends both: an address that is taken is an error at the start.
+        served = async { tokio::try_join!(south, north) } => served.map(|_| ()),
+        // Without them changes are taken and never done: better to end and be started again.
+        Some(ended) = tasks.join_next() => Err(Error::Ended(ended.map_or_else(|e| e.to_string(), str::to_owned))),
+    };
     // The store's thread ends with its last handle.
-    let _ = tokio::time::timeout(Duration::from_secs(1), async { drop((follow.await, compile.await)) }).await;
-    Ok(south?)
+    let _ = tokio::time::timeout(Duration::from_secs(1), tasks.shutdown()).await;
+    ended
 }

@@ -1,9 +1,11 @@
-//! What clients without a certificate can do to a controller: nothing that lasts.
+//! A controller that cannot do its work says so, and clients without a certificate do nothing to it that lasts.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod common;
 
 use common::Lab;
+use penstock_admin_server::run;
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// More than the controller serves at once.
 const IDLE: usize = 300;
@@ -19,4 +21,15 @@ async fn idle_connections_without_a_handshake_do_not_hold_up_the_end() {
     let start = Instant::now();
     lab.stop().await;
     assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_southbound_address_that_is_taken_is_an_error_at_the_start() {
+    let mut lab = Lab::start().await;
+    lab.stop().await;
+    let _other = std::net::UdpSocket::bind(lab.config.southbound_listen).unwrap();
+    let (_go_on, shutdown) = watch::channel(false);
+    let ended = tokio::time::timeout(Duration::from_secs(5), run(lab.config.clone(), shutdown)).await;
+    let error = ended.expect("it ends by itself").unwrap_err().to_string();
+    assert!(error.starts_with("southbound: cannot listen on UDP 127.0.0.1:"), "{error}");
 }
