@@ -34,10 +34,6 @@ fn look(frame: &[u8], h: &Headers) {
         let _ = nd::parse_solicitation(frame, h);
     }
     let _ = nd::parse_advertisement(frame, h);
-    if h.is_v4() && h.src.v4_bytes()[0] == 0 || h.src == Addr16::default() {
-        return;
-    if h.is_v4() && h.protocol.0 == 58 || h.is_v6() && h.protocol.0 == 1 {
-        return;
     answers(frame, h);
     changes(frame, h);
 }
