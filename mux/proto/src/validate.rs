@@ -12,7 +12,7 @@ use std::net::IpAddr;
 pub(crate) fn validate(goal: &MuxGoal, own: Underlay<IpAddr>) -> Result<(), GoalError> {
     let backends = validate_backends(&goal.backends, own)?;
     let pools = validate_pools(&goal.pools, &backends)?;
-    validate_services(&goal.services, &pools)
+    validate_services(&goal.services, &pools, own)
 }
 
 fn validate_backends(list: &[Backend], own: Underlay<IpAddr>) -> Result<HashSet<BackendId>, GoalError> {
@@ -72,7 +72,7 @@ fn validate_table(table: &SlotTable, field: &str) -> Result<(), GoalError> {
     })
 }
 
-fn validate_services(list: &[Service], pools: &HashSet<PoolId>) -> Result<(), GoalError> {
+fn validate_services(list: &[Service], pools: &HashSet<PoolId>, own: Underlay<IpAddr>) -> Result<(), GoalError> {
     let mut ids = HashSet::with_capacity(list.len());
     let mut frontends = HashSet::with_capacity(list.len());
     for (i, s) in list.iter().enumerate() {
@@ -85,6 +85,10 @@ fn validate_services(list: &[Service], pools: &HashSet<PoolId>) -> Result<(), Go
         }
         if !is_unicast(s.vip) {
             return refuse("vip", format!("{} cannot be a virtual IP", s.vip));
+        }
+        // The mux would take its own link to the controller, and its operator's, away from the kernel.
+        if s.vip == own.0 {
+            return refuse("vip", format!("{} is the mux's own address", s.vip));
         }
         if s.protocol != Protocol::TCP && s.protocol != Protocol::UDP {
             return refuse("protocol", format!("{} cannot be balanced: TCP and UDP can", s.protocol));

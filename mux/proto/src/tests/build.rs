@@ -26,6 +26,8 @@ refused! {
         => "services[0].vip", "224.0.0.1 cannot be a virtual IP";
     a_mapped_virtual_ip_is_refused: |g| g.services[2].vip = ip("::ffff:1.2.3.4")
         => "services[2].vip", "::ffff:1.2.3.4 cannot be a virtual IP";
+    the_mux_s_own_address_is_no_virtual_ip: |g| g.services[0].vip = ip(OWN)
+        => "services[0].vip", "192.0.2.1 is the mux's own address";
     a_protocol_without_ports_is_refused: |g| g.services[0].protocol = Protocol::GRE
         => "services[0].protocol", "gre cannot be balanced: TCP and UDP can";
     port_zero_is_refused: |g| g.services[3].port = 0 => "services[3].port", "0 is not a port";
