@@ -78,6 +78,9 @@ pub struct Flows {
     pub first_port: u16,
 }
 
+/// Bytes of a frame that are written anew each time it is sent.
+const HEADERS: usize = 56;
+
 /// As `struct generator` in `gen.bpf.c`.
 #[derive(IntoBytes, Immutable)]
 #[repr(C)]
@@ -88,6 +91,7 @@ struct Config {
     base_address: u32,
     ports: u32,
     first_port: u32,
+    headers: [u8; HEADERS],
 }
 
 /// Sends frames out of an interface with the source address and port of flow after flow.
@@ -100,11 +104,15 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// `frame`: Ethernet, IPv4 without options, TCP or UDP; the source address and port are written over.
+    /// `frame`: Ethernet, IPv4 without options, TCP or UDP, 60 bytes at least; the source address and port are written over.
     ///
     /// # Errors
-    /// The kernel refuses the program.
+    /// The kernel refuses the program, or the frame is too short.
     pub fn new(ifindex: u32, flows: Flows, frame: &[u8]) -> Result<Self, BpfError> {
+        let headers = frame.first_chunk().ok_or(BpfError::System {
+            step: "generate frames that are shorter than Ethernet allows",
+            source: io::ErrorKind::InvalidInput.into(),
+        })?;
         let config = Config {
             ifindex,
             flows: flows.count.max(1),
@@ -112,6 +120,7 @@ impl Generator {
             base_address: flows.base_address.into(),
             ports: u32::from(flows.ports.max(1)),
             first_port: u32::from(flows.first_port),
+            headers: *headers,
         };
         let object = load(GENERATOR, elf!("gen"), Some(config.as_bytes()))?;
         Ok(Self { object, frame: frame.to_vec() })
