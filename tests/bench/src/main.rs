@@ -3,6 +3,7 @@
 //! | suite | measures |
 //! | --- | --- |
 //! | `core` | the forwarding core in memory, one core: no packet I/O |
+//! | `veth` | packets in and out by a veth: the mux, a bare AF_XDP forwarder, the kernel, nftables |
 //! | `tunnel` | WireGuard through the gateway, against the cipher alone |
 //!
 //! A suite is a function that adds [`report::Row`]s; it is named in [`SUITES`]. What a row includes is said where it is made.
@@ -12,13 +13,14 @@
 mod core;
 mod report;
 mod tunnel;
+mod veth;
 
 use report::Report;
 use std::process::ExitCode;
 
 type Suite = (&'static str, fn(&mut Report));
 
-const SUITES: &[Suite] = &[("core", core::run), ("tunnel", tunnel::run)];
+const SUITES: &[Suite] = &[("core", core::run), ("veth", veth::run), ("tunnel", tunnel::run)];
 
 fn main() -> ExitCode {
     let mut json = false;

@@ -15,6 +15,18 @@ pub(crate) struct Row {
     pub(crate) range: Option<(f64, f64)>,
 }
 
+/// Two measurements held against each other. No verdict when the reference did not stand still.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Comparison {
+    #[serde(flatten)]
+    pub(crate) row: Row,
+    pub(crate) ratio: f64,
+    pub(crate) aim: f64,
+    pub(crate) verdict: Option<&'static str>,
+    /// Most less least of the reference, in parts of its median.
+    pub(crate) reference_moved: f64,
+}
+
 /// Where rows go: a line each at once as JSON, or a table at the end.
 #[derive(Debug)]
 pub(crate) struct Report {
@@ -41,6 +53,21 @@ impl Report {
             eprintln!("{}: {}", row.name, text(row.ns_per_packet.or(row.pps), 1));
         }
         self.rows.push(row);
+    }
+
+    pub(crate) fn compare(&mut self, comparison: Comparison) {
+        if self.json {
+            println!("{}", serde_json::to_string(&comparison).expect("a comparison is plain data"));
+            return;
+        }
+        let Comparison { row, ratio, aim, verdict, reference_moved } = comparison;
+        let flows = row.flows.map_or_else(String::new, |n| format!(" at {n} flows"));
+        self.note(format!(
+            "{}{flows}: {ratio:.3} (aim {aim}): {} (the reference moved by {:.1} %)",
+            row.name,
+            verdict.unwrap_or("no verdict"),
+            reference_moved * 100.0
+        ));
     }
 
     /// Something to be read with the numbers.

@@ -1,0 +1,91 @@
+use super::goal::{PORT, VIP};
+use super::nets::{GENERATOR_PORT, Nets};
+use penstock_bpf::testrun::{Flows, Generator};
+use penstock_bpf::{Sink, SinkPoint};
+use penstock_model::{Packet, PortId};
+use penstock_packet_io::{AfPacket, AfPacketOptions, PacketIo, interface_index};
+use std::time::{Duration, Instant};
+
+pub(super) const FRAME: usize = 60;
+const WARM_UP: Duration = Duration::from_millis(300);
+const WINDOW: Duration = Duration::from_secs(1);
+/// Frames of one call: some 10 ms.
+const BURST: u32 = 100_000;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The generator and the sink, at the same interface. On the thread that made it.
+#[derive(Debug)]
+pub(super) struct Load {
+    pub(super) flows: u32,
+    generator: Generator,
+    sink: Sink,
+}
+
+impl Load {
+    /// In the generator's namespace.
+    pub(super) fn new(nets: &Nets, flows: u32) -> Self {
+        let ifindex = interface_index(GENERATOR_PORT).unwrap();
+        let frame = frame(nets);
+        let order = Flows {
+            count: flows,
+            stride: 7919,
+            base_address: [198, 18, 0, 1].into(),
+            ports: 256,
+            first_port: 20_000,
+        };
+        let generator = Generator::new(ifindex, order, &frame).unwrap();
+        Self { flows, generator, sink: Sink::attach(ifindex, SinkPoint::Tc).unwrap() }
+    }
+
+    /// Sends until a frame as `right` wants it has come back, and some time more.
+    pub(super) fn warm_up(&self, right: impl Fn(&[u8]) -> bool) {
+        let mut ears = AfPacket::open(GENERATOR_PORT, PortId(0), &AfPacketOptions::default()).unwrap();
+        let start = Instant::now();
+        let (mut heard, mut last) = (false, Vec::new());
+        while !heard {
+            assert!(start.elapsed() < PATIENCE, "nothing right comes back; the last frame was {last:02x?}");
+            self.generator.send(64).unwrap();
+            std::thread::sleep(Duration::from_millis(2));
+            ears.poll(&mut |frames: &mut [Packet<'_>]| {
+                for frame in frames {
+                    heard |= right(frame.frame());
+                    last = frame.frame().to_vec();
+                }
+            })
+            .unwrap();
+        }
+        // A packet socket costs what it watches.
+        drop(ears);
+        self.send_for(WARM_UP);
+    }
+
+    pub(super) fn send_for(&self, time: Duration) {
+        let start = Instant::now();
+        while start.elapsed() < time {
+            self.generator.send(BURST).unwrap();
+        }
+    }
+
+    /// Frames per second at the sink, which must be `bytes` long.
+    pub(super) fn window(&self, bytes: usize) -> f64 {
+        let (start, before) = (Instant::now(), self.sink.tally().unwrap());
+        self.send_for(WINDOW);
+        let (time, after) = (start.elapsed(), self.sink.tally().unwrap());
+        let packets = (after.packets - before.packets) as f64;
+        let mean = (after.bytes - before.bytes) as f64 / packets;
+        assert!((mean - bytes as f64).abs() < 0.01, "frames at the sink are {mean} bytes long and not {bytes}");
+        packets / time.as_secs_f64()
+    }
+}
+
+/// UDP without a checksum: the generator writes addresses over it, and connection tracking would refuse a wrong one.
+fn frame(nets: &Nets) -> Vec<u8> {
+    let mut frame = vec![0; FRAME];
+    frame[..6].copy_from_slice(&nets.dut_mac.0);
+    frame[6..12].copy_from_slice(&nets.generator_mac.0);
+    frame[12..24].copy_from_slice(&[0x08, 0, 0x45, 0, 0, (FRAME - 14) as u8, 0, 0, 0x40, 0, 64, 17]);
+    frame[30..34].copy_from_slice(&VIP.octets());
+    frame[36..38].copy_from_slice(&PORT.to_be_bytes());
+    frame[38..40].copy_from_slice(&((FRAME - 34) as u16).to_be_bytes());
+    frame
+}
