@@ -65,6 +65,9 @@ fn render(status: &Value, output: &Output) -> String {
         let line = format!("{} does not apply its goal: {error}\n\n", text(node, "name"));
         page.push_str(&output.paint(Style::Bad, &line));
     }
+    for detail in nodes.iter().filter_map(|n| value::get_text(n, "detail")) {
+        page.push_str(&output.paint(Style::Bad, &format!("{detail}\n\n")));
+    }
     let services = value::list(status, "services");
     page.push_str(&section("virtual IPs", SERVICES, services, output));
     let backends = backends(services, &["pool", "networkInterface", "address"]);
@@ -106,7 +109,8 @@ mod tests {
                 {"name": "mux1", "role": "mux", "address": "10.1.1.2", "connected": true, "inSync": true,
                  "goalRevision": 7, "appliedRevision": 7, "packetIo": ["eth0: af_xdp copy"], "flows": 12,
                  "received": 1000, "dropped": {"no_vip": 3}, "goalError": null},
-                {"name": "host1", "role": "host", "address": null, "connected": false, "inSync": false, "goalRevision": 7}],
+                {"name": "host1", "role": "host", "address": null, "connected": false, "inSync": false, "goalRevision": 7,
+                 "detail": "host1 is not connected since 12 s"}],
             "services": [{"vip": "203.0.113.10", "port": 80, "protocol": "tcp", "name": "loadBalancers/web/loadBalancingRules/http",
                 "pool": "web", "healthy": 1, "total": 2, "tableVersion": 3, "backends": [
                     {"networkInterface": "blue-1", "address": "10.0.0.11", "host": "10.1.11.2", "healthy": true, "slots": 64, "detail": "200 OK"},
@@ -118,6 +122,7 @@ mod tests {
         let line = |start: &str| page.lines().find(|l| l.starts_with(start)).unwrap_or_else(|| panic!("{start}:\n{page}"));
         assert_eq!(line("mux1").split_whitespace().collect::<Vec<_>>()[..8], ["mux1", "mux", "10.1.1.2", "yes", "yes", "r7", "12", "1.00"]);
         assert!(line("host1").contains("no r- of r7"));
+        assert!(page.lines().any(|l| l == "host1 is not connected since 12 s"), "{page}");
         assert!(line("203.0.113.10:80/tcp").contains("1/2"));
         assert!(line("blue-2").ends_with("connection refused  web"));
         assert!(line("VirtualGateways").contains("never"));

@@ -19,6 +19,16 @@ pub struct ControllerConfig {
     pub ca: PathBuf,
     pub cert: PathBuf,
     pub key: PathBuf,
+    /// Seconds after which a host that is not connected has its probed backends counted as failed, if another host is connected.
+    #[serde(default = "default_host_hold_off")]
+    pub host_hold_off: u32,
+}
+
+/// Twice what the southbound link takes to notice that a host is silent.
+pub const DEFAULT_HOST_HOLD_OFF: u32 = 10;
+
+fn default_host_hold_off() -> u32 {
+    DEFAULT_HOST_HOLD_OFF
 }
 
 fn default_listen() -> SocketAddr {

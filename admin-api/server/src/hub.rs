@@ -1,6 +1,7 @@
+use crate::absence::{self, Link};
 use penstock_clock::MonotonicClock;
 use penstock_model::Nanos;
-use penstock_slb_host::ProbeStatus;
+use penstock_slb_host::{HostStatus, ProbeStatus};
 use penstock_southbound::{GoalSource, NodeGoal, NodeReport, NodeRole};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,6 +28,34 @@ pub struct NodeState {
     pub earlier: Option<(Nanos, Arc<NodeReport>)>,
     pub reported_at: Nanos,
     pub connected: bool,
+    /// When `connected` changed, or the node was configured.
+    pub since: Nanos,
+    /// A host that has been gone so long that its probed backends count as failed.
+    pub absent: bool,
+}
+
+impl NodeState {
+    /// In words, of a node that is not connected.
+    #[must_use]
+    pub fn absence(&self, name: &str, now: Nanos) -> String {
+        let counted = if self.absent { "; its probed backends count as failed" } else { "" };
+        format!("{name} is not connected since {} s{counted}", now.since(self.since).as_secs())
+    }
+
+    /// All probes that the host is to run, failed for a reason.
+    fn failed_probes(&self, detail: &str) -> Vec<ProbeStatus> {
+        let goal = self.goal.borrow();
+        let Some(NodeGoal::Host(goal)) = goal.as_deref() else { return Vec::new() };
+        let failed = |p: &penstock_slb_host::Probe| ProbeStatus {
+            name: p.name.clone(),
+            network_interface: p.network_interface.clone(),
+            dip: p.dip,
+            healthy: false,
+            detail: detail.to_owned(),
+            changes: 0,
+        };
+        goal.probes.iter().map(failed).collect()
+    }
 }
 
 impl Default for GoalHub {
@@ -51,6 +80,8 @@ impl GoalHub {
                 earlier: None,
                 reported_at: Nanos(0),
                 connected: false,
+                since: MonotonicClock::now(),
+                absent: false,
             });
             node.goal.send_if_modified(|current| {
                 let changed = current.as_ref() != Some(&goal);
@@ -79,16 +110,69 @@ impl GoalHub {
         }
     }
 
-    /// What all hosts last said of their probes.
+    /// What all hosts last said of their probes; of absent hosts, that all have failed.
     #[must_use]
-    pub fn probes(&self) -> Vec<ProbeStatus> {
+    pub fn probes(&self, now: Nanos) -> Vec<ProbeStatus> {
         let mut out = Vec::new();
-        self.each(|_, _, node| {
-            if let Some(NodeReport::Host(status)) = node.report.as_deref() {
+        self.each(|_, name, node| {
+            if node.absent {
+                let detail = format!("{name} is not connected since {} s", now.since(node.since).as_secs());
+                out.extend(node.failed_probes(&detail));
+            } else if let Some(NodeReport::Host(status)) = node.report.as_deref() {
                 out.extend(status.probes.iter().cloned());
             }
         });
         out
+    }
+
+    /// Takes hosts for dead that have been gone for `hold_off` ([`absence`](crate::absence)); says when to look again.
+    #[allow(clippy::must_use_candidate)]
+    pub fn judge(&self, hold_off: Duration, now: Nanos) -> Option<Nanos> {
+        let mut nodes = self.nodes();
+        let mut changed = false;
+        let mut hosts: Vec<_> = nodes.iter_mut().filter(|((role, _), _)| *role == NodeRole::Host).collect();
+        let links: Vec<Link> = hosts
+            .iter()
+            .map(|(_, n)| Link { connected: n.connected, since: n.since, absent: n.absent })
+            .collect();
+        let verdict = absence::judge(&links, hold_off, now);
+        for i in verdict.absent {
+            let Some(((_, name), node)) = hosts.get_mut(i) else { continue };
+            node.absent = true;
+            changed = true;
+            tracing::warn!(host = name.as_str(), "{}", node.absence(name, now));
+        }
+        drop(nodes);
+        if changed {
+            self.health.send_modify(|n| *n += 1);
+        }
+        verdict.next
+    }
+
+    fn connected_at(&self, role: NodeRole, name: &str, connected: bool, now: Nanos) {
+        {
+            let mut nodes = self.nodes();
+            let Some(node) = nodes.get_mut(&(role, name.to_owned())) else { return };
+            if node.connected == connected {
+                return;
+            }
+            if node.absent && connected {
+                // Until its probes have a verdict: it may have restarted, and its containers with it.
+                let gone = now.since(node.since).as_secs();
+                let probes = node.failed_probes(&format!("{name} was not connected for {gone} s; not probed yet"));
+                let status = match node.report.as_deref() {
+                    Some(NodeReport::Host(status)) => status.clone(),
+                    _ => HostStatus::default(),
+                };
+                node.report = Some(Arc::new(NodeReport::Host(HostStatus { probes, ..status })));
+                node.absent = false;
+                tracing::info!(host = name, "{name} is connected again after {gone} s; its probes decide");
+            }
+            (node.connected, node.since) = (connected, now);
+        }
+        if role == NodeRole::Host {
+            self.health.send_modify(|n| *n += 1);
+        }
     }
 
     /// Changes when the health of a backend does.
@@ -125,9 +209,7 @@ impl GoalSource for GoalHub {
     }
 
     fn connected(&self, role: NodeRole, node: &str, connected: bool) {
-        if let Some(state) = self.nodes().get_mut(&(role, node.to_owned())) {
-            state.connected = connected;
-        }
+        self.connected_at(role, node, connected, MonotonicClock::now());
     }
 }
 
@@ -177,7 +259,6 @@ mod tests {
     use super::*;
     use penstock_model::{Overlay, Revision};
     use penstock_mux_proto::MuxGoal;
-    use penstock_slb_host::HostStatus;
 
     fn goal(revision: u64) -> Arc<NodeGoal> {
         Arc::new(NodeGoal::Mux(MuxGoal { revision: Revision(revision), ..MuxGoal::default() }))
@@ -258,7 +339,7 @@ mod tests {
         health.mark_unchanged();
         hub.report("other", report(vec![status("p", false)], 0));
         assert!(!health.has_changed().unwrap());
-        assert_eq!(hub.probes(), [status("p", true)]);
+        assert_eq!(hub.probes(Nanos(0)), [status("p", true)]);
     }
 
     #[test]
@@ -266,6 +347,46 @@ mod tests {
         let hub = hosts();
         hub.report("h", report(vec![status("p", false), status("gone", false)], 0));
         hub.report("h", report(vec![], 0));
-        assert_eq!(hub.probes(), [status("p", false)]);
+        assert_eq!(hub.probes(Nanos(0)), [status("p", false)]);
+    }
+
+    #[test]
+    fn backends_of_a_host_that_is_gone_fail_after_the_hold_off_and_return_with_a_verdict() {
+        let hub = hosts();
+        let (hold_off, at) = (Duration::from_secs(10), |s| Nanos(u64::MAX / 2).plus(Duration::from_secs(s)));
+        let said = |s| hub.probes(at(s)).into_iter().map(|p| (p.healthy, p.detail)).collect::<Vec<_>>();
+        for host in ["h", "other"] {
+            hub.connected_at(NodeRole::Host, host, true, at(0));
+        }
+        hub.report("h", report(vec![status("p", true)], 0));
+        let mut health = hub.health();
+        hub.connected_at(NodeRole::Host, "h", false, at(100));
+        assert!(health.has_changed().unwrap(), "the compiler is to judge");
+        assert_eq!(hub.judge(hold_off, at(101)), Some(at(110)));
+        assert_eq!(said(109), [(true, String::new())]);
+        assert_eq!(hub.judge(hold_off, at(110)), None);
+        assert_eq!(said(112), [(false, "h is not connected since 12 s".to_owned())]);
+        health.mark_unchanged();
+        hub.connected_at(NodeRole::Host, "h", true, at(120));
+        assert!(health.has_changed().unwrap());
+        hub.report("h", report(vec![], 0));
+        assert_eq!(said(121), [(false, "h was not connected for 20 s; not probed yet".to_owned())]);
+        hub.report("h", report(vec![status("p", true)], 0));
+        assert_eq!(said(122), [(true, String::new())]);
+    }
+
+    #[test]
+    fn backends_stay_as_they_were_when_all_hosts_are_gone() {
+        let hub = hosts();
+        let (hold_off, at) = (Duration::from_secs(10), |s| Nanos(u64::MAX / 2).plus(Duration::from_secs(s)));
+        for host in ["h", "other"] {
+            hub.connected_at(NodeRole::Host, host, true, at(0));
+        }
+        hub.report("h", report(vec![status("p", true)], 0));
+        for host in ["h", "other"] {
+            hub.connected_at(NodeRole::Host, host, false, at(100));
+        }
+        assert_eq!(hub.judge(hold_off, at(10_000)), None);
+        assert_eq!(hub.probes(at(10_000)), [status("p", true)]);
     }
 }

@@ -4,12 +4,14 @@
 //! one goal for each node and published to the southbound link. It decides nothing about packets; [`penstock_slb_proto`]
 //! decides which backend owns which slot.
 //!
-//! Main type: [`run`] with a [`ControllerConfig`]; [`GoalHub`] is where goals and reports meet.
+//! Main type: [`run`] with a [`ControllerConfig`]; [`GoalHub`] is where goals and reports meet: [`run_with_hub`] when nodes of the
+//! same process meet there, too.
 //!
 //! The way of a change: `http` -> `resources` (read, complete by `allocate`, validate, commit) -> `compile` -> [`GoalHub`] -> node.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod absence;
 mod allocate;
 mod compile;
 mod config;
@@ -27,9 +29,9 @@ mod trace;
 mod trace_nodes;
 
 pub use compile::KeepError;
-pub use config::ControllerConfig;
+pub use config::{ControllerConfig, DEFAULT_HOST_HOLD_OFF};
 pub use hub::{GoalHub, NodeState};
 pub use refusal::Refusal;
-pub use run::{Error, run};
+pub use run::{Error, run, run_with_hub};
 pub use secrets::SecretError;
 pub use state::StateError;

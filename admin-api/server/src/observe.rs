@@ -3,6 +3,7 @@ use crate::hub::GoalHub;
 use crate::state::State;
 use penstock_admin_types::intent::{Allocated, Service, Warning};
 use penstock_admin_types::{ALLOCATED, Function, Render, ResourcePath, value};
+use penstock_clock::MonotonicClock;
 use penstock_gateway_proto::TunnelState;
 use penstock_slb_host::ProbeStatus;
 use penstock_southbound::{NodeReport, NodeRole};
@@ -25,7 +26,7 @@ impl<'a> Observer<'a> {
         for s in &state.intent.services {
             services.entry(&s.frontend).or_default().push(s);
         }
-        let mut probes = hub.probes();
+        let mut probes = hub.probes(MonotonicClock::now());
         probes.sort_by(|a, b| probe_key(a).cmp(&probe_key(b)));
         Self { state, hub, probes, services }
     }
@@ -220,10 +221,12 @@ fn node_state(hub: &GoalHub, role: NodeRole, node: &str, warnings: Vec<&Warning>
         return shape("Warning", all);
     }
     let mut found = None;
+    let mut gone = String::new();
     hub.each(|r, name, state| {
         if r == role && name == node {
             let goal = state.goal.borrow().as_ref().map(|g| g.revision());
             found = Some((state.connected, state.report.as_ref().map(|r| r.revision()), goal));
+            gone = state.absence(&format!("The {role}"), MonotonicClock::now());
         }
     });
     match found {
@@ -241,7 +244,7 @@ fn node_state(hub: &GoalHub, role: NodeRole, node: &str, warnings: Vec<&Warning>
         ),
         _ => shape(
             "Failure",
-            vec![detail("ResourceGlobal", "HostNotConnectedToController", &format!("The {role} is not connected."))],
+            vec![detail("ResourceGlobal", "HostNotConnectedToController", &format!("{gone}."))],
         ),
     }
 }

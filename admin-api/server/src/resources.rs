@@ -94,6 +94,22 @@ impl Resources {
         &self.sealer
     }
 
+    /// What is wrong with `changes` of which others have no readable name (`problems`): references to what might be one of
+    /// those are left out. Commits nothing.
+    pub(crate) async fn refuse(
+        &self,
+        changes: &[Change],
+        problems: Vec<ErrorDetail>,
+        unnamed: &(dyn Fn(&ResourcePath) -> bool + Sync),
+    ) -> Refusal {
+        let before = self.state();
+        let mut draft = Draft::new(&before);
+        draft.problems = problems;
+        let all = draft.all(changes, &self.sealer).err();
+        all.or_else(|| draft.finish(&before, changes, &self.sealer, unnamed).err())
+            .unwrap_or_else(|| Refusal::Internal("refused without a reason".to_owned()))
+    }
+
     /// All changes or none. With `what_if` nothing is committed.
     pub(crate) async fn apply(
         &self,
@@ -103,11 +119,8 @@ impl Resources {
         let mut serial = self.writer.lock().await;
         let before = self.state();
         let mut draft = Draft::new(&before);
-        let mut outcomes = Vec::with_capacity(changes.len());
-        for change in &changes {
-            outcomes.push(draft.apply(change, &self.sealer)?);
-        }
-        let next = draft.finish(&before, &changes, &self.sealer)?;
+        let outcomes = draft.all(&changes, &self.sealer)?;
+        let next = draft.finish(&before, &changes, &self.sealer, &|_| false)?;
         let operations = operations(&before.documents, &next.documents)?;
         if operations.is_empty() || what_if {
             return Ok((Arc::new(next), outcomes));
@@ -196,6 +209,26 @@ impl Draft {
         Self { documents: before.documents.clone(), touched: BTreeSet::new(), problems: Vec::new() }
     }
 
+    /// One change alone is refused in its own way; of several, what each is refused for becomes a detail of all.
+    fn all(&mut self, changes: &[Change], sealer: &Sealer) -> Result<Vec<Outcome>, Refusal> {
+        let mut outcomes = Vec::with_capacity(changes.len());
+        for change in changes {
+            match self.apply(change, sealer) {
+                Ok(outcome) => outcomes.push(outcome),
+                Err(refusal) if changes.len() + self.problems.len() > 1 && refusal.is_of_one_resource() => {
+                    let (_, error) = refusal.into_parts();
+                    self.problems.push(ErrorDetail {
+                        code: error.code,
+                        message: error.message,
+                        target: change.at.clone(),
+                    });
+                }
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        Ok(outcomes)
+    }
+
     fn apply(&mut self, change: &Change, sealer: &Sealer) -> Result<Outcome, Refusal> {
         let document = change.path.document();
         let old = self.documents.get(&document).cloned();
@@ -267,14 +300,27 @@ impl Draft {
         }
     }
 
-    fn finish(mut self, before: &State, changes: &[Change], sealer: &Sealer) -> Result<State, Refusal> {
+    fn finish(
+        mut self,
+        before: &State,
+        changes: &[Change],
+        sealer: &Sealer,
+        unnamed: &(dyn Fn(&ResourcePath) -> bool + Sync),
+    ) -> Result<State, Refusal> {
         allocate::complete(&mut self.documents, &self.touched, sealer)?;
         if !self.problems.is_empty() {
             // Cross-checks of what is there go with them, as far as they can be made.
             let rest = State::new(before.rev, self.documents.clone()).err().unwrap_or_default();
+            let index = penstock_admin_types::ReferenceIndex::build(&self.documents);
+            let excused: BTreeSet<(ResourcePath, &str)> = index
+                .iter()
+                .filter(|r| unnamed(&r.target.document()) && !self.documents.contains_key(&r.target.document()))
+                .map(|r| (r.owner.document(), r.pointer.as_str()))
+                .collect();
             let more = rest
                 .into_iter()
                 .filter(|m| self.touched.contains(&m.document))
+                .filter(|m| !excused.contains(&(m.document.clone(), m.problem.pointer.as_str())))
                 .map(|m| locate(m, &self.documents, changes));
             for detail in more {
                 if !self.problems.iter().any(|p| p.target == detail.target) {

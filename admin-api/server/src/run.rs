@@ -54,6 +54,18 @@ impl From<OpenError> for Error {
 /// # Errors
 /// It cannot start: a file is missing or damaged, an address is taken. Or a part of it crashed.
 pub async fn run(config: ControllerConfig, shutdown: watch::Receiver<bool>) -> Result<(), Error> {
+    run_with_hub(config, Arc::default(), shutdown).await
+}
+
+/// The same with a hub that nodes in the same process are joined to ([`penstock_southbound::local`]); others connect as ever.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with_hub(
+    config: ControllerConfig,
+    hub: Arc<GoalHub>,
+    shutdown: watch::Receiver<bool>,
+) -> Result<(), Error> {
     let dir = config.state_dir.clone();
     let state_dir = |error| Error::StateDir { path: dir.clone(), error };
     tokio::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.state_dir).await.map_err(state_dir)?;
@@ -63,8 +75,8 @@ pub async fn run(config: ControllerConfig, shutdown: watch::Receiver<bool>) -> R
     let clock = Box::new(|| MonotonicClock::now().since(Nanos(0)));
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.state_dir.join("store.db"), clock).await?);
     let resources = Arc::new(Resources::open(store.clone(), sealer).await?);
-    let hub = Arc::new(GoalHub::default());
-    let compiler = Compiler::open(store, resources.clone(), hub.clone()).await?;
+    let hold_off = Duration::from_secs(config.host_hold_off.into());
+    let compiler = Compiler::open(store, resources.clone(), hub.clone(), hold_off).await?;
 
     let tls = TlsAcceptor::from(Arc::new(credentials.server_config(&[b"h2", b"http/1.1"])?));
     let listen = |error| Error::Listen { address: config.listen, error };

@@ -2,7 +2,7 @@
 //!
 //! | list | an item |
 //! | --- | --- |
-//! | `nodes` | `name role address connected goalRevision appliedRevision inSync goalError packetIo flows received transmitted dropped{reason} packetsPerSecond bitsPerSecond` |
+//! | `nodes` | `name role address connected detail goalRevision appliedRevision inSync goalError packetIo flows received transmitted dropped{reason} packetsPerSecond bitsPerSecond` |
 //! | `services` | `name vip protocol port pool tableVersion settling packets bytes packetsPerSecond bitsPerSecond healthy total backends[]` |
 //! | `backends` | `networkInterface address host healthy detail slots packets bytes packetsPerSecond bitsPerSecond` |
 //! | `tunnels` | `name gateway network prefixes state endpoint handshakeAgeSeconds receivedBytes transmittedBytes receivedBitsPerSecond transmittedBitsPerSecond` |
@@ -13,6 +13,7 @@ use crate::compile::Members;
 use crate::hub::GoalHub;
 use crate::state::State;
 use penstock_admin_types::Intent;
+use penstock_clock::MonotonicClock;
 use penstock_gateway_proto::{GatewayStatus, TunnelState};
 use penstock_model::{BackendId, LedgerReport, ServiceId};
 use penstock_mux_proto::{Backend, MuxGoal, MuxStatus, Pool, Service, Traffic};
@@ -46,11 +47,15 @@ pub(crate) fn status(state: &State, hub: &GoalHub) -> Value {
             before: node.earlier.as_ref().map(|(at, r)| (node.reported_at.since(*at).as_secs_f64(), r.clone())),
         });
         let goal = goal.map(|g| g.revision().0);
-        nodes.push(node_json(&state.intent, role, name, node.connected, goal, report.as_ref()));
+        let mut item = node_json(&state.intent, role, name, node.connected, goal, report.as_ref());
+        if let (false, Some(map)) = (node.connected, item.as_object_mut()) {
+            map.insert("detail".to_owned(), json!(node.absence(name, MonotonicClock::now())));
+        }
+        nodes.push(item);
         reports.extend(report);
     });
     let services = match mux_goal.as_deref() {
-        Some(NodeGoal::Mux(goal)) => services(&state.intent, goal, &reports, &hub.probes()),
+        Some(NodeGoal::Mux(goal)) => services(&state.intent, goal, &reports, &hub.probes(MonotonicClock::now())),
         _ => Vec::new(),
     };
     json!({

@@ -188,6 +188,57 @@ async fn a_failed_probe_takes_the_backend_out_and_moves_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn backends_of_a_host_whose_link_is_gone_are_taken_out_while_another_is_there() {
+    let mut lab = lab().await;
+    lab.config.host_hold_off = 1;
+    lab.restart().await;
+    let mut mux = Node::<Mux>::start(&lab, "mux1");
+    let host1 = Node::<Host>::start(&lab, "host1");
+    let host2 = Node::<Host>::start(&lab, "host2");
+    let members = |g: &MuxGoal, port: u16| {
+        let service = g.services.iter().find(|s| s.port == port && s.vip.is_ipv4()).unwrap();
+        g.pools.iter().find(|p| p.id == service.pool).unwrap().table.members.len()
+    };
+    mux.wait(|g: &MuxGoal| g.services.len() == 3 && members(g, 80) == 3).await;
+    let gone = Instant::now();
+    drop(host1);
+    mux.wait(|g: &MuxGoal| members(g, 80) == 1).await;
+    assert!(gone.elapsed() >= Duration::from_secs(1), "{:?}", gone.elapsed());
+    let status = lab.call(Method::GET, "/penstock/v1/status", None).await.1;
+    let text = status.to_string();
+    assert!(text.contains("host1 is not connected since 1 s; its probed backends count as failed"), "{status:#}");
+    let service = status["services"].as_array().unwrap().iter().find(|s| s["port"] == 80).unwrap();
+    let backend = service["backends"].as_array().unwrap().iter().find(|b| b["networkInterface"] == "blue1").unwrap();
+    assert_eq!((&backend["healthy"], &backend["detail"]), (&json!(false), &json!("host1 is not connected since 1 s")));
+
+    // The last one is not taken for dead: then it is the controller that is cut off.
+    drop(host2);
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    mux.wait(|g: &MuxGoal| members(g, 80) == 1).await;
+
+    // Back, but out until its probes have said something.
+    let mut host1 = Node::<Host>::start(&lab, "host1");
+    let (goal, _) = host1.wait(|g: &HostGoal| !g.probes.is_empty()).await;
+    let healthy = |p: &penstock_slb_host::Probe| ProbeStatus {
+        name: p.name.clone(),
+        network_interface: p.network_interface.clone(),
+        dip: p.dip,
+        healthy: true,
+        detail: "200 OK".into(),
+        changes: 1,
+    };
+    host1.status.send_replace(HostStatus { probes: goal.probes.iter().map(healthy).collect(), ..HostStatus::default() });
+    // And now it is the other that is gone.
+    let back = |g: &MuxGoal| {
+        let service = g.services.iter().find(|s| s.port == 80 && s.vip.is_ipv4()).unwrap();
+        let pool = g.pools.iter().find(|p| p.id == service.pool).unwrap();
+        let members = g.backends.iter().filter(|b| pool.table.members.contains(&b.id));
+        members.map(|b| b.name.as_str()).collect::<BTreeSet<_>>() == ["blue1", "blue2"].into()
+    };
+    mux.wait(back).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_of_one_tenant_leaves_the_others_epoch_and_a_restart_leaves_all() {
     let mut lab = lab().await;
     let epochs = |g: &HostGoal| g.networks.iter().map(|n| (n.name.clone(), n.epoch)).collect::<Vec<_>>();

@@ -171,6 +171,37 @@ async fn bad_input_is_refused_with_all_errors_and_nothing_is_half_applied() {
     assert!(has("PrivateIPAddressInUse", "ipConfigurations/"), "{found:#?}");
     assert!(has("RulesUseSameFrontendPort", "frontendPort"), "{found:#?}");
 
+    // A wrong type hides nothing else: not of the same resource, not of another, not beside one without a name.
+    let rule = |pool: &str, port: Value| {
+        json!({"resourceId": pool, "properties": {
+            "frontendIPConfigurations": [reference("/loadBalancers/third/frontendIPConfigurations/none")],
+            "backendAddressPool": reference(&format!("/loadBalancers/third/backendAddressPools/{pool}")),
+            "protocol": "Tcp", "frontendPort": port}})
+    };
+    let third = json!({"kind": "loadBalancers", "resourceId": "third", "properties": {
+        "loadBalancingRules": [rule("missing", json!("many")), rule("gone", json!(80))]}});
+    let other = json!({"kind": "networkInterfaces", "resourceId": "n", "properties": {"isPrimary": "maybe", "server": reference("/servers/none")}});
+    for first in [json!({"kind": "teapots", "resourceId": "x"}), json!({"kind": "probes"}), json!({"kind": "routeTables", "resourceId": "x", "properties": {}})] {
+        let (status, body) = lab.batch(json!([first, third, other])).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+        let pointers: Vec<String> = targets(&body).into_iter().map(|(_, t)| t).collect();
+        for expected in [
+            "/resources/1/properties/loadBalancingRules/0/properties/frontendPort",
+            "/resources/1/properties/loadBalancingRules/0/properties/backendAddressPool/resourceRef",
+            "/resources/1/properties/loadBalancingRules/0/properties/frontendIPConfigurations/0/resourceRef",
+            "/resources/1/properties/loadBalancingRules/1/properties/backendAddressPool/resourceRef",
+            "/resources/2/properties/isPrimary",
+            "/resources/2/properties/server/resourceRef",
+        ] {
+            assert!(pointers.iter().any(|p| p == expected), "{expected} in {pointers:#?}");
+        }
+    }
+    // What may be the one without a name is not called missing.
+    let (_, body) = lab.batch(json!([{"kind": "servers", "properties": {}}, other])).await;
+    let mut pointers: Vec<String> = targets(&body).into_iter().map(|(_, t)| t).collect();
+    pointers.sort();
+    assert_eq!(pointers, ["/resources/0/kind", "/resources/1/properties/isPrimary"]);
+
     let wrong_types = json!({"properties": {"probes": [{"resourceId": "p", "properties": {"protocol": 7, "port": "many"}}], "loadBalancingRules": {}}});
     let (status, body) = lab.call(Method::PUT, "/networking/v1/loadBalancers/x", Some(&wrong_types)).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);

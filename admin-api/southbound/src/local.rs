@@ -13,6 +13,7 @@ pub async fn run<R: Role>(
     status: watch::Receiver<R::Status>,
     mut shutdown: watch::Receiver<bool>,
 ) {
+    tracing::info!(role = %R::ROLE, node, "follows the controller in this process");
     tokio::select! {
         () = take_goals::<R>(&*hub, node, &goal) => {}
         () = send_reports::<R>(&*hub, node, status) => {}

@@ -4,10 +4,11 @@ use crate::kind::Type;
 use crate::{Problems, ResourcePath, pointer_join, value};
 use ipnetwork::IpNetwork;
 use penstock_model::Mac;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::net::IpAddr;
 
-/// Checks `v` and gives it back as it is to be kept; `None` when it is wrong (the problem is recorded) or empty.
+/// Checks `v` and gives it back as it is to be kept, in its wire type; `None` when it is wrong (the problem is recorded) or
+/// empty.
 pub(crate) fn check(of: &'static Type, v: &Value, at: &str, problems: &mut Problems) -> Option<Value> {
     match of {
         Type::Any | Type::BackRef(_) | Type::BackRefs(_) => Some(v.clone()),
@@ -21,7 +22,12 @@ pub(crate) fn check(of: &'static Type, v: &Value, at: &str, problems: &mut Probl
                     .iter()
                     .enumerate()
                     .filter(|(_, v)| !v.is_null())
-                    .filter_map(|(i, v)| check(item, v, &pointer_join(at, i), problems))
+                    .filter_map(|(i, v)| {
+                        let before = problems.0.len();
+                        let kept = check(item, v, &pointer_join(at, i), problems);
+                        // What is wrong leaves its place empty, so that later problems point at the right items.
+                        kept.or_else(|| (problems.0.len() > before).then_some(Value::Null))
+                    })
                     .collect(),
             )),
             None => wrong(v, at, "an array", problems),
@@ -36,42 +42,61 @@ pub(crate) fn check(of: &'static Type, v: &Value, at: &str, problems: &mut Probl
 }
 
 fn check_scalar(of: &Type, v: &Value, at: &str, problems: &mut Problems) -> Option<Value> {
-    let expected = match of {
-        Type::Bool => (value::boolean(v).is_none()).then(|| "a boolean".to_owned()),
-        Type::Int(min, max) => match value::int(v) {
-            Some(n) if (*min..=*max).contains(&n) => None,
-            Some(_) if *max == i64::MAX => Some(format!("a whole number of at least {min}")),
-            _ => Some(match *max {
-                i64::MAX => "a whole number".to_owned(),
-                _ => format!("a whole number from {min} to {max}"),
-            }),
-        },
-        Type::Text => value::text(v).is_none().then(|| "text".to_owned()),
-        Type::OneOf(words) => {
-            let known = v.as_str().is_some_and(|s| words.iter().any(|w| w.eq_ignore_ascii_case(s.trim())));
-            (!known).then(|| format!("one of {}", words.join(", ")))
+    let kept = match of {
+        Type::Bool => value::boolean(v).map(Value::from),
+        Type::BoolText(no, yes) => value::boolean(v).map(|b| json!(if b { yes } else { no })),
+        Type::Int(min, max) => value::int(v).filter(|n| (*min..=*max).contains(n)).map(Value::from),
+        Type::IntText(min, max) => {
+            value::int(v).filter(|n| (*min..=*max).contains(n)).map(|n| json!(n.to_string()))
         }
-        Type::Ip => parsed::<IpAddr>(v).is_none().then(|| "an IPv4 or IPv6 address".to_owned()),
-        Type::Prefix => {
-            let good = parsed::<IpNetwork>(v).is_some();
-            (!good).then(|| "an address prefix such as 10.0.0.0/24 or 2001:db8::/64".to_owned())
-        }
-        Type::Mac => parsed::<Mac>(v).is_none().then(|| "an Ethernet address of 12 hexadecimal digits".to_owned()),
-        Type::PortRange => {
-            let good = value::text(v).is_some_and(|s| port_range(&s).is_some());
-            (!good).then(|| "a port, a range of ports such as 80-81, or *".to_owned())
-        }
-        Type::AddressPattern => {
-            let good = v.as_str().is_some_and(|s| address_pattern(s).is_some());
-            (!good).then(|| "*, an address, a prefix, or several separated by commas".to_owned())
-        }
-        Type::Key => v.as_str().and_then(key).is_none().then(|| "a key of 32 bytes in base64".to_owned()),
-        _ => None,
+        Type::Text => value::text(v).is_some().then(|| as_text(v)),
+        Type::OneOf(words) => v.as_str().and_then(|s| word(words, s.trim())).map(Value::from),
+        Type::Ip => parsed::<IpAddr>(v).map(|_| v.clone()),
+        Type::Prefix => parsed::<IpNetwork>(v).map(|_| v.clone()),
+        Type::Mac => parsed::<Mac>(v).map(|_| v.clone()),
+        Type::PortRange => value::text(v).and_then(|s| port_range(&s)).map(|_| as_text(v)),
+        Type::AddressPattern => v.as_str().and_then(address_pattern).map(|_| v.clone()),
+        Type::Key => v.as_str().and_then(key).map(|_| v.clone()),
+        _ => Some(v.clone()),
     };
-    match expected {
-        None => Some(v.clone()),
-        Some(expected) => wrong(v, at, &expected, problems),
+    kept.or_else(|| wrong(v, at, &expected(of, v), problems))
+}
+
+fn expected(of: &Type, v: &Value) -> String {
+    match of {
+        Type::Bool | Type::BoolText(..) => "a boolean".to_owned(),
+        Type::Int(min, i64::MAX) | Type::IntText(min, i64::MAX) => match value::int(v) {
+            Some(_) => format!("a whole number of at least {min}"),
+            None => "a whole number".to_owned(),
+        },
+        Type::Int(min, max) | Type::IntText(min, max) => format!("a whole number from {min} to {max}"),
+        Type::OneOf(words) => {
+            let known = |(i, w): &(usize, &&str)| !words.iter().take(*i).any(|x| x.eq_ignore_ascii_case(w));
+            let words: Vec<&str> = words.iter().enumerate().filter(known).map(|(_, w)| *w).collect();
+            format!("one of {}", words.join(", "))
+        }
+        Type::Ip => "an IPv4 or IPv6 address".to_owned(),
+        Type::Prefix => "an address prefix such as 10.0.0.0/24 or 2001:db8::/64".to_owned(),
+        Type::Mac => "an Ethernet address of 12 hexadecimal digits".to_owned(),
+        Type::PortRange => "a port, a range of ports such as 80-81, or *".to_owned(),
+        Type::AddressPattern => "*, an address, a prefix, or several separated by commas".to_owned(),
+        Type::Key => "a key of 32 bytes in base64".to_owned(),
+        _ => "text".to_owned(),
     }
+}
+
+/// Text stays as it was sent; some clients send numbers bare.
+fn as_text(v: &Value) -> Value {
+    match v {
+        Value::Number(n) => json!(n.to_string()),
+        v => v.clone(),
+    }
+}
+
+/// A published spelling stays; any other becomes the first.
+fn word(words: &[&'static str], said: &str) -> Option<&'static str> {
+    let exact = words.iter().find(|w| **w == said);
+    exact.or_else(|| words.iter().find(|w| w.eq_ignore_ascii_case(said))).copied()
 }
 
 fn check_reference(kinds: &'static [&'static str], v: &Value, at: &str, problems: &mut Problems) -> Option<Value> {

@@ -16,7 +16,7 @@ const SERVERS_OWN: &[&str] = &["provisioningState", "configurationState", "count
 pub type Mint<'a> = &'a mut dyn FnMut() -> String;
 
 /// Reads a body for `path` into the form that is kept: known names in their own letter case, read-only parts and nulls
-/// left out, everything else as sent.
+/// left out, values in the wire types of the table, what the table does not know as sent.
 pub fn read(path: &ResourcePath, body: &Value, at: &str, mint: Mint<'_>, problems: &mut Problems) -> Value {
     let node = read_node(path.kind(), body, at, mint, problems);
     if let Some(given) = node.get("resourceId").and_then(Value::as_str)
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_read_in_any_letter_case_and_values_kept_as_sent() {
+    fn names_and_values_are_read_in_every_form_and_kept_in_their_wire_type() {
         let (doc, problems) = read_all(
             "/loadBalancers/lb",
             json!({"PROPERTIES": {"Probes": [{"resourceID": "p", "properties": {"PROTOCOL": "tcp", "Port": "80", "other": 1}}]}}),
@@ -294,7 +294,52 @@ mod tests {
         assert!(problems.is_empty(), "{problems:?}");
         let probe = &doc["properties"]["probes"][0];
         assert_eq!(probe["resourceId"], "p");
-        assert_eq!(probe["properties"], json!({"protocol": "tcp", "port": "80", "other": 1}));
+        assert_eq!(probe["properties"], json!({"protocol": "Tcp", "port": 80, "other": 1}));
+    }
+
+    #[test]
+    fn wire_types_are_those_of_the_published_examples() {
+        let kept = |path: &str, properties: Value| {
+            let (doc, problems) = read_all(path, json!({"properties": properties}));
+            assert!(problems.is_empty(), "{problems:?}");
+            doc["properties"].clone()
+        };
+        let rule = kept(
+            "/accessControlLists/a/aclRules/r",
+            json!({"protocol": "TCP", "priority": 200, "action": "ALLOW", "type": "inbound",
+                   "sourcePortRange": 80, "destinationPortRange": "80-81"}),
+        );
+        assert_eq!(
+            rule,
+            json!({"protocol": "TCP", "priority": "200", "action": "Allow", "type": "Inbound",
+                   "sourcePortRange": "80", "destinationPortRange": "80-81"})
+        );
+        let rule = kept(
+            "/loadBalancers/l/inboundNatRules/r",
+            json!({"frontendIPConfigurations": [], "protocol": "uDp", "frontendPort": " 80 ", "backendPort": 81.0,
+                   "enableFloatingIP": "True", "enableTcpReset": ""}),
+        );
+        assert_eq!(
+            rule,
+            json!({"frontendIPConfigurations": [], "protocol": "Udp", "frontendPort": 80, "backendPort": 81,
+                   "enableFloatingIP": true})
+        );
+        let network = kept("/logicalNetworks/n", json!({"networkVirtualizationEnabled": true}));
+        assert_eq!(network, json!({"networkVirtualizationEnabled": "True"}));
+        let subnet = kept("/logicalNetworks/n/subnets/s", json!({"vlanId": 7, "isPublic": "false"}));
+        assert_eq!(subnet, json!({"vlanId": "7", "isPublic": false}));
+        let interface = kept("/servers/s/networkInterfaces/i", json!({"interfaceIndex": 0, "isBMC": "FALSE"}));
+        assert_eq!(interface, json!({"interfaceIndex": "0", "isBMC": "false"}));
+    }
+
+    #[test]
+    fn a_wrong_item_does_not_move_the_others() {
+        let (doc, problems) = read_all(
+            "/virtualNetworks/n",
+            json!({"properties": {"addressSpace": {"addressPrefixes": ["junk", "10.0.0.0/8"]}}}),
+        );
+        assert_eq!(problems.0[0].pointer, "/properties/addressSpace/addressPrefixes/0");
+        assert_eq!(doc["properties"]["addressSpace"]["addressPrefixes"], json!([null, "10.0.0.0/8"]));
     }
 
     #[test]

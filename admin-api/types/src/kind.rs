@@ -43,13 +43,20 @@ pub enum Rule {
     WriteOnly,
 }
 
-/// What a value must look like. Numbers and booleans may be strings, words may have any letter case; the value is kept as sent.
+/// What a value must look like, and the wire type that it is kept and returned in. Read more widely: numbers and booleans may
+/// be strings or strings numbers, words may have any letter case.
 #[derive(Debug)]
 pub enum Type {
     Any,
     Bool,
+    /// A boolean that is a string on the wire: the words for false and true.
+    BoolText(&'static str, &'static str),
     Int(i64, i64),
+    /// A number that is a string on the wire.
+    IntText(i64, i64),
     Text,
+    /// All published spellings. Each of them is returned as it was sent (the specification's tables say `TCP`, its examples
+    /// `Tcp`); any other letter case becomes the first.
     OneOf(&'static [&'static str]),
     Ip,
     /// `address/length`; a bare address is a host prefix.

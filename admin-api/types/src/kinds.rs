@@ -2,7 +2,8 @@
 //! demand more in places, and its examples contradict them.
 use crate::kind::{Function, Kind, Property, Rule, Shape, Type};
 use Type::{
-    AddressPattern, Any, BackRef, BackRefs, Bool, Int, Ip, Key, List, Mac, Object, OneOf, PortRange, Prefix, Ref, Text,
+    AddressPattern, Any, BackRef, BackRefs, Bool, BoolText, Int, IntText, Ip, Key, List, Mac, Object, OneOf, PortRange, Prefix,
+    Ref, Text,
 };
 
 /// Version tokens of the URL, oldest first. One model serves all.
@@ -48,6 +49,11 @@ const NIC: Type = Ref(&["networkInterfaces"]);
 const PUBLIC_IP: Type = Ref(&["publicIPAddresses"]);
 const FRONTENDS: Type = List(&Ref(&["loadBalancers/frontendIPConfigurations"]));
 const POOL: Type = Ref(&["loadBalancers/backendAddressPools"]);
+/// As the examples write them, and as the tables do.
+const PROTOCOL: Type = OneOf(&["Tcp", "TCP", "Udp", "UDP", "Gre", "GRE", "Esp", "ESP", "All", "ALL"]);
+const ACL_PROTOCOL: Type = OneOf(&[
+    "Tcp", "TCP", "Udp", "UDP", "Http", "HTTP", "Icmp", "ICMP", "ICMPv4", "ICMPv6", "All", "ALL", "*",
+]);
 const IDLE: Type = Int(4, 30);
 const PORT: Type = Int(0, 65535);
 /// Own extension: the provider address of a node, where tunnels of the fabric end.
@@ -71,13 +77,13 @@ pub static KINDS: &[Kind] = &[
             "aclRules",
             Compiled,
             &[
-                req("protocol", OneOf(&["TCP", "UDP", "HTTP", "ICMP", "ICMPv4", "ICMPv6", "All", "*"])),
+                req("protocol", ACL_PROTOCOL),
                 opt("sourcePortRange", PortRange),
                 opt("destinationPortRange", PortRange),
                 req("action", OneOf(&["Allow", "Deny"])),
                 opt("sourceAddressPrefix", AddressPattern),
                 opt("destinationAddressPrefix", AddressPattern),
-                req("priority", Int(1, 65500)),
+                req("priority", IntText(1, 65500)),
                 req("type", OneOf(&["Inbound", "Outbound"])),
                 opt("logging", OneOf(&["Enabled", "Disabled"])),
                 opt("description", Text),
@@ -171,7 +177,7 @@ pub static KINDS: &[Kind] = &[
                 Compiled,
                 &[
                     req("frontendIPConfigurations", FRONTENDS),
-                    req("protocol", OneOf(&["TCP", "UDP", "GRE", "ESP", "All"])),
+                    req("protocol", PROTOCOL),
                     opt("frontendPort", PORT),
                     opt("backendPort", PORT),
                     opt("backendAddressPool", POOL),
@@ -188,7 +194,7 @@ pub static KINDS: &[Kind] = &[
                 Stored,
                 &[
                     req("frontendIPConfigurations", FRONTENDS),
-                    req("protocol", OneOf(&["TCP", "UDP", "GRE", "ESP", "ALL"])),
+                    req("protocol", PROTOCOL),
                     opt("frontendPort", PORT),
                     opt("backendPort", PORT),
                     opt("enableFloatingIP", Bool),
@@ -204,7 +210,7 @@ pub static KINDS: &[Kind] = &[
                 &[
                     req("frontendIPConfigurations", FRONTENDS),
                     req("backendAddressPool", POOL),
-                    req("protocol", OneOf(&["TCP", "UDP", "GRE", "ESP", "All"])),
+                    req("protocol", PROTOCOL),
                     opt("idleTimeoutInMinutes", IDLE),
                     opt("enableTcpReset", Bool),
                 ],
@@ -214,7 +220,7 @@ pub static KINDS: &[Kind] = &[
                 "probes",
                 Compiled,
                 &[
-                    req("protocol", OneOf(&["HTTP", "TCP"])),
+                    req("protocol", OneOf(&["Tcp", "TCP", "Http", "HTTP"])),
                     req("port", Int(1, 65535)),
                     opt("intervalInSeconds", Int(1, 65535)),
                     opt("numberOfProbes", Int(1, 65535)),
@@ -252,13 +258,13 @@ pub static KINDS: &[Kind] = &[
     kind(
         "logicalNetworks",
         Compiled,
-        &[opt("networkVirtualizationEnabled", Bool), ro("virtualNetworks", BackRefs("virtualNetworks"))],
+        &[opt("networkVirtualizationEnabled", BoolText("False", "True")), ro("virtualNetworks", BackRefs("virtualNetworks"))],
         &[kind(
             "subnets",
             Compiled,
             &[
                 opt("addressPrefix", Prefix),
-                opt("vlanId", Int(0, 4095)),
+                opt("vlanId", IntText(0, 4095)),
                 opt("dnsServers", TEXTS),
                 opt("defaultGateways", IPS),
                 opt("isPublic", Bool),
@@ -350,7 +356,7 @@ pub static KINDS: &[Kind] = &[
         &[kind(
             "networkInterfaces",
             Stored,
-            &[opt("interfaceIndex", Int(0, i64::MAX)), opt("isBMC", Bool), opt("logicalSubnets", List(&LNET_SUBNET))],
+            &[opt("interfaceIndex", IntText(0, i64::MAX)), opt("isBMC", BoolText("false", "true")), opt("logicalSubnets", List(&LNET_SUBNET))],
             &[],
         )],
     ),
@@ -426,7 +432,7 @@ pub static KINDS: &[Kind] = &[
                     opt("outboundKiloBitsPerSecond", Int(0, i64::MAX)),
                     opt("inboundKiloBitsPerSecond", Int(0, i64::MAX)),
                     opt("ipSecConfiguration", Object(&[secret("sharedSecret", Text)])),
-                    opt("greConfiguration", Object(&[opt("greKey", Int(0, u32::MAX as i64))])),
+                    opt("greConfiguration", Object(&[opt("greKey", IntText(0, u32::MAX as i64))])),
                     opt("l3Configuration", Object(&[opt("vlanSubnet", LNET_SUBNET)])),
                     // Own extension.
                     opt(
@@ -472,7 +478,7 @@ pub static KINDS: &[Kind] = &[
                     "bgpPeers",
                     Stored,
                     &[
-                        opt("asNumber", Int(0, u32::MAX as i64)),
+                        opt("asNumber", IntText(0, u32::MAX as i64)),
                         opt("extAsNumber", Text),
                         opt("peerIpAddress", Ip),
                         opt("policyMapIn", Ref(&["VirtualGateways/policyMaps"])),

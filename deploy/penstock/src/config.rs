@@ -1,11 +1,11 @@
-use penstock_admin_server::ControllerConfig;
+use penstock_admin_server::{ControllerConfig, DEFAULT_HOST_HOLD_OFF};
 use penstock_gateway_server::GatewayConfig;
 use penstock_mux_server::MuxConfig;
 use penstock_slb_server::HostConfig;
 use penstock_southbound::{CertRole, CredentialError, CredentialFiles, Credentials, Identity, NodeRole};
 use penstock_telemetry::LogFormat;
 use serde::Deserialize;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// What `penstock run --config FILE` reads (TOML). The process has the roles whose tables are there.
@@ -28,7 +28,7 @@ pub(crate) struct NodeConfig {
     /// Must be the name in the certificate; may be left out.
     pub(crate) name: Option<String>,
     /// `host:port` of the controller's southbound interface. Not needed beside a `[controller]` table: then the process follows
-    /// its own controller.
+    /// its own controller, without a network between.
     pub(crate) controller: Option<String>,
     /// The authority that both sides of every connection must have their certificate from.
     pub(crate) ca: PathBuf,
@@ -52,12 +52,14 @@ pub(crate) struct ControllerTable {
     pub(crate) listen: SocketAddr,
     /// Southbound: QUIC, for nodes.
     pub(crate) southbound_listen: SocketAddr,
+    /// Seconds after which a host that is not connected has its probed backends counted as failed, if another host is connected.
+    pub(crate) host_hold_off: u32,
 }
 
 impl Default for ControllerTable {
     fn default() -> Self {
         let any = |port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-        Self { listen: any(8443), southbound_listen: any(8444) }
+        Self { listen: any(8443), southbound_listen: any(8444), host_hold_off: DEFAULT_HOST_HOLD_OFF }
     }
 }
 
@@ -159,18 +161,13 @@ impl Config {
             ca: node.ca.clone(),
             cert: node.certificate.clone(),
             key: node.key.clone(),
+            host_hold_off: table.host_hold_off,
         })
     }
 
-    /// Whom the nodes of this process follow: the controller that is named, else the one beside them.
+    /// The controller that the nodes of this process follow over the network; none: the one beside them.
     pub(crate) fn controller_address(&self) -> Option<String> {
-        let beside = self.controller.as_ref().map(|table| {
-            let listen = table.southbound_listen;
-            let loopback: IpAddr = if listen.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
-            let ip = if listen.ip().is_unspecified() { loopback } else { listen.ip() };
-            SocketAddr::from((ip, listen.port())).to_string()
-        });
-        self.node.controller.clone().or(beside).filter(|_| !self.node_roles().is_empty())
+        self.node.controller.clone().filter(|_| !self.node_roles().is_empty())
     }
 
     pub(crate) fn roles(&self) -> Vec<CertRole> {
@@ -218,14 +215,14 @@ mod tests {
     }
 
     #[test]
-    fn nodes_beside_a_controller_follow_it_by_loopback() {
+    fn nodes_beside_a_controller_follow_it_unless_another_is_named() {
         let mux = "[mux]\ninterface = \"eth0\"\nunderlay_address = \"10.0.0.1\"\n";
-        let address = |controller: &str| {
-            Config::parse(Path::new("p.toml"), &format!("{NODE}{controller}{mux}")).unwrap().controller_address()
+        let address = |node: &str| {
+            let text = format!("{NODE}{node}[controller]\n{mux}");
+            Config::parse(Path::new("p.toml"), &text).unwrap().controller_address()
         };
-        assert_eq!(address("[controller]\n").as_deref(), Some("[::1]:8444"));
-        let listen = "[controller]\nsouthbound_listen = \"10.1.1.2:9\"\n";
-        assert_eq!(address(listen).as_deref(), Some("10.1.1.2:9"));
+        assert_eq!(address(""), None);
+        assert_eq!(address("controller = \"10.1.1.2:9\"\n").as_deref(), Some("10.1.1.2:9"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 use crate::config::Config;
-use penstock_southbound::{Credentials, Gateway, Host, Link, Mux, Role};
+use penstock_admin_server::GoalHub;
+use penstock_southbound::{Credentials, Gateway, Host, Link, Mux, Role, local};
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,14 +48,24 @@ fn start(
     parts: &mut Parts,
     stopping: &watch::Receiver<bool>,
 ) -> Result<(), RunError> {
+    // One hub: nodes beside the controller meet it there.
+    let hub = Arc::new(GoalHub::default());
     if let Some(table) = config.controller_config() {
-        let running = penstock_admin_server::run(table, stopping.clone());
+        let running = penstock_admin_server::run_with_hub(table, hub.clone(), stopping.clone());
         parts.spawn(async move { ("controller", running.await.map_err(Into::into)) });
     }
-    let Some(address) = config.controller_address() else { return Ok(()) };
-    let link = Link::new(address, credentials, config.node.state_dir)
-        .map_err(|error| RunError::Part { part: LINK, error: error.into() })?;
-    let mut nodes = Nodes { parts, link: Arc::new(link), stopping };
+    if config.node_roles().is_empty() {
+        return Ok(());
+    }
+    let controller = match config.controller_address() {
+        Some(address) => {
+            let link = Link::new(address, credentials, config.node.state_dir)
+                .map_err(|error| RunError::Part { part: LINK, error: error.into() })?;
+            Controller::Network(Arc::new(link))
+        }
+        None => Controller::Beside { hub, name: credentials.identity().name.clone() },
+    };
+    let mut nodes = Nodes { parts, controller, stopping };
     if let Some(table) = config.mux {
         nodes.start::<Mux, _, _>("mux", |goals, status, stop| penstock_mux_server::run(table, goals, status, stop));
     }
@@ -69,10 +80,35 @@ fn start(
     Ok(())
 }
 
+/// Where goals come from and reports go.
+#[derive(Clone)]
+enum Controller {
+    Network(Arc<Link>),
+    Beside { hub: Arc<GoalHub>, name: String },
+}
+
+impl Controller {
+    /// Runs until shutdown.
+    async fn link<R: Role>(
+        self,
+        goal: watch::Sender<Option<Arc<R::Goal>>>,
+        status: watch::Receiver<R::Status>,
+        stop: watch::Receiver<bool>,
+    ) -> Result<(), Failure> {
+        match self {
+            Self::Network(link) => link.run::<R>(goal, status, stop).await.map_err(Into::into),
+            Self::Beside { hub, name } => {
+                local::run::<R>(hub, &name, goal, status, stop).await;
+                Ok(())
+            }
+        }
+    }
+}
+
 /// What the parts of this process's nodes have in common.
 struct Nodes<'a> {
     parts: &'a mut Parts,
-    link: Arc<Link>,
+    controller: Controller,
     stopping: &'a watch::Receiver<bool>,
 }
 
@@ -92,8 +128,8 @@ impl Nodes<'_> {
         let (status, statuses) = watch::channel(R::Status::default());
         let data_plane = run(goals, status, self.stopping.clone());
         self.parts.spawn(async move { (part, data_plane.await.map_err(Into::into)) });
-        let (link, stop) = (self.link.clone(), self.stopping.clone());
-        self.parts.spawn(async move { (LINK, link.run::<R>(goal, statuses, stop).await.map_err(Into::into)) });
+        let link = self.controller.clone().link::<R>(goal, statuses, self.stopping.clone());
+        self.parts.spawn(async move { (LINK, link.await) });
     }
 }
 

@@ -53,6 +53,7 @@ pub(crate) struct Compiler {
     /// Grows with each goal that differs; the upper half counts starts, so that it grows over restarts, too.
     revision: u64,
     hash_seed: [u64; 2],
+    host_hold_off: Duration,
 }
 
 impl Compiler {
@@ -60,21 +61,28 @@ impl Compiler {
         store: Arc<dyn Store>,
         resources: Arc<Resources>,
         hub: Arc<GoalHub>,
+        host_hold_off: Duration,
     ) -> Result<Self, KeepError> {
         let mut kept = Kept::new(store);
         let planner = kept.planner().await?.unwrap_or_default();
         let hash_seed = kept.hash_seed().await?;
         let revision = kept.count_start().await? << 32;
         let (states, health) = (resources.subscribe(), hub.health());
-        Ok(Self { kept, planner, resources, hub, states, health, last: Goals::new(), revision, hash_seed })
+        Ok(Self { kept, planner, resources, hub, states, health, last: Goals::new(), revision, hash_seed, host_hold_off })
     }
 
     pub(crate) async fn run(mut self) {
         loop {
             let state = self.states.borrow_and_update().clone();
+            self.hub.judge(self.host_hold_off, MonotonicClock::now());
             self.health.mark_unchanged();
             let wake = match self.compile(&state, MonotonicClock::now()).await {
-                Ok(()) => self.planner.poll_timeout().map(|at| at.since(MonotonicClock::now())),
+                Ok(()) => {
+                    // Again, for hosts that are new.
+                    let judge = self.hub.judge(self.host_hold_off, MonotonicClock::now());
+                    let due = [self.planner.poll_timeout(), judge].into_iter().flatten().min();
+                    due.map(|at| at.since(MonotonicClock::now()))
+                }
                 Err(error) => {
                     tracing::error!(%error, "not compiled; nodes keep the goals that they have");
                     Some(RETRY)
@@ -132,7 +140,7 @@ impl Compiler {
             network_interface: p.network_interface.clone(),
             dip: p.dip,
         };
-        self.hub.probes().iter().map(|p| (key(p), p.healthy)).collect()
+        self.hub.probes(MonotonicClock::now()).iter().map(|p| (key(p), p.healthy)).collect()
     }
 }
 

@@ -22,7 +22,8 @@ pub(super) async fn handle(api: &Api, uri: &Uri, body: Value) -> Result<Response
     };
     let (changes, problems) = read(items);
     if !problems.is_empty() {
-        return Err(api.refuse(changes, problems).await);
+        let unnamed = |path: &ResourcePath| items.iter().any(|item| might_be(item, path));
+        return Err(api.resources.refuse(&changes, problems, &unnamed).await);
     }
     let paths: Vec<ResourcePath> = changes.iter().map(|c| c.path.clone()).collect();
     let (state, outcomes) = api.resources.apply(changes, flag(uri, "whatIf")).await?;
@@ -40,17 +41,15 @@ pub(super) async fn handle(api: &Api, uri: &Uri, body: Value) -> Result<Response
     Ok(response)
 }
 
-impl Api {
-    /// Says what else is wrong in a batch of which some resources have no name. References are left out: they may be to those.
-    async fn refuse(&self, changes: Vec<Change>, mut problems: Vec<ErrorDetail>) -> Refusal {
-        match self.resources.apply(changes, true).await {
-            Err(Refusal::Invalid(more)) => {
-                problems.extend(more.into_iter().filter(|d| d.code != "InvalidResourceReference"));
-                Refusal::Invalid(problems)
-            }
-            Ok(_) | Err(_) => Refusal::Invalid(problems),
-        }
+/// Whether an item that has no readable name could be the one that others call `path`: it says no kind, or that kind. One of
+/// an unknown kind is none.
+fn might_be(item: &Value, wanted: &ResourcePath) -> bool {
+    if path(item).is_ok() {
+        return false;
     }
+    let said = value::get_text(item, "kind").or_else(|| value::get_text(item, "resourceRef")).unwrap_or_default();
+    let collection = said.trim_matches('/').split('/').next().unwrap_or_default();
+    collection.is_empty() || collection.eq_ignore_ascii_case(wanted.kind_path())
 }
 
 fn word(outcome: Outcome) -> &'static str {

@@ -52,6 +52,7 @@ impl Lab {
             ca: dir.join("pki/ca.pem"),
             cert: dir.join("pki/ctl.pem"),
             key: dir.join("pki/ctl.key"),
+            host_hold_off: penstock_admin_server::DEFAULT_HOST_HOLD_OFF,
         };
         let operator = client(&dir, "alice");
         let mut lab = Self { dir, config, stop: watch::Sender::new(false), task: None, operator };

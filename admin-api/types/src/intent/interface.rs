@@ -89,10 +89,10 @@ fn interface(r: &mut Reader<'_>, node: &Node<'_>, intent: &Intent, taken: &mut T
         });
     }
     let network = network?;
-    let mac = mac(r, node, &network, taken)?;
+    let mac = mac(r, node, &network, taken);
     let server = server(r, node, intent);
     let acl = one_acl(r, acls);
-    Some(Interface { path: node.path.clone(), network, mac, server, acl, ip_configurations })
+    Some(Interface { path: node.path.clone(), network, mac: mac?, server, acl, ip_configurations })
 }
 
 fn address(

@@ -95,7 +95,6 @@ fn frontend(r: &mut Reader<'_>, node: &Node<'_>, pools: &VipPools) -> Option<IpA
     if public.is_some() && subnet.is_some() {
         let message = format!("'{}' has both a subnet and a publicIPAddress", node.path);
         r.problem(node, node.at("publicIPAddress"), "FrontendIPConfigHasBothSubnetAndPublicIP", message);
-        return None;
     }
     if subnet.as_ref().is_some_and(|s| s.kind_path() == "virtualNetworks/subnets") {
         r.warn(
@@ -213,47 +212,25 @@ fn services(
 ) {
     let number =
         |name: &str| value::get_int(rule.properties(), name).and_then(|n| u16::try_from(n).ok()).filter(|n| *n != 0);
-    let protocol = match rule.word("protocol").as_str() {
-        "tcp" => Protocol::TCP,
-        "udp" => Protocol::UDP,
-        other => {
-            r.warn(
-                &rule.path,
-                "NotImplemented",
-                format!("protocol {other} is stored; TCP and UDP have a function in this version"),
-            );
-            return;
-        }
-    };
-    let Some(port) = number("frontendPort") else {
+    // Each part is read whether or not another is good: what is wrong is said of all of them.
+    let protocol = protocol(r, rule);
+    let port = number("frontendPort");
+    if port.is_none() && protocol != Some(None) {
         let message = format!("rule '{}' has no frontendPort from 1 to 65535", rule.path.id());
         r.problem(rule, rule.at("frontendPort"), "PortValueIsOutOfRange", message);
-        return;
-    };
-    if value::get_bool(rule.properties(), "enableFloatingIP") == Some(true) {
+    }
+    let floating = value::get_bool(rule.properties(), "enableFloatingIP") == Some(true);
+    if floating {
         r.warn(&rule.path, "NotImplemented", "enableFloatingIP is stored; the rule has no effect in this version");
-        return;
     }
-    let Some(pool) = rule.reference("backendAddressPool") else {
+    let pool = rule.reference("backendAddressPool");
+    if pool.is_none() {
         r.warn(&rule.path, "BackendPoolReferenceNotProvided", "no backendAddressPool: the rule has no effect");
-        return;
-    };
-    let listed = rule.references("frontendIPConfigurations");
-    if listed.is_empty() {
-        let message = format!("rule '{}' names no frontend", rule.path.id());
-        r.problem(rule, rule.at("frontendIPConfigurations"), "FrontendIpConfigReferenceNotProvided", message);
     }
-    for (i, frontend) in listed.into_iter().enumerate() {
-        let at = rule.at(&format!("frontendIPConfigurations/{i}/resourceRef"));
-        if frontend.document() != rule.path.document() || pool.document() != rule.path.document() {
-            r.problem(
-                rule,
-                at,
-                "InvalidResourceReference",
-                "frontend and pool of a rule are of its own load balancer".to_owned(),
-            );
-            continue;
-        }
+    let listed = rule_frontends(r, rule, pool.as_ref());
+    let (Some(Some(protocol)), Some(port), false) = (protocol, port, floating) else { return };
+    let Some(pool) = pool else { return };
+    for frontend in listed {
         let Some(vip) = frontends.get(&frontend).copied() else { continue };
         if let Some(other) = taken.insert((vip, protocol, port), rule.path.clone()) {
             let message = format!("{vip} {protocol} port {port} is served by '{other}' already");
@@ -272,6 +249,46 @@ fn services(
             probe: rule.reference("probe").and_then(|p| probes.get(&p).cloned()),
         });
     }
+}
+
+/// `None`: not said, or wrong. `Some(None)`: one without a function.
+fn protocol(r: &mut Reader<'_>, rule: &Node<'_>) -> Option<Option<Protocol>> {
+    match rule.word("protocol").as_str() {
+        "" => None,
+        "tcp" => Some(Some(Protocol::TCP)),
+        "udp" => Some(Some(Protocol::UDP)),
+        other => {
+            let message = format!("protocol {other} is stored; TCP and UDP have a function in this version");
+            r.warn(&rule.path, "NotImplemented", message);
+            Some(None)
+        }
+    }
+}
+
+/// The frontends that a rule names, those of other load balancers left out.
+fn rule_frontends(r: &mut Reader<'_>, rule: &Node<'_>, pool: Option<&ResourcePath>) -> Vec<ResourcePath> {
+    let own = |path: &ResourcePath| path.document() == rule.path.document();
+    let message = || "frontend and pool of a rule are of its own load balancer".to_owned();
+    if pool.is_some_and(|p| !own(p)) {
+        r.problem(rule, rule.at("backendAddressPool/resourceRef"), "InvalidResourceReference", message());
+    }
+    let items = value::list(rule.properties(), "frontendIPConfigurations");
+    if items.is_empty() {
+        let message = format!("rule '{}' names no frontend", rule.path.id());
+        r.problem(rule, rule.at("frontendIPConfigurations"), "FrontendIpConfigReferenceNotProvided", message);
+    }
+    let mut out = Vec::new();
+    for (i, item) in items.iter().enumerate() {
+        match super::reader::target(item) {
+            Some(frontend) if own(&frontend) => out.push(frontend),
+            Some(_) => {
+                let at = rule.at(&format!("frontendIPConfigurations/{i}/resourceRef"));
+                r.problem(rule, at, "InvalidResourceReference", message());
+            }
+            None => {}
+        }
+    }
+    out
 }
 
 fn distribution(word: &str) -> Distribution {

@@ -64,7 +64,7 @@ fn prefixes(r: &mut Reader<'_>, node: &Node<'_>) -> Vec<IpNetwork> {
         }
         out.push(masked(prefix));
     }
-    if out.is_empty() {
+    if out.is_empty() && !unreadable(node) {
         r.problem(
             node,
             node.at("addressSpace/addressPrefixes"),
@@ -82,7 +82,7 @@ fn subnets(r: &mut Reader<'_>, network: &Node<'_>, space: &[IpNetwork]) -> BTree
         else {
             continue;
         };
-        if !space.iter().any(|s| within(&prefix, s)) {
+        if !space.iter().any(|s| within(&prefix, s)) && !unreadable(network) {
             let message =
                 format!("'{prefix}' of subnet '{}' is not in the address space of the virtual network", node.path.id());
             r.problem(&node, node.at("addressPrefix"), "InvalidSubnet", message);
@@ -104,6 +104,12 @@ fn subnets(r: &mut Reader<'_>, network: &Node<'_>, space: &[IpNetwork]) -> BTree
         out.insert(node.path.clone(), Subnet { prefix, acl });
     }
     out
+}
+
+/// Whether the address space has a prefix that is wrong: what follows from it is not said as well.
+fn unreadable(network: &Node<'_>) -> bool {
+    let space = value::get(network.properties(), "addressSpace").unwrap_or(&serde_json::Value::Null);
+    value::list(space, "addressPrefixes").iter().any(serde_json::Value::is_null)
 }
 
 pub(crate) fn masked(prefix: IpNetwork) -> IpNetwork {

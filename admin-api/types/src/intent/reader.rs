@@ -69,7 +69,7 @@ impl<'a> Node<'a> {
     }
 }
 
-fn target(v: &Value) -> Option<ResourcePath> {
+pub(crate) fn target(v: &Value) -> Option<ResourcePath> {
     value::reference(v).and_then(|r| ResourcePath::parse(r).ok())
 }
 
