@@ -49,7 +49,7 @@ pub fn finish(sum: u64) -> u16 {
 
 /// Whether an IPv4 header without options carries its right checksum.
 #[must_use]
-#[inline]
+#[inline(always)]
 pub fn is_valid_ipv4(header: &[u8; 20]) -> bool {
     let w = |i: usize| u64::from(u32::from_ne_bytes([header[i], header[i + 1], header[i + 2], header[i + 3]]));
     let sum = w(0) + w(4) + w(8) + w(12) + w(16);

@@ -110,7 +110,8 @@ impl Headers {
             (Fragment::Later, _) => return None,
             (_, Protocol::TCP) => 16,
             (_, Protocol::UDP) => 6,
-            (_, Protocol::ICMP | Protocol::ICMPV6) => 2,
+            (_, Protocol::ICMP) if self.is_v4() => 2,
+            (_, Protocol::ICMPV6) if self.is_v6() => 2,
             _ => return None,
         };
         Some(usize::from(self.l4) + offset)
@@ -373,7 +374,8 @@ fn parse_transport(frame: &[u8], h: &mut Headers) -> Result<(), DropReason> {
             h.dst_port = u16::from_be_bytes([u[2], u[3]]);
             h.payload = offset(l4 + 8)?;
         }
-        Protocol::ICMP | Protocol::ICMPV6 => {
+        // ICMP of the other family's protocol number is opaque: neither stack would know it.
+        Protocol::ICMP | Protocol::ICMPV6 if (h.protocol == Protocol::ICMP) == h.is_v4() => {
             let i = segment.first_chunk::<8>().ok_or(DropReason::TruncatedTransport)?;
             h.icmp_type = i[0];
             h.icmp_code = i[1];

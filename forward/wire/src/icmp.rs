@@ -23,10 +23,6 @@ pub fn may_be_reported(frame: &[u8], headers: &Headers) -> bool {
         Protocol::ICMPV6 => headers.icmp_type < 128,
         _ => false,
     };
-    let is_one_sender = match headers.src.to_ip() {
-        IpAddr::V4(a) => !a.is_unspecified() && !a.is_broadcast() && !a.is_multicast() && !a.is_loopback(),
-        IpAddr::V6(a) => !a.is_unspecified() && !a.is_multicast() && !a.is_loopback(),
-    };
     let is_one_receiver = match headers.dst.to_ip() {
         IpAddr::V4(a) => !a.is_broadcast() && !a.is_multicast(),
         // A "too big" may answer multicast, so that path MTU discovery works for it.
@@ -36,7 +32,7 @@ pub fn may_be_reported(frame: &[u8], headers: &Headers) -> bool {
     headers.is_ip()
         && headers.fragment != Fragment::Later
         && !is_error
-        && is_one_sender
+        && is_one_host(headers.src.to_ip())
         && is_one_receiver
         && (is_link_unicast || headers.is_v6())
 }
@@ -120,8 +116,8 @@ pub fn is_echo_request(headers: &Headers) -> bool {
 /// # Errors
 /// `Unsupported` if it is no echo request or is not for one receiver.
 pub fn echo_reply(frame: &mut [u8], headers: &Headers) -> Result<(), DropReason> {
-    let dst = headers.dst.to_ip();
-    if !is_echo_request(headers) || dst.is_multicast() || usize::from(headers.payload) > frame.len() {
+    let are_hosts = is_one_host(headers.src.to_ip()) && is_one_host(headers.dst.to_ip());
+    if !is_echo_request(headers) || !are_hosts || usize::from(headers.payload) > frame.len() {
         return Err(DropReason::Unsupported);
     }
     let (l2, l3, l4) = (usize::from(headers.l2), usize::from(headers.l3), usize::from(headers.l4));
@@ -143,6 +139,14 @@ pub fn echo_reply(frame: &mut [u8], headers: &Headers) -> Result<(), DropReason>
     frame[l4] = reply;
     patch(frame, l4 + 2, old, [reply, old[1]]);
     Ok(())
+}
+
+/// Whether an answer can be sent to the address: it stands for one host (RFC 1122 section 3.2.1.3, RFC 4291 section 2.5).
+fn is_one_host(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(a) => a.octets()[0] != 0 && !a.is_broadcast() && !a.is_multicast() && !a.is_loopback(),
+        IpAddr::V6(a) => !a.is_unspecified() && !a.is_multicast() && !a.is_loopback(),
+    }
 }
 
 fn patch(frame: &mut [u8], at: usize, old: [u8; 2], new: [u8; 2]) {

@@ -164,10 +164,10 @@ pub fn decrement_ttl(frame: &mut [u8], headers: &mut Headers) -> Result<(), Drop
         let Some(ip) = frame.get_mut(l3..).and_then(|f| f.first_chunk_mut::<20>()) else {
             return Err(DropReason::TruncatedIpv4);
         };
-        let old = [ip[8], ip[9]];
         ip[8] = headers.ttl;
-        let field = update(u16::from_be_bytes([ip[10], ip[11]]), &old, &[ip[8], ip[9]]);
-        [ip[10], ip[11]] = field.to_be_bytes();
+        // RFC 1624 equation 3 for a word that gets smaller by 0x0100: ~m + m' is always 0xfeff.
+        let sum = u32::from(!u16::from_be_bytes([ip[10], ip[11]])) + 0xfeff;
+        [ip[10], ip[11]] = (!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes();
     } else if let Some(ip) = frame.get_mut(l3..).and_then(|f| f.first_chunk_mut::<40>()) {
         ip[7] = headers.ttl;
     }

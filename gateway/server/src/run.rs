@@ -6,10 +6,11 @@ use crate::thread::WorkerThread;
 use crate::wireguard::TunnelTable;
 use crate::worker::{Path, Worker};
 use crate::{metrics, ports};
+use penstock_clock::MonotonicClock;
 use penstock_engine::Port;
 use penstock_flow::{FlowHasher, FlowTable};
 use penstock_gateway_proto::{GatewayGoal, GatewayResolver, GatewayStatus, TunnelState};
-use penstock_model::TunnelId;
+use penstock_model::{Nanos, TunnelId};
 use penstock_netlink::Watcher;
 use penstock_packet_io::{IdlePolicy, Poller};
 use std::collections::BTreeSet;
@@ -17,7 +18,7 @@ use std::io::Read;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// How often tunnels are looked at for a change, and how often status goes out without one.
@@ -47,7 +48,7 @@ pub async fn run(
 
     let mut control = Control::new(config.underlay_address, Arc::clone(&view), opened.claim);
     let mut worker = WorkerThread::start(worker(&config, &control, opened.queues)?)?;
-    let mut report = Report { status, mode: opened.mode, interface: config.interface, sent: Instant::now(), states: Vec::new() };
+    let mut report = Report { status, mode: opened.mode, interface: config.interface, sent: MonotonicClock::now(), states: Vec::new() };
 
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -130,13 +131,13 @@ struct Report {
     status: watch::Sender<GatewayStatus>,
     mode: String,
     interface: String,
-    sent: Instant,
+    sent: Nanos,
     states: Vec<(TunnelId, TunnelState)>,
 }
 
 impl Report {
     fn send_if_due(&mut self, control: &Control, shared: &Shared) {
-        if self.sent.elapsed() >= REPORT || shared.get().states() != self.states {
+        if MonotonicClock::now().since(self.sent) >= REPORT || shared.get().states() != self.states {
             self.send(control, shared);
         }
     }
@@ -145,7 +146,7 @@ impl Report {
         let snapshot = shared.get();
         metrics::record(&snapshot, &self.interface, control.applied());
         self.states = snapshot.states();
-        self.sent = Instant::now();
+        self.sent = MonotonicClock::now();
         self.status.send_replace(snapshot.status(control.applied(), &self.mode, control.goal_error.clone()));
     }
 }
