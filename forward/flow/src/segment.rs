@@ -211,18 +211,18 @@ impl<K: Copy + Eq + Default, V: Copy + Default, const PROBES: usize> Segment<K, 
         None
     }
 
-    /// Puts an entry into its home bucket whatever it costs: the stalest entry there goes.
-    pub(crate) fn force(&mut self, slot: Slot<K, V>, hash: u64, now: Coarse) -> Option<Slot<K, V>> {
+    /// Puts an entry into its home bucket whatever it costs: the older of two others goes. The newer stands first, because the
+    /// stamps' clock is too coarse to tell two new flows apart.
+    pub(crate) fn force(&mut self, slot: Slot<K, V>, hash: u64) {
         let at = self.bucket_of(hash, 0);
-        let rank = |s: &Slot<K, V>| if s.stamp.is_free() { u32::MAX } else { s.stamp.staleness(now) };
-        let i = usize::from(rank(&self.buckets[at].slots[1]) > rank(&self.buckets[at].slots[0]));
-        let old = self.buckets[at].slots[i];
-        self.buckets[at].put(i, slot);
-        if old.stamp.is_free() {
+        let [newer, older] = self.buckets[at].slots;
+        if newer.stamp.is_free() || older.stamp.is_free() {
             self.live += 1;
-            return None;
         }
-        Some(old)
+        if !newer.stamp.is_free() {
+            self.buckets[at].put(1, newer);
+        }
+        self.buckets[at].put(0, slot);
     }
 
     /// Looks at `budget` buckets: frees what has expired, refreshes the overflow marks.

@@ -51,11 +51,6 @@ impl Stamp {
         self.age(now) > limit(self.idle())
     }
 
-    /// Age as a share of the idle time, in 1/64: what to evict first.
-    pub(crate) fn staleness(self, now: Coarse) -> u32 {
-        self.age(now) * 64 / limit(self.idle())
-    }
-
     #[inline]
     pub(crate) fn touched(self, now: Coarse) -> Self {
         Self(self.0 & !(SEEN_MASK << 7) | seen(now, self.idle()) << 7)

@@ -201,7 +201,7 @@ impl<K: Copy + Eq + Default, V: Copy + Default> FlowTable<K, V> {
         if self.quota.as_ref().is_some_and(|q| !q.admits(&key)) || self.is_full() {
             return Err(Full);
         }
-        self.probation.force(slot, hash, now);
+        self.probation.force(slot, hash);
         Ok(())
     }
 

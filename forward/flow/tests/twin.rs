@@ -213,3 +213,14 @@ fn a_table_that_turned_over_twenty_times_still_finds_everything() {
     table.maintain(at(9000), 2 * table.buckets(), |k| hasher.hash3(k));
     assert!(table.is_empty());
 }
+
+#[test]
+fn of_new_flows_in_one_bucket_the_oldest_goes_first() {
+    let mut table = FlowTable::<Key, u32>::new(1000);
+    let same_bucket = 42;
+    for n in 0..3 {
+        table.insert(key(n), same_bucket, n as u32, Epoch(0), 300, at(1000)).unwrap();
+    }
+    let known: Vec<_> = (0..3).map(|n| table.peek(&key(n), same_bucket, at(1000)).is_some()).collect();
+    assert_eq!((known, table.len()), (vec![false, true, true], 2));
+}

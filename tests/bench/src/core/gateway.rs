@@ -70,7 +70,7 @@ impl Gateway {
         let counters = policy.counters();
         let published = Arc::new(ArcSwap::from_pointee(policy));
         let resolver = GatewayResolver::new(published, FlowHasher::new([3; 16]), ());
-        let mut port = Port::new(resolver, FlowTable::with_probation(entries, 16_384));
+        let mut port = Port::new(resolver, FlowTable::with_probation(entries, 1 << 16));
         port.ensure_counters(counters);
         let (site, container) = (SocketAddr::new(site(0).into(), 1), SocketAddr::new(ip([10, 1, 0, 4]), 80));
         let template = FrameBuilder::between(site, container, Protocol::TCP).eth(Mac::ZERO, Mac::ZERO).payload(&[0; 1346]).build();

@@ -6,7 +6,7 @@ use crate::report::Report;
 use penstock_engine::{Class, Resolver};
 use penstock_flow::{FlowHasher, FlowTable};
 use penstock_model::{Coarse, Epoch, Nanos};
-use penstock_wire::parse;
+use penstock_wire::{Headers, parse_into};
 use std::hint::black_box;
 
 const FLOWS: u64 = 1_000_000;
@@ -15,11 +15,13 @@ pub(crate) fn run(out: &mut Report) {
     if out.wants("core/stage/parse") {
         let mut mux = Mux::new(false, 1024);
         let traffic = Traffic::random(FLOWS, 60, false);
+        let mut headers = Headers::default();
         let cost = measure(|| {
             mux.fill(&traffic);
             mux.pool.run(|batch| {
                 for packet in batch {
-                    let _ = black_box(parse(packet.frame()));
+                    black_box(parse_into(packet.frame(), &mut headers).is_ok());
+                    black_box(&headers);
                 }
             })
         });
@@ -39,11 +41,12 @@ fn classify(out: &mut Report, name: &str, in_transition: bool) {
     let traffic = Traffic::random(FLOWS, 60, false);
     let cost = measure(|| {
         mux.fill(&traffic);
+        let mut headers = Headers::default();
         let resolver = mux.port.resolver_mut();
         resolver.refresh(Nanos(0));
         mux.pool.run(|batch| {
             for packet in batch {
-                if let Ok(mut headers) = parse(packet.frame()) {
+                if parse_into(packet.frame(), &mut headers).is_ok() {
                     let class = black_box(resolver.classify(packet, &mut headers));
                     debug_assert!(matches!(class, Class::Direct { .. } | Class::Flow { .. }));
                 }
