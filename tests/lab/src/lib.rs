@@ -44,6 +44,7 @@ impl Lab {
     }
 
     /// A process of its own waits for this one, so that nothing is left behind however the tests end.
+    #[expect(clippy::zombie_processes, reason = "it outlives this process on purpose")]
     fn take_down_when_this_process_ends(&self) {
         let script = script();
         let watch = format!(
