@@ -2,6 +2,7 @@
 use crate::output::{Output, Style, si, table};
 use penstock_admin_types::value;
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// One column: its heading and how an item fills it.
 pub(crate) struct Column {
@@ -29,6 +30,34 @@ pub(crate) fn text(item: &Value, member: &str) -> String {
         Some(Value::Array(items)) => items.iter().filter_map(value::text).collect::<Vec<_>>().join(", "),
         Some(other) => other.to_string(),
     }
+}
+
+/// A resource's name without its collections: `loadBalancers/web/loadBalancingRules/http/v4` is `web/http/v4`.
+pub(crate) fn name(item: &Value, member: &str) -> String {
+    let text = text(item, member);
+    let collection = |i: &usize| *i == 0 || *i == 2;
+    let parts: Vec<&str> = text.split('/').enumerate().filter(|(i, _)| !collection(i)).map(|(_, part)| part).collect();
+    if parts.is_empty() { text } else { parts.join("/") }
+}
+
+/// `af_xdp copy (eth0)`, `af_packet (eth0, blue-1)`: what is the same for several ports, once.
+pub(crate) fn ports(item: &Value, member: &str) -> String {
+    let mut kinds: Vec<(String, Vec<String>)> = Vec::new();
+    for line in value::list(item, member).iter().filter_map(value::text) {
+        let (port, kind) = line.split_once(": ").unwrap_or(("", &line));
+        match kinds.iter_mut().find(|(k, _)| k == kind) {
+            Some((_, ports)) => ports.push(port.to_owned()),
+            None => kinds.push((kind.to_owned(), vec![port.to_owned()])),
+        }
+    }
+    let shown: Vec<String> = kinds.iter().map(|(kind, ports)| format!("{kind} ({})", ports.join(", "))).collect();
+    if shown.is_empty() { "-".to_owned() } else { shown.join("; ") }
+}
+
+/// A goal's revision: the upper half counts starts of the controller, the lower changes.
+pub(crate) fn revision(item: &Value, member: &str) -> String {
+    let number = item.get(member).and_then(Value::as_u64);
+    number.map_or_else(|| "-".to_owned(), |n| format!("{}.{}", n >> 32, n & 0xffff_ffff))
 }
 
 /// A count or a rate, short.
@@ -65,14 +94,21 @@ pub(crate) fn healthy(item: &Value, output: &Output) -> String {
     output.paint(style, &format!("{healthy}/{total}"))
 }
 
-/// The backends of all services, each once for each of the members that tell two apart.
-pub(crate) fn backends(services: &[Value], apart: &[&str]) -> Vec<Value> {
+/// The backends of all services, each once for each of the members that tell two apart; hosts by name.
+pub(crate) fn backends(status: &Value, apart: &[&str]) -> Vec<Value> {
+    let hosts = value::list(status, "nodes").iter().filter(|n| n.get("role").and_then(Value::as_str) == Some("host"));
+    let names: BTreeMap<String, &Value> =
+        hosts.filter_map(|n| Some((value::get_text(n, "address")?, n.get("name")?))).collect();
     let mut all: Vec<Value> = Vec::new();
-    for service in services {
+    for service in value::list(status, "services") {
         for backend in value::list(service, "backends") {
             let mut backend = backend.clone();
             if let Some(map) = backend.as_object_mut() {
                 map.insert("pool".to_owned(), service.get("pool").cloned().unwrap_or_default());
+                let host = map.get("host").and_then(value::text).and_then(|address| names.get(&address));
+                if let Some(host) = host {
+                    map.insert("host".to_owned(), (*host).clone());
+                }
             }
             let known = |b: &Value| apart.iter().all(|member| b.get(*member) == backend.get(*member));
             if !all.iter().any(known) {
@@ -100,6 +136,18 @@ mod tests {
         let shown = [text(&item, "a"), text(&item, "b"), short(&item, "c"), short(&item, "d"), dropped(&item)];
         assert_eq!(shown, ["-", "x, 1", "2.00 M", "-", "1.50 k"]);
         assert_eq!(dropped(&json!({"dropped": {}})), "0");
+    }
+
+    #[test]
+    fn names_revisions_and_ports_are_short() {
+        let item = json!({"rule": "loadBalancers/web/loadBalancingRules/http/v4", "node": "mux1", "revision": 4_294_967_298_u64,
+            "io": ["eth0: af_packet", "blue-1: af_packet", "eth1: af_xdp copy"], "none": []});
+        assert_eq!(name(&item, "rule"), "web/http/v4");
+        assert_eq!(name(&json!({"pool": "loadBalancers/web/backendAddressPools/p/ipv6"}), "pool"), "web/p/ipv6");
+        assert_eq!((name(&item, "node"), name(&item, "absent")), ("mux1".to_owned(), "-".to_owned()));
+        assert_eq!((revision(&item, "revision"), revision(&item, "absent")), ("1.2".to_owned(), "-".to_owned()));
+        assert_eq!(ports(&item, "io"), "af_packet (eth0, blue-1); af_xdp copy (eth1)");
+        assert_eq!(ports(&item, "none"), "-");
     }
 
     #[test]

@@ -92,17 +92,19 @@ fn state(output: &Output, properties: &Value) -> String {
 fn summary(properties: &Value) -> String {
     let mut words = Vec::new();
     collect(properties, &mut words, 0);
-    words.dedup();
+    let mut once = std::collections::BTreeSet::new();
+    words.retain(|word| once.insert(word.clone()));
     let line = words.join(" ");
+    let line = line.trim_end_matches(',');
     match line.char_indices().nth(100) {
         Some((cut, _)) => format!("{}...", line.get(..cut).unwrap_or_default()),
-        None => line,
+        None => line.to_owned(),
     }
 }
 
 const TELLING: &[&str] = &[
     "ipAddress", "privateIPAddress", "privateMacAddress", "addressPrefix", "addressPrefixes", "managementAddresses",
-    "underlayAddress", "protocol", "frontendPort", "backendPort", "server", "virtualNetwork", "publicIPAddress",
+    "underlayAddress", "server", "virtualNetwork", "publicIPAddress",
     "destinationPrefix", "gatewayType", "connectionType",
 ];
 
@@ -110,6 +112,7 @@ fn collect(node: &Value, words: &mut Vec<String>, depth: usize) {
     match node {
         Value::Array(items) => items.iter().for_each(|item| collect(item, words, depth)),
         Value::Object(map) if depth < 6 => {
+            words.extend(rule(node));
             for (name, inner) in map {
                 if TELLING.contains(&name.as_str()) {
                     leaves(inner, words);
@@ -122,10 +125,21 @@ fn collect(node: &Value, words: &mut Vec<String>, depth: usize) {
     }
 }
 
+/// A rule of a load balancer or of an access list in short: `80/tcp`, `allow tcp 80`.
+fn rule(node: &Value) -> Option<String> {
+    let member = |name| value::get_text(node, name);
+    let protocol = member("protocol")?.to_ascii_lowercase();
+    if let Some(action) = member("action") {
+        let ports = member("destinationPortRange").filter(|p| p != "*").map(|p| format!(" {p}")).unwrap_or_default();
+        return Some(format!("{} {protocol}{ports},", action.to_ascii_lowercase()));
+    }
+    Some(format!("{}/{protocol}", member("frontendPort")?))
+}
+
 fn leaves(node: &Value, words: &mut Vec<String>) {
     match node {
         Value::Array(items) => items.iter().for_each(|item| leaves(item, words)),
-        Value::Object(_) => words.extend(value::reference(node).map(str::to_owned)),
+        Value::Object(_) => words.extend(value::reference(node).and_then(|r| r.rsplit('/').next()).map(str::to_owned)),
         _ => words.extend(value::text(node)),
     }
 }
@@ -158,6 +172,16 @@ mod tests {
     fn a_summary_names_addresses_and_references() {
         let nic = json!({"privateMacAddress": "020000000001", "server": {"resourceRef": "/servers/host1"},
             "ipConfigurations": [{"properties": {"privateIPAddress": "10.0.0.4"}}]});
-        assert_eq!(summary(&nic), "10.0.0.4 020000000001 /servers/host1");
+        assert_eq!(summary(&nic), "10.0.0.4 020000000001 host1");
+        let balancer = json!({
+            "frontendIPConfigurations": [{"properties": {"publicIPAddress": {"resourceRef": "/publicIPAddresses/vip"}}}],
+            "loadBalancingRules": [{"properties": {"protocol": "Tcp", "frontendPort": 80}},
+                                   {"properties": {"protocol": "Udp", "frontendPort": 53}}],
+            "probes": [{"properties": {"protocol": "Http", "port": 80}}]});
+        assert_eq!(summary(&balancer), "vip 80/tcp 53/udp");
+        let list = json!({"aclRules": [
+            {"properties": {"action": "Allow", "protocol": "TCP", "destinationPortRange": "80"}},
+            {"properties": {"action": "Deny", "protocol": "All", "destinationPortRange": "*"}}]});
+        assert_eq!(summary(&list), "allow tcp 80, deny all");
     }
 }

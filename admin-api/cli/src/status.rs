@@ -1,4 +1,4 @@
-use crate::columns::{Column, backends, dropped, frontend, healthy, section, short, text, yes_no};
+use crate::columns::{Column, backends, dropped, frontend, healthy, name, ports, revision, section, short, text, yes_no};
 use crate::error::CliError;
 use crate::output::{Output, Style};
 use penstock_admin_client::Client;
@@ -19,14 +19,14 @@ const NODES: &[Column] = &[
     Column { heading: ">FLOWS", cell: |n, _| short(n, "flows") },
     Column { heading: ">RECEIVED", cell: |n, _| short(n, "received") },
     Column { heading: ">DROPPED", cell: |n, _| dropped(n) },
-    Column { heading: "PACKET I/O", cell: |n, _| text(n, "packetIo") },
+    Column { heading: "PACKET I/O", cell: |n, _| ports(n, "packetIo") },
 ];
 
 const SERVICES: &[Column] = &[
     Column { heading: "VIP", cell: |s, _| frontend(s) },
     Column { heading: "HEALTHY", cell: healthy },
     Column { heading: ">TABLE", cell: |s, _| text(s, "tableVersion") },
-    Column { heading: "RULE", cell: |s, _| text(s, "name") },
+    Column { heading: "RULE", cell: |s, _| name(s, "name") },
 ];
 
 const BACKENDS: &[Column] = &[
@@ -36,11 +36,11 @@ const BACKENDS: &[Column] = &[
     Column { heading: "HEALTHY", cell: |b, o| yes_no(b, "healthy", o) },
     Column { heading: ">SLOTS", cell: |b, _| text(b, "slots") },
     Column { heading: "PROBE", cell: |b, _| text(b, "detail") },
-    Column { heading: "POOL", cell: |b, _| text(b, "pool") },
+    Column { heading: "POOL", cell: |b, _| name(b, "pool") },
 ];
 
 const TUNNELS: &[Column] = &[
-    Column { heading: "CONNECTION", cell: |t, _| text(t, "name") },
+    Column { heading: "CONNECTION", cell: |t, _| name(t, "name") },
     Column { heading: "NETWORK", cell: |t, _| text(t, "network") },
     Column { heading: "STATE", cell: state },
     Column { heading: "ENDPOINT", cell: |t, _| text(t, "endpoint") },
@@ -70,7 +70,7 @@ fn render(status: &Value, output: &Output) -> String {
     }
     let services = value::list(status, "services");
     page.push_str(&section("virtual IPs", SERVICES, services, output));
-    let backends = backends(services, &["pool", "networkInterface", "address"]);
+    let backends = backends(status, &["pool", "networkInterface", "address"]);
     page.push_str(&section("backends", BACKENDS, &backends, output));
     page.push_str(&section("tunnels", TUNNELS, value::list(status, "tunnels"), output));
     page.push_str(&section("networks", NETWORKS, value::list(status, "networks"), output));
@@ -79,10 +79,11 @@ fn render(status: &Value, output: &Output) -> String {
 }
 
 fn in_sync(node: &Value, output: &Output) -> String {
-    let (goal, applied) = (text(node, "goalRevision"), text(node, "appliedRevision"));
+    let (goal, applied) = (revision(node, "goalRevision"), revision(node, "appliedRevision"));
     match node.get("inSync").and_then(Value::as_bool) {
-        Some(true) => format!("{} r{applied}", output.paint(Style::Good, "yes")),
-        _ => format!("{} r{applied} of r{goal}", output.paint(Style::Bad, "no")),
+        Some(true) => format!("{} {applied}", output.paint(Style::Good, "yes")),
+        _ if applied == goal => format!("{} {applied}", output.paint(Style::Bad, "no")),
+        _ => format!("{} {applied} of {goal}", output.paint(Style::Bad, "no")),
     }
 }
 
@@ -109,10 +110,10 @@ mod tests {
                 {"name": "mux1", "role": "mux", "address": "10.1.1.2", "connected": true, "inSync": true,
                  "goalRevision": 7, "appliedRevision": 7, "packetIo": ["eth0: af_xdp copy"], "flows": 12,
                  "received": 1000, "dropped": {"no_vip": 3}, "goalError": null},
-                {"name": "host1", "role": "host", "address": null, "connected": false, "inSync": false, "goalRevision": 7,
+                {"name": "host1", "role": "host", "address": "10.1.11.2", "connected": false, "inSync": false, "goalRevision": 7,
                  "detail": "host1 is not connected since 12 s"}],
             "services": [{"vip": "203.0.113.10", "port": 80, "protocol": "tcp", "name": "loadBalancers/web/loadBalancingRules/http",
-                "pool": "web", "healthy": 1, "total": 2, "tableVersion": 3, "backends": [
+                "pool": "loadBalancers/lb/backendAddressPools/web", "healthy": 1, "total": 2, "tableVersion": 3, "backends": [
                     {"networkInterface": "blue-1", "address": "10.0.0.11", "host": "10.1.11.2", "healthy": true, "slots": 64, "detail": "200 OK"},
                     {"networkInterface": "blue-2", "address": "10.0.0.12", "host": "10.1.12.2", "healthy": false, "slots": 0, "detail": "connection refused"}]}],
             "tunnels": [{"name": "VirtualGateways/g/networkConnections/site", "state": "connecting"}],
@@ -120,12 +121,13 @@ mod tests {
         });
         let page = render(&status, &Output::plain());
         let line = |start: &str| page.lines().find(|l| l.starts_with(start)).unwrap_or_else(|| panic!("{start}:\n{page}"));
-        assert_eq!(line("mux1").split_whitespace().collect::<Vec<_>>()[..8], ["mux1", "mux", "10.1.1.2", "yes", "yes", "r7", "12", "1.00"]);
-        assert!(line("host1").contains("no r- of r7"));
+        assert_eq!(line("mux1").split_whitespace().collect::<Vec<_>>()[..8], ["mux1", "mux", "10.1.1.2", "yes", "yes", "0.7", "12", "1.00"]);
+        assert!(line("host1").contains("no - of 0.7"));
         assert!(page.lines().any(|l| l == "host1 is not connected since 12 s"), "{page}");
         assert!(line("203.0.113.10:80/tcp").contains("1/2"));
-        assert!(line("blue-2").ends_with("connection refused  web"));
-        assert!(line("VirtualGateways").contains("never"));
+        assert!(line("blue-2").ends_with("connection refused  lb/web"));
+        assert!(line("blue-1").contains("host1"), "hosts by name: {page}");
+        assert!(line("g/site").contains("never"));
         assert!(!page.contains("NETWORKS") && page.lines().all(|l| l == l.trim_end()));
     }
 

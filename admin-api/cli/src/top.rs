@@ -1,5 +1,5 @@
 use crate::arguments::Top;
-use crate::columns::{Column, backends, busiest_first, dropped, frontend, healthy, section, short, text};
+use crate::columns::{Column, backends, busiest_first, dropped, frontend, healthy, name, section, short, text, yes_no};
 use crate::error::CliError;
 use crate::output::Output;
 use penstock_admin_client::Client;
@@ -24,7 +24,7 @@ pub(crate) async fn run(client: &Client, top: &Top, output: &Output) -> Result<(
 /// What of a status counts traffic, busiest first.
 fn traffic(status: &Value) -> Map<String, Value> {
     // A backend of several rules has one count.
-    let backends = backends(value::list(status, "services"), &["networkInterface", "address"]);
+    let backends = backends(status, &["networkInterface", "address"]);
     let mut services = value::list(status, "services").to_vec();
     for service in services.iter_mut().filter_map(Value::as_object_mut) {
         service.remove("backends");
@@ -55,7 +55,7 @@ const SERVICES: &[Column] = &[
     PACKETS,
     BYTES,
     Column { heading: "HEALTHY", cell: healthy },
-    Column { heading: "RULE", cell: |s, _| text(s, "name") },
+    Column { heading: "RULE", cell: |s, _| name(s, "name") },
 ];
 
 const BACKENDS: &[Column] = &[
@@ -69,7 +69,7 @@ const BACKENDS: &[Column] = &[
 ];
 
 const TUNNELS: &[Column] = &[
-    Column { heading: "TUNNEL", cell: |t, _| text(t, "name") },
+    Column { heading: "TUNNEL", cell: |t, _| name(t, "name") },
     Column { heading: ">IN BIT/S", cell: |t, _| short(t, "receivedBitsPerSecond") },
     Column { heading: ">OUT BIT/S", cell: |t, _| short(t, "transmittedBitsPerSecond") },
     Column { heading: ">IN BYTES", cell: |t, _| short(t, "receivedBytes") },
@@ -84,6 +84,7 @@ const NODES: &[Column] = &[
     Column { heading: ">RECEIVED", cell: |n, _| short(n, "received") },
     Column { heading: ">DROPPED", cell: |n, _| dropped(n) },
     Column { heading: ">FLOWS", cell: |n, _| short(n, "flows") },
+    Column { heading: "UP", cell: |n, o| yes_no(n, "connected", o) },
 ];
 
 fn show(traffic: &Map<String, Value>, top: &Top, output: &Output) -> Result<(), CliError> {
@@ -101,6 +102,7 @@ fn show(traffic: &Map<String, Value>, top: &Top, output: &Output) -> Result<(), 
     page.push_str(&section("backends", BACKENDS, list("backends"), output));
     page.push_str(&section("tunnels", TUNNELS, list("tunnels"), output));
     page.push_str(&section("nodes", NODES, list("nodes"), output));
+    page.truncate(page.trim_end().len());
     if page.trim().is_empty() {
         page.push_str("nothing is declared yet: penstock apply -f FILE\n");
     }
