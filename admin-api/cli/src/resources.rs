@@ -103,9 +103,19 @@ fn summary(properties: &Value) -> String {
 }
 
 const TELLING: &[&str] = &[
-    "ipAddress", "privateIPAddress", "privateMacAddress", "addressPrefix", "addressPrefixes", "managementAddresses",
-    "underlayAddress", "server", "virtualNetwork", "publicIPAddress",
-    "destinationPrefix", "gatewayType", "connectionType",
+    "ipAddress",
+    "privateIPAddress",
+    "privateMacAddress",
+    "addressPrefix",
+    "addressPrefixes",
+    "managementAddresses",
+    "underlayAddress",
+    "server",
+    "virtualNetwork",
+    "publicIPAddress",
+    "destinationPrefix",
+    "gatewayType",
+    "connectionType",
 ];
 
 fn collect(node: &Value, words: &mut Vec<String>, depth: usize) {

@@ -1,4 +1,6 @@
-use crate::columns::{Column, backends, dropped, frontend, healthy, name, ports, revision, section, short, text, yes_no};
+use crate::columns::{
+    Column, backends, dropped, frontend, healthy, name, ports, revision, section, short, text, yes_no,
+};
 use crate::error::CliError;
 use crate::output::{Output, Style};
 use penstock_admin_client::Client;
@@ -120,8 +122,12 @@ mod tests {
             "networks": [],
         });
         let page = render(&status, &Output::plain());
-        let line = |start: &str| page.lines().find(|l| l.starts_with(start)).unwrap_or_else(|| panic!("{start}:\n{page}"));
-        assert_eq!(line("mux1").split_whitespace().collect::<Vec<_>>()[..8], ["mux1", "mux", "10.1.1.2", "yes", "yes", "0.7", "12", "1.00"]);
+        let line =
+            |start: &str| page.lines().find(|l| l.starts_with(start)).unwrap_or_else(|| panic!("{start}:\n{page}"));
+        assert_eq!(
+            line("mux1").split_whitespace().collect::<Vec<_>>()[..8],
+            ["mux1", "mux", "10.1.1.2", "yes", "yes", "0.7", "12", "1.00"]
+        );
         assert!(line("host1").contains("no - of 0.7"));
         assert!(page.lines().any(|l| l == "host1 is not connected since 12 s"), "{page}");
         assert!(line("203.0.113.10:80/tcp").contains("1/2"));

@@ -122,7 +122,8 @@ mod tests {
             {"vip": "203.0.113.20", "bitsPerSecond": 9.0, "backends": [backend("a", 1.0)]}]});
         let traffic = traffic(&status);
         assert_eq!(traffic["services"][0]["vip"], "203.0.113.20");
-        let names: Vec<&Value> = traffic["backends"].as_array().unwrap().iter().map(|b| &b["networkInterface"]).collect();
+        let names: Vec<&Value> =
+            traffic["backends"].as_array().unwrap().iter().map(|b| &b["networkInterface"]).collect();
         assert_eq!(names, ["b", "a"]);
         assert!(traffic["services"][0].get("backends").is_none());
     }

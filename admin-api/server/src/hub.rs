@@ -131,10 +131,8 @@ impl GoalHub {
         let mut nodes = self.nodes();
         let mut changed = false;
         let mut hosts: Vec<_> = nodes.iter_mut().filter(|((role, _), _)| *role == NodeRole::Host).collect();
-        let links: Vec<Link> = hosts
-            .iter()
-            .map(|(_, n)| Link { connected: n.connected, since: n.since, absent: n.absent })
-            .collect();
+        let links: Vec<Link> =
+            hosts.iter().map(|(_, n)| Link { connected: n.connected, since: n.since, absent: n.absent }).collect();
         let verdict = absence::judge(&links, hold_off, now);
         for i in verdict.absent {
             let Some(((_, name), node)) = hosts.get_mut(i) else { continue };

@@ -242,10 +242,7 @@ fn node_state(hub: &GoalHub, role: NodeRole, node: &str, warnings: Vec<&Warning>
                 &format!("The {role} is connected and has not applied its goal yet."),
             )],
         ),
-        _ => shape(
-            "Failure",
-            vec![detail("ResourceGlobal", "HostNotConnectedToController", &format!("{gone}."))],
-        ),
+        _ => shape("Failure", vec![detail("ResourceGlobal", "HostNotConnectedToController", &format!("{gone}."))]),
     }
 }
 

@@ -98,7 +98,9 @@ pub async fn run_with_hub(
         Ok(())
     };
     let south = async {
-        penstock_southbound::serve(config.southbound_listen, &credentials, hub, shutdown.clone()).await.map_err(Error::from)
+        penstock_southbound::serve(config.southbound_listen, &credentials, hub, shutdown.clone())
+            .await
+            .map_err(Error::from)
     };
     let ended = tokio::select! {
         // The first that fails ends both: an address that is taken is an error at the start.

@@ -227,7 +227,9 @@ async fn backends_of_a_host_whose_link_is_gone_are_taken_out_while_another_is_th
         detail: "200 OK".into(),
         changes: 1,
     };
-    host1.status.send_replace(HostStatus { probes: goal.probes.iter().map(healthy).collect(), ..HostStatus::default() });
+    host1
+        .status
+        .send_replace(HostStatus { probes: goal.probes.iter().map(healthy).collect(), ..HostStatus::default() });
     // And now it is the other that is gone.
     let back = |g: &MuxGoal| {
         let service = g.services.iter().find(|s| s.port == 80 && s.vip.is_ipv4()).unwrap();

@@ -181,7 +181,11 @@ async fn bad_input_is_refused_with_all_errors_and_nothing_is_half_applied() {
     let third = json!({"kind": "loadBalancers", "resourceId": "third", "properties": {
         "loadBalancingRules": [rule("missing", json!("many")), rule("gone", json!(80))]}});
     let other = json!({"kind": "networkInterfaces", "resourceId": "n", "properties": {"isPrimary": "maybe", "server": reference("/servers/none")}});
-    for first in [json!({"kind": "teapots", "resourceId": "x"}), json!({"kind": "probes"}), json!({"kind": "routeTables", "resourceId": "x", "properties": {}})] {
+    for first in [
+        json!({"kind": "teapots", "resourceId": "x"}),
+        json!({"kind": "probes"}),
+        json!({"kind": "routeTables", "resourceId": "x", "properties": {}}),
+    ] {
         let (status, body) = lab.batch(json!([first, third, other])).await;
         assert_eq!(status, StatusCode::BAD_REQUEST);
         let pointers: Vec<String> = targets(&body).into_iter().map(|(_, t)| t).collect();

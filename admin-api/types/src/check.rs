@@ -46,9 +46,7 @@ fn check_scalar(of: &Type, v: &Value, at: &str, problems: &mut Problems) -> Opti
         Type::Bool => value::boolean(v).map(Value::from),
         Type::BoolText(no, yes) => value::boolean(v).map(|b| json!(if b { yes } else { no })),
         Type::Int(min, max) => value::int(v).filter(|n| (*min..=*max).contains(n)).map(Value::from),
-        Type::IntText(min, max) => {
-            value::int(v).filter(|n| (*min..=*max).contains(n)).map(|n| json!(n.to_string()))
-        }
+        Type::IntText(min, max) => value::int(v).filter(|n| (*min..=*max).contains(n)).map(|n| json!(n.to_string())),
         Type::Text => value::text(v).is_some().then(|| as_text(v)),
         Type::OneOf(words) => v.as_str().and_then(|s| word(words, s.trim())).map(Value::from),
         Type::Ip => parsed::<IpAddr>(v).map(|_| v.clone()),

@@ -2,8 +2,8 @@
 //! demand more in places, and its examples contradict them.
 use crate::kind::{Function, Kind, Property, Rule, Shape, Type};
 use Type::{
-    AddressPattern, Any, BackRef, BackRefs, Bool, BoolText, Int, IntText, Ip, Key, List, Mac, Object, OneOf, PortRange, Prefix,
-    Ref, Text,
+    AddressPattern, Any, BackRef, BackRefs, Bool, BoolText, Int, IntText, Ip, Key, List, Mac, Object, OneOf, PortRange,
+    Prefix, Ref, Text,
 };
 
 /// Version tokens of the URL, oldest first. One model serves all.
@@ -51,9 +51,8 @@ const FRONTENDS: Type = List(&Ref(&["loadBalancers/frontendIPConfigurations"]));
 const POOL: Type = Ref(&["loadBalancers/backendAddressPools"]);
 /// As the examples write them, and as the tables do.
 const PROTOCOL: Type = OneOf(&["Tcp", "TCP", "Udp", "UDP", "Gre", "GRE", "Esp", "ESP", "All", "ALL"]);
-const ACL_PROTOCOL: Type = OneOf(&[
-    "Tcp", "TCP", "Udp", "UDP", "Http", "HTTP", "Icmp", "ICMP", "ICMPv4", "ICMPv6", "All", "ALL", "*",
-]);
+const ACL_PROTOCOL: Type =
+    OneOf(&["Tcp", "TCP", "Udp", "UDP", "Http", "HTTP", "Icmp", "ICMP", "ICMPv4", "ICMPv6", "All", "ALL", "*"]);
 const IDLE: Type = Int(4, 30);
 const PORT: Type = Int(0, 65535);
 /// Own extension: the provider address of a node, where tunnels of the fabric end.
@@ -258,7 +257,10 @@ pub static KINDS: &[Kind] = &[
     kind(
         "logicalNetworks",
         Compiled,
-        &[opt("networkVirtualizationEnabled", BoolText("False", "True")), ro("virtualNetworks", BackRefs("virtualNetworks"))],
+        &[
+            opt("networkVirtualizationEnabled", BoolText("False", "True")),
+            ro("virtualNetworks", BackRefs("virtualNetworks")),
+        ],
         &[kind(
             "subnets",
             Compiled,
@@ -356,7 +358,11 @@ pub static KINDS: &[Kind] = &[
         &[kind(
             "networkInterfaces",
             Stored,
-            &[opt("interfaceIndex", IntText(0, i64::MAX)), opt("isBMC", BoolText("false", "true")), opt("logicalSubnets", List(&LNET_SUBNET))],
+            &[
+                opt("interfaceIndex", IntText(0, i64::MAX)),
+                opt("isBMC", BoolText("false", "true")),
+                opt("logicalSubnets", List(&LNET_SUBNET)),
+            ],
             &[],
         )],
     ),

@@ -260,7 +260,8 @@ mod tests {
 
     #[test]
     fn the_certificate_decides_who_the_node_is() {
-        let text = format!("{NODE}name = \"ctl\"\n[controller]\nlisten = \"[::1]:443\"\nsouthbound_listen = \"[::1]:8443\"\n");
+        let text =
+            format!("{NODE}name = \"ctl\"\n[controller]\nlisten = \"[::1]:443\"\nsouthbound_listen = \"[::1]:8443\"\n");
         let config = Config::parse(Path::new("p.toml"), &text).unwrap();
         let check = |name: &str, roles| {
             let identity = Identity::new(name.to_owned(), roles).unwrap();

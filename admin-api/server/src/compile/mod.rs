@@ -68,7 +68,18 @@ impl Compiler {
         let hash_seed = kept.hash_seed().await?;
         let revision = kept.count_start().await? << 32;
         let (states, health) = (resources.subscribe(), hub.health());
-        Ok(Self { kept, planner, resources, hub, states, health, last: Goals::new(), revision, hash_seed, host_hold_off })
+        Ok(Self {
+            kept,
+            planner,
+            resources,
+            hub,
+            states,
+            health,
+            last: Goals::new(),
+            revision,
+            hash_seed,
+            host_hold_off,
+        })
     }
 
     pub(crate) async fn run(mut self) {
