@@ -135,6 +135,15 @@ pub fn parse(frame: &[u8]) -> Result<Headers, DropReason> {
 /// As [`parse`]; the headers are of no use then.
 #[inline]
 pub fn parse_into(frame: &[u8], headers: &mut Headers) -> Result<(), DropReason> {
+    if crate::usual::parse(frame, headers) {
+        return Ok(());
+    }
+    parse_any(frame, headers)
+}
+
+/// Every frame, whatever its headers. Not inlined: the usual ones do not come here.
+#[inline(never)]
+pub(crate) fn parse_any(frame: &[u8], headers: &mut Headers) -> Result<(), DropReason> {
     parse_ethernet_at(frame, 0, headers)
 }
 
@@ -397,7 +406,7 @@ fn parse_transport(frame: &[u8], h: &mut Headers) -> Result<(), DropReason> {
 
 /// RFC 1812 section 5.3.7, RFC 6890: addresses that never are the source or destination of a forwarded packet.
 #[inline]
-fn check_v4_addresses(src: [u8; 4], dst: [u8; 4]) -> Result<(), DropReason> {
+pub(crate) fn check_v4_addresses(src: [u8; 4], dst: [u8; 4]) -> Result<(), DropReason> {
     if src[0] == 127 || src[0] >= 224 {
         return Err(DropReason::MartianSource);
     }
@@ -408,7 +417,7 @@ fn check_v4_addresses(src: [u8; 4], dst: [u8; 4]) -> Result<(), DropReason> {
 }
 
 #[inline]
-fn check_v6_addresses(src: Addr16, dst: Addr16) -> Result<(), DropReason> {
+pub(crate) fn check_v6_addresses(src: Addr16, dst: Addr16) -> Result<(), DropReason> {
     const LOOPBACK: Addr16 = Addr16([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
     if src.is_v4() || src.0[0] == 0xff || src == LOOPBACK {
         return Err(DropReason::MartianSource);

@@ -18,6 +18,7 @@ mod headers;
 pub mod icmp;
 pub mod nd;
 pub mod rewrite;
+mod usual;
 pub mod vxlan;
 
 pub use headers::{

@@ -4,7 +4,7 @@ use crate::hash::hasher;
 use crate::key::MuxKey;
 use crate::policy::Policy;
 use arc_swap::ArcSwap;
-use penstock_engine::{Class, Counter, EncapTemplate, Prior, Resolution, Resolver};
+use penstock_engine::{Class, Counter, EncapTemplate, Prior, Resolution, Resolver, TcpIdle};
 use penstock_flow::{FlowHasher, Transposition, prefetch};
 use penstock_model::{BackendId, DropReason, Nanos, Packet, Protocol, ServiceId, Verdict};
 use penstock_wire::Headers;
@@ -68,6 +68,8 @@ impl MuxResolver {
 impl Resolver for MuxResolver {
     type Key = MuxKey;
     type Value = BackendId;
+    /// Entries are small and cheap to make again; a connection's flags are not worth a look at each packet.
+    const TCP: Option<TcpIdle> = None;
 
     /// The counters grow here, once for a policy that has more services.
     fn refresh(&mut self, _now: Nanos) {
@@ -99,7 +101,10 @@ impl Resolver for MuxResolver {
 
     #[inline]
     fn foresee(&self, _packet: &Packet<'_>, headers: &Headers) {
-        if let Some(home) = self.policy.tables.vips.home(&headers.dst, headers.protocol, headers.dst_port) {
+        let vips = &self.policy.tables.vips;
+        if vips.is_large()
+            && let Some(home) = vips.home(&headers.dst, headers.protocol, headers.dst_port)
+        {
             prefetch::prefetch(home);
         }
     }

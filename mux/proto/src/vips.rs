@@ -128,6 +128,13 @@ impl VipTable {
         }
     }
 
+    /// Whether the table is likely to lie outside a core's own caches: then asking for a place ahead pays for hashing twice.
+    #[inline]
+    pub(crate) fn is_large(&self) -> bool {
+        const NEAR: usize = 256 << 10;
+        self.buckets.len() > NEAR / size_of::<Bucket>()
+    }
+
     /// Where the search for a service begins, to be asked for ahead.
     #[inline]
     pub(crate) fn home(&self, vip: &Addr16, protocol: Protocol, port: u16) -> Option<&VipEntry> {
