@@ -52,6 +52,11 @@ pub(crate) fn from_tunnel(
         why.because("tunnel", || format!("source {src:?} is in none of the tunnel's prefixes"));
         return Err(DropReason::NotInAllowedPrefixes);
     }
+    // The prefixes of a site may be wider than what is there, as `0.0.0.0/0` is.
+    if let Some((_, network)) = tenant.network_of(src) {
+        why.because("tunnel", || format!("source {src:?} is inside {}, which is not at the site", network.name()));
+        return Err(DropReason::SpoofedSource);
+    }
     if let Some((_, network)) = tenant.network_of(dst)
         && let Some(endpoint) = network.endpoint(dst)
     {

@@ -15,8 +15,10 @@
 
 mod decide;
 mod encaps;
+mod epochs;
 mod error;
 mod explain;
+mod flows;
 mod goal;
 mod input;
 mod key;
@@ -29,6 +31,7 @@ mod tenant;
 
 pub use error::GoalError;
 pub use explain::explain;
+pub use flows::flow_table;
 pub use goal::{GatewayGoal, Secret32, Tunnel, TunnelKind};
 pub use input::{Datagram, TunnelInput};
 pub use key::{GatewayKey, Way};

@@ -31,7 +31,7 @@ impl Network {
         Ok(Self { place: [place], epoch: network.epoch, compiled })
     }
 
-    fn intent(&self) -> &VirtualNetwork {
+    pub(crate) fn intent(&self) -> &VirtualNetwork {
         self.compiled.network()
     }
 

@@ -1,12 +1,14 @@
 //! The gateway's compiled goal: built whole, checked whole, published in one swap.
 use crate::encaps::Encaps;
+use crate::epochs;
 use crate::error::GoalError;
 use crate::network::Network;
 use crate::tenant::{Site, Tenant};
 use crate::{GatewayGoal, Tunnel, TunnelKind};
 use penstock_engine::EncapTemplate;
-use penstock_model::{Addr16, DropReason, Epoch, Mac, PortId, Revision, TunnelId, Underlay, Vni};
-use penstock_policy::NextHop;
+use penstock_maps::ENDPOINT_CAPACITY;
+use penstock_model::{Addr16, DropReason, Mac, PortId, Revision, TunnelId, Underlay, Vni};
+use penstock_policy::{Acl, NextHop};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -54,6 +56,9 @@ pub struct Policy {
     sites: Vec<Option<Site>>,
     listen_ports: BTreeSet<u16>,
     encaps: Encaps,
+    /// As the goal has them: what the next goal is compared with.
+    acls: Vec<Acl>,
+    last_epoch: u32,
 }
 
 impl Policy {
@@ -71,9 +76,11 @@ impl Policy {
         next_hop: impl Fn(IpAddr) -> Option<UnderlayHop>,
         previous: Option<&Policy>,
     ) -> Result<Self, GoalError> {
-        let (networks, by_vni) = networks(goal)?;
+        let (mut networks, by_vni) = networks(goal)?;
         let sites = sites(goal, &networks)?;
         check_routes(goal, &sites)?;
+        let listen_ports = listen_ports(goal)?;
+        let last_epoch = epochs::give(&mut networks, &sites, &goal.acls, previous);
         let mut wanted = BTreeSet::new();
         for (n, network) in goal.networks.iter().enumerate() {
             wanted.extend(hosts(n, network, own)?.map(|host| (network.vni, host)));
@@ -93,8 +100,10 @@ impl Policy {
             networks,
             by_vni,
             sites,
-            listen_ports: goal.tunnels.iter().map(listen_port).collect(),
+            listen_ports,
             encaps,
+            acls: goal.acls.clone(),
+            last_epoch,
         })
     }
 
@@ -189,12 +198,44 @@ impl Policy {
     pub(crate) fn encaps(&self) -> &Encaps {
         &self.encaps
     }
+
+    pub(crate) fn networks(&self) -> &[Network] {
+        &self.networks
+    }
+
+    pub(crate) fn sites(&self) -> &[Option<Site>] {
+        &self.sites
+    }
+
+    pub(crate) fn acls(&self) -> &[Acl] {
+        &self.acls
+    }
+
+    pub(crate) fn last_epoch(&self) -> u32 {
+        self.last_epoch
+    }
 }
 
 fn listen_port(tunnel: &Tunnel) -> u16 {
     match tunnel.kind {
         TunnelKind::WireGuard { listen_port, .. } => listen_port,
     }
+}
+
+/// The UDP ports of all tunnels: as many as can be steered beside VXLAN's.
+fn listen_ports(goal: &GatewayGoal) -> Result<BTreeSet<u16>, GoalError> {
+    const MOST: usize = ENDPOINT_CAPACITY as usize - 1;
+    let mut ports = BTreeSet::new();
+    for (i, tunnel) in goal.tunnels.iter().enumerate() {
+        ports.insert(listen_port(tunnel));
+        if ports.len() > MOST {
+            return Err(GoalError::new(
+                format!("tunnels[{i}].kind.listen_port"),
+                format!("more than {MOST} different ports, which is all that can be steered to a gateway"),
+            ));
+        }
+    }
+    Ok(ports)
 }
 
 fn networks(goal: &GatewayGoal) -> Result<(Vec<Network>, BTreeMap<Vni, usize>), GoalError> {
@@ -216,23 +257,7 @@ fn networks(goal: &GatewayGoal) -> Result<(Vec<Network>, BTreeMap<Vni, usize>), 
         }
         networks.push(compiled);
     }
-    give_tenants_one_epoch(&mut networks);
     Ok((networks, by_vni))
-}
-
-/// The two directions of a flow may be decided in different networks of a tenant, so a tenant's networks share an epoch that
-/// changes with any of theirs.
-fn give_tenants_one_epoch(networks: &mut [Network]) {
-    let mut epochs: BTreeMap<_, u32> = BTreeMap::new();
-    for network in networks.iter() {
-        let epoch = epochs.entry(network.tenant()).or_default();
-        *epoch = epoch.wrapping_mul(0x9e37_79b1).wrapping_add(network.epoch().0);
-    }
-    for network in networks {
-        if let Some(epoch) = epochs.get(&network.tenant()) {
-            network.set_epoch(Epoch(*epoch));
-        }
-    }
 }
 
 fn sites(goal: &GatewayGoal, networks: &[Network]) -> Result<Vec<Option<Site>>, GoalError> {

@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 use penstock_engine::{Class, EncapTemplate, Prior, Resolution, Resolver, Why};
 use penstock_flow::{Flags, FlowHasher, Transposition};
-use penstock_model::{DropReason, Gso, Nanos, Packet, Protocol, TenantId, Verdict};
+use penstock_model::{DropReason, Gso, Nanos, Packet, Protocol, TenantId, TunnelId, Verdict};
 use penstock_wire::{Fragment, Headers, VXLAN_PORT, parse_vxlan};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,6 +16,9 @@ use std::sync::Arc;
 const TCP_IDLE_SECONDS: u16 = 1800;
 /// RFC 4787 section 4.3 recommends five minutes.
 const OTHER_IDLE_SECONDS: u16 = 300;
+
+/// Length of an Ethernet header without tags.
+const ETHERNET: u16 = 14;
 
 /// What is remembered for a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,8 +96,13 @@ impl<T: TunnelInput> GatewayResolver<T> {
         if !policy.is_vtep(headers.src) {
             return Err(DropReason::UntrustedUnderlaySource);
         }
-        let (vni, inner) = parse_vxlan(packet.frame(), headers)?;
+        let outer = Headers { end: datagram_end(packet, headers)?, ..*headers };
+        let (vni, inner) = parse_vxlan(packet.frame(), &outer)?;
         let network = policy.tenant_of(vni).and_then(|t| t.first()).ok_or(DropReason::UnknownVni)?;
+        // RFC 7348 section 6.1: a frame with a VLAN tag inside is discarded.
+        if inner.l3 != inner.l2 + ETHERNET {
+            return Err(DropReason::BadTunnelHeader);
+        }
         if !inner.is_ip() {
             return Err(DropReason::NotOurs);
         }
@@ -191,13 +199,29 @@ impl<T: TunnelInput> Resolver for GatewayResolver<T> {
         key.mix(self.hasher.hash(&key.flow))
     }
 
+    /// As the decisions make it: what leaves by a tunnel is answered from there, what leaves for an endpoint from its network.
+    fn peer_of(&self, key: &GatewayKey, value: &Remembered) -> Option<GatewayKey> {
+        let way = match key.way()? {
+            _ if value.0.flags.has(Flags::TUNNEL) => Way::Tunnel(TunnelId(value.0.encap)),
+            Way::Tunnel(id) => {
+                let (_, tenant) = self.policy.tunnel(id)?;
+                Way::Overlay(tenant.network_of(key.flow.dst)?.1.vni())
+            }
+            Way::Overlay(_) | Way::Own(_) => return None,
+        };
+        Some(GatewayKey::new(way, key.flow.reversed()))
+    }
+
     #[inline]
     fn encap(&self, id: u32) -> Result<&EncapTemplate, DropReason> {
         self.policy.encaps().template(id).ok_or(DropReason::NextHopUnresolved)
     }
 
     fn local(&mut self, packet: &mut Packet<'_>, headers: &Headers, now: Nanos) -> Verdict {
-        let end = headers.end as usize;
+        let end = match datagram_end(packet, headers) {
+            Ok(end) => end as usize,
+            Err(reason) => return Verdict::Drop(reason),
+        };
         let Some(payload) = packet.frame().get(usize::from(headers.payload)..end) else {
             return Verdict::Drop(DropReason::TruncatedTransport);
         };
@@ -217,4 +241,20 @@ impl<T: TunnelInput> Resolver for GatewayResolver<T> {
         }
         verdict
     }
+}
+
+/// Where a datagram ends: where its UDP length says, which may be before the end of the IP packet (RFC 768; what lies
+/// behind is no payload).
+fn datagram_end(packet: &Packet<'_>, h: &Headers) -> Result<u32, DropReason> {
+    // One large datagram that the interface is to cut may be longer than the field can say.
+    if packet.offload.gso != Gso::None {
+        return Ok(h.end);
+    }
+    let at = usize::from(h.l4) + 4;
+    let length = packet.frame().get(at..).and_then(|f| f.first_chunk::<2>()).ok_or(DropReason::TruncatedTransport)?;
+    let end = u32::from(h.l4) + u32::from(u16::from_be_bytes(*length));
+    if end < u32::from(h.payload) || end > h.end {
+        return Err(DropReason::BadUdpLength);
+    }
+    Ok(end)
 }

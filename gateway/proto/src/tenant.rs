@@ -25,6 +25,10 @@ impl Site {
         }
     }
 
+    pub(crate) fn prefixes(&self) -> &[IpNetwork] {
+        &self.prefixes
+    }
+
     /// Whether the site may use this address (WireGuard's cryptokey routing, whitepaper section 2).
     pub(crate) fn may_send_from(&self, addr: Addr16) -> bool {
         let addr = addr.to_ip();

@@ -43,6 +43,28 @@ fn a_bad_goal_is_refused_by_the_name_of_the_field() {
 }
 
 #[test]
+fn ports_beyond_the_steering_map_are_refused_and_as_many_as_it_holds_are_not() {
+    let most = penstock_maps::ENDPOINT_CAPACITY - 1; // and VXLAN
+    let mut goal = goal();
+    let first = goal.tunnels[0].clone();
+    goal.tunnels = (0..most)
+        .map(|n| {
+            let mut tunnel = Tunnel { id: TunnelId(n), tenant: TenantId(1 + n % 2), ..first.clone() };
+            let TunnelKind::WireGuard { listen_port, .. } = &mut tunnel.kind;
+            *listen_port = 20_000 + n as u16;
+            tunnel
+        })
+        .collect();
+    goal.networks.iter_mut().for_each(|n| n.routes.clear());
+    assert_eq!(build(&goal, None).unwrap().listen_ports().count(), most as usize);
+    let mut more = Tunnel { id: TunnelId(most), ..first };
+    let TunnelKind::WireGuard { listen_port, .. } = &mut more.kind;
+    *listen_port = 19_999;
+    goal.tunnels.push(more);
+    assert_eq!(build(&goal, None).unwrap_err().field, format!("tunnels[{most}].kind.listen_port"));
+}
+
+#[test]
 fn a_route_into_another_tenants_tunnel_is_refused() {
     let mut goal = goal();
     goal.networks[0].routes[0].next_hop = NextHop::Tunnel(TunnelId(2));

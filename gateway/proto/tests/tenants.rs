@@ -15,20 +15,21 @@ const ACK: u8 = TcpFlags::ACK;
 fn tenants_with_identical_addresses_meet_only_their_own_in_every_direction() {
     let mut gw = Gateway::new(&goal());
     for round in 0..2 {
+        let (opens, answers) = if round == 0 { (SYN, SYN_ACK) } else { (ACK, ACK) };
         for tenant in [1, 2] {
-            let (verdict, frame) = gw.site_sends(tenant, &tcp(SITE, 4000, CONTAINER, 80, SYN));
+            let (verdict, frame) = gw.site_sends(tenant, &tcp(SITE, 4000, CONTAINER, 80, opens));
             assert_eq!(verdict, Verdict::Transmit(UNDERLAY));
             let (host, got, mac, packet) = open(&frame);
             assert_eq!((host, got, mac), (ip(HOST), vni(tenant), container_mac(tenant)));
             assert_eq!(ttl(&packet), 63);
 
-            let (verdict, packet) = gw.host_sends(tenant, &tcp(CONTAINER, 80, SITE, 4000, SYN_ACK));
+            let (verdict, packet) = gw.host_sends(tenant, &tcp(CONTAINER, 80, SITE, 4000, answers));
             assert_eq!(verdict, Verdict::Tunnel(TunnelId(tenant)), "round {round}");
             assert_eq!(packet[..2], [0x45, 0], "a bare IP packet goes to the tunnel");
 
-            let (verdict, _) = gw.host_sends(tenant, &tcp(CONTAINER, 5000, SITE, 443, SYN));
+            let (verdict, _) = gw.host_sends(tenant, &tcp(CONTAINER, 5000, SITE, 443, opens));
             assert_eq!(verdict, Verdict::Tunnel(TunnelId(tenant)));
-            let (verdict, frame) = gw.site_sends(tenant, &tcp(SITE, 443, CONTAINER, 5000, SYN_ACK));
+            let (verdict, frame) = gw.site_sends(tenant, &tcp(SITE, 443, CONTAINER, 5000, answers));
             assert_eq!(verdict, Verdict::Transmit(UNDERLAY));
             assert_eq!(open(&frame).1, vni(tenant));
         }

@@ -187,6 +187,11 @@ fn without_service(policy: &Policy, frame: &[u8], h: &Headers, why: &mut impl Wh
         return portless(policy, h, why);
     }
     if is_echo_request(h) {
+        // Every mux of the segment would answer, from a group address that is nobody's source (RFC 1122 section 3.2.2.6).
+        if is_to_group(frame, h) {
+            why.because("vip", || "an echo request to an Ethernet broadcast or multicast address is not answered".to_owned());
+            return Decision::Drop(DropReason::NotOurs);
+        }
         why.because("vip", || format!("the mux answers echo requests to {}", h.dst.to_ip()));
         return Decision::Echo;
     }
@@ -195,6 +200,11 @@ fn without_service(policy: &Policy, frame: &[u8], h: &Headers, why: &mut impl Wh
     }
     why.because("rule", || format!("{} has no rule for {} port {}", h.dst.to_ip(), h.protocol, h.dst_port));
     Decision::Drop(DropReason::NoServiceOnPort)
+}
+
+/// Whether the Ethernet destination is broadcast or multicast.
+fn is_to_group(frame: &[u8], h: &Headers) -> bool {
+    h.l2 != h.l3 && frame.get(usize::from(h.l2)).is_some_and(|first| first & 1 != 0)
 }
 
 /// An ICMP error goes where the packets go that it is about (path MTU discovery depends on it, RFC 1191, RFC 8201).

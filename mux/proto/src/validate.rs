@@ -3,6 +3,7 @@
 use crate::error::GoalError;
 use crate::goal::{Backend, MuxGoal, Pool, Service};
 use crate::policy::{MAX_BACKEND, MAX_SERVICE};
+use penstock_maps::VIP_CAPACITY;
 use penstock_model::{Addr16, BackendId, Mac, PoolId, Protocol, Underlay};
 use penstock_spread::SlotTable;
 use std::collections::HashSet;
@@ -75,6 +76,7 @@ fn validate_table(table: &SlotTable, field: &str) -> Result<(), GoalError> {
 fn validate_services(list: &[Service], pools: &HashSet<PoolId>, own: Underlay<IpAddr>) -> Result<(), GoalError> {
     let mut ids = HashSet::with_capacity(list.len());
     let mut frontends = HashSet::with_capacity(list.len());
+    let mut vips = HashSet::new();
     for (i, s) in list.iter().enumerate() {
         let refuse = |field: &str, problem: String| Err(GoalError::new(format!("services[{i}].{field}"), problem));
         if s.id.0 > MAX_SERVICE {
@@ -89,6 +91,10 @@ fn validate_services(list: &[Service], pools: &HashSet<PoolId>, own: Underlay<Ip
         // The mux would take its own link to the controller, and its operator's, away from the kernel.
         if s.vip == own.0 {
             return refuse("vip", format!("{} is the mux's own address", s.vip));
+        }
+        vips.insert(s.vip);
+        if vips.len() > VIP_CAPACITY as usize {
+            return refuse("vip", format!("more than {VIP_CAPACITY} virtual IPs, which is all that can be steered to a mux"));
         }
         if s.protocol != Protocol::TCP && s.protocol != Protocol::UDP {
             return refuse("protocol", format!("{} cannot be balanced: TCP and UDP can", s.protocol));

@@ -2,7 +2,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 use arc_swap::ArcSwap;
 use penstock_engine::{EncapTemplate, Port};
-use penstock_flow::{FlowHasher, FlowTable};
+use penstock_flow::FlowHasher;
 use penstock_gateway_proto::*;
 use penstock_model::*;
 use penstock_policy::*;
@@ -119,9 +119,13 @@ pub struct Gateway {
 
 impl Gateway {
     pub fn new(goal: &GatewayGoal) -> Self {
+        Self::with_flows(goal, 1024, 1024)
+    }
+
+    pub fn with_flows(goal: &GatewayGoal, capacity: usize, of_tenant: usize) -> Self {
         let published = Arc::new(ArcSwap::from_pointee(build(goal, None).unwrap()));
         let resolver = GatewayResolver::new(Arc::clone(&published), FlowHasher::new([3; 16]), ());
-        let mut port = Port::new(resolver, FlowTable::new(1024));
+        let mut port = Port::new(resolver, flow_table(capacity, of_tenant));
         port.ensure_counters(published.load().counters());
         Self { published, port, now: Nanos::from_secs(100) }
     }

@@ -92,3 +92,20 @@ fn ten_thousand_vips_are_found_and_no_other() {
         assert!(mux.send(&tcp(client(v), &format!("203.{}.{}.2", v / 250, v % 250), 443, SYN)).is_err());
     }
 }
+
+#[test]
+fn virtual_ips_beyond_the_steering_map_are_refused_and_as_many_as_it_holds_are_not() {
+    let vips = |n: u32| {
+        let mut goal = goal(&[1, 2]);
+        goal.services = (0..n)
+            .map(|i| {
+                let vip = std::net::Ipv4Addr::from(0x1400_0000 + i).to_string();
+                service(i, &vip, penstock_model::Protocol::TCP, 80)
+            })
+            .collect();
+        Policy::build(&goal, next_hop, Underlay(ip(OWN)))
+    };
+    let most = penstock_maps::VIP_CAPACITY;
+    assert_eq!(vips(most).unwrap().vips().len(), most as usize);
+    assert_eq!(vips(most + 1).unwrap_err().field, format!("services[{most}].vip"));
+}

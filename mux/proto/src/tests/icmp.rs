@@ -42,6 +42,18 @@ fn an_echo_reply_to_a_virtual_ip_is_not_answered() {
     assert_eq!(mux.send(&echo(client(1).ip(), "203.0.113.99", Protocol::ICMP, 8)), Err(DropReason::NotOurs));
 }
 
+#[test]
+fn a_ping_to_an_ethernet_group_address_is_not_answered() {
+    let mut mux = Mux::new(&goal(&[1]));
+    for (src, vip, protocol, ask) in [(client(1), VIP, Protocol::ICMP, 8), (client6(1), VIP6, Protocol::ICMPV6, 128)] {
+        for group in [[0xff; 6], [0x01, 0, 0x5e, 0, 0, 1], [0x33, 0x33, 0, 0, 0, 1]] {
+            let mut request = echo(src.ip(), vip, protocol, ask);
+            request[..6].copy_from_slice(&group);
+            assert_eq!(mux.send(&request), Err(DropReason::NotOurs));
+        }
+    }
+}
+
 /// The error that a router on the way to the client sends about a segment of the connection: only eight bytes behind the
 /// quoted IP header.
 fn too_big(n: u32, v6: bool) -> Vec<u8> {
