@@ -12,6 +12,7 @@ mod explain;
 mod port;
 mod resolver;
 mod super_frame;
+mod tcp;
 mod trace;
 
 pub use apply::apply;
@@ -19,3 +20,4 @@ pub use encap::EncapTemplate;
 pub use explain::{Ending, Explanation, Step, Why};
 pub use port::{Counter, Port};
 pub use resolver::{Class, Prior, Resolution, Resolver};
+pub use tcp::TcpIdle;

@@ -1,8 +1,9 @@
 use crate::apply::apply_in_place;
+use crate::tcp::{TURNS, Turn};
 use crate::{Class, Prior, Resolution, Resolver};
 use penstock_flow::prefetch::prefetch;
-use penstock_flow::{FlowTable, Meter, Transposition};
-use penstock_model::{BATCH, Coarse, DropReason, Epoch, Ledger, Nanos, Packet, Verdict};
+use penstock_flow::{Flags, FlowTable, Meter, Transposition};
+use penstock_model::{BATCH, Coarse, DropReason, Epoch, Ledger, Nanos, Packet, Protocol, Verdict};
 use penstock_wire::Headers;
 
 /// Packets and bytes that a transposition's counter has seen (frame bytes as received).
@@ -130,13 +131,13 @@ impl<R: Resolver> Port<R> {
         for (_, job) in batch.iter().zip(jobs.iter_mut()) {
             match &job.class {
                 Class::Flow { key, hash, epoch } => match self.flows.lookup_established(key, *hash, coarse) {
-                    Some(hit) if hit.is_of(*epoch) => {
+                    Some(hit) if hit.is_of(*epoch) && !takes_turn::<R>(&job.headers) => {
                         job.decided = Decided::Value(hit.value);
                         prefetch(self.resolver.transposition(&hit.value));
                     }
                     _ => {
                         is_any_open = true;
-                        self.flows.prefetch_probation(*hash);
+                        self.flows.prefetch_probation(key, *hash);
                     }
                 },
                 Class::Direct { token, hash } => {
@@ -163,29 +164,12 @@ impl<R: Resolver> Port<R> {
     /// Applies the decisions.
     fn replay_all(&mut self, batch: &mut [Packet<'_>], jobs: &mut [Job<R::Key, R::Value>], now: Nanos) {
         for i in 0..batch.len() {
-            if let (Some(packet), Some(job)) = (batch.get(i + NEXT), jobs.get(i + NEXT)) {
-                self.prefetch_replay(packet, job);
+            if let Some(packet) = batch.get(i + NEXT) {
+                prefetch_headers(packet);
             }
             if let (Some(packet), Some(job)) = (batch.get_mut(i), jobs.get_mut(i)) {
                 self.finish(packet, job, now);
             }
-        }
-    }
-
-    /// Asks for what replaying writes: the frame and its counter.
-    #[inline]
-    fn prefetch_replay(&self, packet: &Packet<'_>, job: &Job<R::Key, R::Value>) {
-        prefetch_headers(packet);
-        let t = match (&job.decided, &job.class) {
-            (Decided::Value(value), _) => self.resolver.transposition(value),
-            (_, Class::Direct { token, hash }) => match self.resolver.direct(*token, *hash, &job.headers) {
-                Ok(t) => t,
-                Err(_) => return,
-            },
-            _ => return,
-        };
-        if let Some(counter) = self.stats.counters.get(t.counter as usize) {
-            prefetch(counter);
         }
     }
 
@@ -224,24 +208,96 @@ impl<R: Resolver> Port<R> {
         now: Nanos,
         coarse: Coarse,
     ) -> Result<R::Value, DropReason> {
+        let turn = if R::TCP.is_some() { Turn::of(h) } else { None };
         let hit = self.flows.lookup(key, hash, coarse);
-        if let Some(hit) = &hit && hit.is_new {
-            self.promote(key, hash, &hit.value, coarse);
+        if let Some(hit) = &hit {
+            if turn == Some(Turn::Opens) && self.is_forward(&hit.value) {
+                let prior = self.reopen(key, hash, &hit.value, hit.is_new, coarse);
+                return self.resolve(packet, h, key, hash, epoch, prior, now);
+            }
+            if hit.is_new {
+                self.promote(key, hash, &hit.value, h, coarse);
+            }
         }
-        match hit {
-            Some(hit) if hit.is_of(epoch) => Ok(hit.value),
-            stale => self.resolve(packet, h, key, hash, epoch, stale.map(|s| s.value), now),
+        let value = match hit {
+            Some(hit) if hit.is_of(epoch) => hit.value,
+            stale => self.resolve(packet, h, key, hash, epoch, stale.map(|s| s.value), now)?,
+        };
+        if let Some(turn) = turn {
+            self.close(key, hash, &value, turn, coarse);
+        }
+        Ok(value)
+    }
+
+    /// The second packet of a flow: it is kept from now on, and its peer with it. Not for a denial, not for an answer whose
+    /// question is not kept itself, and not for SYNs alone: their source may be forged.
+    fn promote(&mut self, key: &R::Key, hash: u64, value: &R::Value, h: &Headers, now: Coarse) {
+        let resolver = &self.resolver;
+        let flags = resolver.transposition(value).flags;
+        let peer = resolver.peer_of(key, value).map(|peer| (peer, resolver.hash(&peer)));
+        let is_early = match (flags.has(Flags::REPLY), &peer) {
+            (true, Some((peer, hash))) => !self.flows.is_established(peer, *hash, now),
+            _ => R::TCP.is_some() && Turn::of(h) == Some(Turn::Opens),
+        };
+        if flags.has(Flags::DROP) || is_early {
+            return;
+        }
+        // Only what a SYN began has to be told that it is established.
+        let is_tcp = h.protocol == Protocol::TCP;
+        let established = R::TCP.filter(|tcp| is_tcp && self.flows.has_idle(key, hash, tcp.opening)).map(|tcp| tcp.established);
+        let rehash = |key: &R::Key| resolver.hash(key);
+        if !self.flows.promote(key, hash, now, rehash) {
+            return;
+        }
+        if let Some((peer, peer_hash)) = &peer {
+            self.flows.promote(peer, *peer_hash, now, rehash);
+        }
+        if let Some(idle) = established {
+            self.flows.set_idle(key, hash, idle, now);
+            if let Some((peer, peer_hash)) = &peer {
+                self.flows.set_idle(peer, *peer_hash, idle, now);
+            }
         }
     }
 
-    /// The second packet of a flow: it is kept from now on, and its peer with it.
-    fn promote(&mut self, key: &R::Key, hash: u64, value: &R::Value, now: Coarse) {
-        let resolver = &self.resolver;
-        let rehash = |key: &R::Key| resolver.hash(key);
-        if self.flows.promote(key, hash, now, rehash)
-            && let Some(peer) = resolver.peer_of(key, value)
-        {
-            self.flows.promote(&peer, resolver.hash(&peer), now, rehash);
+    /// Whether a SYN may begin the flow anew: it is neither an answer nor denied.
+    fn is_forward(&self, value: &R::Value) -> bool {
+        !self.resolver.transposition(value).flags.has(Flags::REPLY | Flags::DROP)
+    }
+
+    /// A SYN for a flow that is known. If its connection has closed it begins anew (RFC 9293 section 3.6.1 allows it in
+    /// TIME-WAIT) and has to prove itself again. If it has not, the SYN may be forged: what is given is still to be heeded.
+    fn reopen(&mut self, key: &R::Key, hash: u64, value: &R::Value, is_new: bool, now: Coarse) -> Option<R::Value> {
+        let closing = |tcp: crate::TcpIdle| [tcp.half_closed, tcp.peer_closed, tcp.closed];
+        let is_closing = R::TCP.is_some_and(|tcp| closing(tcp).iter().any(|idle| self.flows.has_idle(key, hash, *idle)));
+        if !is_new && !is_closing {
+            return Some(*value);
+        }
+        if is_closing {
+            self.flows.remove(key, hash);
+            let peer = self.resolver.peer_of(key, value).map(|peer| (peer, self.resolver.hash(&peer)));
+            if let Some((peer, peer_hash)) = peer
+                && self.flows.peek(&peer, peer_hash, now).is_some_and(|p| !self.is_forward(&p.value))
+            {
+                self.flows.remove(&peer, peer_hash);
+            }
+        }
+        None
+    }
+
+    /// FIN and RST: both directions are not remembered for long any more.
+    fn close(&mut self, key: &R::Key, hash: u64, value: &R::Value, turn: Turn, now: Coarse) {
+        let Some(tcp) = R::TCP else { return };
+        let (own, other) = match turn {
+            Turn::Opens => return,
+            Turn::Reset => (tcp.closed, tcp.closed),
+            Turn::Fin if self.flows.has_idle(key, hash, tcp.closed) => return,
+            Turn::Fin if self.flows.has_idle(key, hash, tcp.peer_closed) => (tcp.closed, tcp.closed),
+            Turn::Fin => (tcp.half_closed, tcp.peer_closed),
+        };
+        self.flows.set_idle(key, hash, own, now);
+        if let Some(peer) = self.resolver.peer_of(key, value) {
+            self.flows.set_idle(&peer, self.resolver.hash(&peer), other, now);
         }
     }
 
@@ -264,12 +320,23 @@ impl<R: Resolver> Port<R> {
             Resolution::Drop(reason) => Err(reason),
             Resolution::Once(value) => Ok(value),
             Resolution::Install { value, peer, idle_seconds } => {
+                let opens = R::TCP.is_some() && Turn::of(h) == Some(Turn::Opens);
+                let idle_seconds = match R::TCP {
+                    // A SYN that finds its flow under way does not make it younger.
+                    Some(_) if opens && stale.is_some() => idle_seconds,
+                    Some(tcp) => tcp.first(h, idle_seconds),
+                    None => idle_seconds,
+                };
                 let full = |_| DropReason::FlowTableFull;
                 self.flows.insert(*key, hash, value, epoch, idle_seconds, coarse).map_err(full)?;
                 if let Some((peer_key, peer_value)) = peer {
                     let peer_hash = self.resolver.hash(&peer_key);
                     let known = self.flows.peek(&peer_key, peer_hash, coarse);
-                    if !known.is_some_and(|k| k.is_of(epoch)) {
+                    let is_other = |k: &R::Value| {
+                        let (known, new) = (self.resolver.transposition(k), self.resolver.transposition(&peer_value));
+                        known.flags.has(Flags::REPLY) && known != new
+                    };
+                    if !known.is_some_and(|k| k.is_of(epoch) && !(opens && is_other(&k.value))) {
                         self.flows
                             .insert(peer_key, peer_hash, peer_value, epoch, idle_seconds, coarse)
                             .map_err(full)?;
@@ -337,6 +404,12 @@ impl<R: Resolver> Port<R> {
     }
 }
 
+/// Whether the packet may take its connection from one stage to the next. Says no at compile time for who does not care.
+#[inline]
+fn takes_turn<R: Resolver>(h: &Headers) -> bool {
+    R::TCP.is_some() && h.tcp_flags.0 & TURNS != 0
+}
+
 /// Meters, replays and counts one packet.
 #[inline]
 pub(crate) fn replay<R: Resolver>(
@@ -355,7 +428,7 @@ pub(crate) fn replay<R: Resolver>(
     {
         return Verdict::Drop(DropReason::MeterExceeded);
     }
-    let encap = if t.flags.has(penstock_flow::Flags::ENCAP) {
+    let encap = if t.flags.has(Flags::ENCAP) {
         match resolver.encap(t.encap) {
             Ok(template) => Some(template),
             Err(reason) => return Verdict::Drop(reason),

@@ -1,4 +1,4 @@
-use crate::Step;
+use crate::{Step, TcpIdle};
 use penstock_flow::Transposition;
 use penstock_model::{DropReason, Epoch, Nanos, Packet, Verdict};
 use penstock_wire::Headers;
@@ -29,7 +29,9 @@ pub struct Prior<'a> {
 #[derive(Debug, Clone, Copy)]
 pub enum Resolution<K, V> {
     /// Remember `value` for the flow, and `peer` for the opposite direction if there is one; then replay it.
-    /// An entry of the peer that exists already is replaced only if its epoch is stale.
+    /// An entry of the peer that exists already is replaced only if its epoch is stale, or by a SYN if it is a `REPLY`: the new
+    /// connection's answers are not the old one's. For TCP, `idle_seconds` holds for connections that are under way
+    /// already; the others go by [`Resolver::TCP`].
     Install { value: V, peer: Option<(K, V)>, idle_seconds: u16 },
     /// Replay this once, remember nothing.
     Once(V),
@@ -47,6 +49,9 @@ pub trait Resolver {
     type Key: Copy + Eq + Hash + Debug + Default;
     /// What is remembered for a flow: a transposition or an index to one.
     type Value: Copy + Debug + Default;
+
+    /// How long TCP connections are remembered as they open and close; `None`: flags are not looked at.
+    const TCP: Option<TcpIdle> = Some(TcpIdle::DEFAULT);
 
     /// Takes the newest policy snapshot. Called once a batch.
     fn refresh(&mut self, now: Nanos);
@@ -102,7 +107,8 @@ pub trait Resolver {
     fn local(&mut self, packet: &mut Packet<'_>, headers: &Headers, now: Nanos) -> Verdict;
 
     /// The key of the opposite direction of a flow that was installed with a peer, if it follows from the flow itself. When
-    /// the flow proves to be more than one packet, the engine keeps its peer too. `None`: the peer proves itself.
+    /// the flow proves to be more than one packet, the engine keeps its peer too; a `REPLY` is kept only once its peer is, so
+    /// that an answer alone establishes nothing. `None`: the peer proves itself.
     fn peer_of(&self, key: &Self::Key, value: &Self::Value) -> Option<Self::Key> {
         let _ = (key, value);
         None

@@ -129,6 +129,11 @@ impl<K: Copy + Eq + Default, V: Copy + Default, const PROBES: usize> Segment<K, 
         }
     }
 
+    pub(crate) fn set_idle(&mut self, place: Place, idle_seconds: u16, now: Coarse) {
+        let stamp = &mut self.buckets[place.0].slots[place.1].stamp;
+        *stamp = stamp.with_idle(idle_seconds, now);
+    }
+
     pub(crate) fn overwrite(&mut self, place: Place, slot: Slot<K, V>) {
         self.buckets[place.0].put(place.1, slot);
     }
@@ -211,18 +216,23 @@ impl<K: Copy + Eq + Default, V: Copy + Default, const PROBES: usize> Segment<K, 
         None
     }
 
-    /// Puts an entry into its home bucket whatever it costs: the older of two others goes. The newer stands first, because the
-    /// stamps' clock is too coarse to tell two new flows apart.
-    pub(crate) fn force(&mut self, slot: Slot<K, V>, hash: u64) {
-        let at = self.bucket_of(hash, 0);
-        let [newer, older] = self.buckets[at].slots;
-        if newer.stamp.is_free() || older.stamp.is_free() {
-            self.live += 1;
+    /// Puts an entry where there is room, else into its home bucket, of which the older of two others goes. The newer stands
+    /// first there, because the stamps' clock is too coarse to tell two new flows apart.
+    pub(crate) fn force(&mut self, slot: Slot<K, V>, hash: u64, now: Coarse) {
+        let home = self.bucket_of(hash, 0);
+        match self.vacancy(hash, now) {
+            Some(place) if place.0 != home => self.settle(place, slot, hash, &mut |_| {}),
+            vacancy => {
+                let [newer, older] = self.buckets[home].slots;
+                if vacancy.is_some() && (newer.stamp.is_free() || older.stamp.is_free()) {
+                    self.live += 1;
+                }
+                if !newer.stamp.is_free() {
+                    self.buckets[home].put(1, newer);
+                }
+                self.buckets[home].put(0, slot);
+            }
         }
-        if !newer.stamp.is_free() {
-            self.buckets[at].put(1, newer);
-        }
-        self.buckets[at].put(0, slot);
     }
 
     /// Looks at `budget` buckets: frees what has expired, refreshes the overflow marks.

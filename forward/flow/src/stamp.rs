@@ -56,6 +56,17 @@ impl Stamp {
         Self(self.0 & !(SEEN_MASK << 7) | seen(now, self.idle()) << 7)
     }
 
+    /// The same entry, seen now, with another idle time.
+    pub(crate) fn with_idle(self, idle_seconds: u16, now: Coarse) -> Self {
+        let idle = idle_code(idle_seconds);
+        Self(self.0 & (0xffff << 16 | BUCKET_BIT) | seen(now, idle) << 7 | idle << 1)
+    }
+
+    /// Whether the idle time is the one that `idle_seconds` was rounded to.
+    pub(crate) fn has_idle(self, idle_seconds: u16) -> bool {
+        self.idle() == idle_code(idle_seconds)
+    }
+
     #[inline]
     pub(crate) fn bucket_bit(self) -> bool {
         self.0 & BUCKET_BIT != 0
@@ -122,6 +133,14 @@ mod tests {
         let touched = stamp.touched(at(1500));
         assert!(!touched.is_expired(at(1500 + 600)));
         assert_eq!((touched.epoch_low(), touched.bucket_bit()), (0x2345, true));
+    }
+
+    #[test]
+    fn an_idle_time_can_be_changed_and_nothing_else_is() {
+        let stamp = Stamp::new(Epoch(0x1_2345), 1800, at(1000)).with_bucket_bit(true).with_idle(10, at(2000));
+        assert!(stamp.has_idle(10) && !stamp.has_idle(1800));
+        assert!(!stamp.is_expired(at(2100)) && stamp.is_expired(at(2200)));
+        assert_eq!((stamp.epoch_low(), stamp.bucket_bit()), (0x2345, true));
     }
 
     #[test]

@@ -4,6 +4,8 @@ use penstock_model::{Coarse, Epoch};
 
 /// Places to look for an established flow: two pairs of neighbouring buckets.
 const ESTABLISHED_PROBES: usize = 4;
+/// And for a new one: one pair, because in a flood all places are full and each costs a line; it also stays in its region.
+const PROBATION_PROBES: usize = 2;
 
 /// What was found for a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +29,8 @@ impl<V> Hit<V> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Full;
 
-/// A bound on the established flows of one group (a tenant, a VIP), so that one cannot take the table from the others.
+/// A bound on the flows of one group (a tenant, a port, a VIP), so that one cannot take the table from the others: each has at
+/// most `limit` established flows, and a region of probation for itself, in which its new flows push out nobody else's.
 #[derive(Debug, Clone)]
 pub struct Quota<K> {
     group: fn(&K) -> usize,
@@ -44,6 +47,10 @@ impl<K> Quota<K> {
 
     fn index(&self, key: &K) -> usize {
         (self.group)(key).min(self.used.len() - 1)
+    }
+
+    fn groups(&self) -> usize {
+        self.used.len()
     }
 
     fn admits(&self, key: &K) -> bool {
@@ -75,7 +82,7 @@ impl<K> Quota<K> {
 #[derive(Debug)]
 pub struct FlowTable<K, V> {
     established: Segment<K, V, ESTABLISHED_PROBES>,
-    probation: Segment<K, V, 1>,
+    probation: Segment<K, V, PROBATION_PROBES>,
     capacity: usize,
     quota: Option<Quota<K>>,
 }
@@ -102,10 +109,23 @@ impl<K: Copy + Eq + Default, V: Copy + Default> FlowTable<K, V> {
         }
     }
 
+    /// Bounds groups. To be called while the table is empty.
+    ///
+    /// **Memory**: each group gets an equal region of probation, 128 new flows at least; where there are so many groups that
+    /// probation is too small for that, it grows.
     #[must_use]
     pub fn with_quota(mut self, quota: Quota<K>) -> Self {
+        const LEAST_BUCKETS: usize = 64;
+        let buckets = (self.probation.slots() / 2).max(quota.groups() * LEAST_BUCKETS);
+        self.probation = Segment::new(buckets);
         self.quota = Some(quota);
         self
+    }
+
+    /// The hash that places `key` in probation: in the region of its group.
+    #[inline]
+    fn region(&self, key: &K, hash: u64) -> u64 {
+        region(self.quota.as_ref(), key, hash)
     }
 
     /// Brings the line of an established flow into the cache.
@@ -116,8 +136,8 @@ impl<K: Copy + Eq + Default, V: Copy + Default> FlowTable<K, V> {
 
     /// Brings the line of a new flow into the cache.
     #[inline]
-    pub fn prefetch_probation(&self, hash: u64) {
-        self.probation.prefetch(hash);
+    pub fn prefetch_probation(&self, key: &K, hash: u64) {
+        self.probation.prefetch(self.region(key, hash));
     }
 
     /// What is known of `key`, and notes that it was seen. If the flow is in probation, promote it next.
@@ -141,7 +161,7 @@ impl<K: Copy + Eq + Default, V: Copy + Default> FlowTable<K, V> {
 
     /// [`FlowTable::lookup`] in probation alone.
     pub fn lookup_probation(&mut self, key: &K, hash: u64, now: Coarse) -> Option<Hit<V>> {
-        let place = self.probation.find(key, hash)?;
+        let place = self.probation.find(key, self.region(key, hash))?;
         let slot = self.probation.slot(place);
         if slot.stamp.is_expired(now) {
             return None;
@@ -153,7 +173,7 @@ impl<K: Copy + Eq + Default, V: Copy + Default> FlowTable<K, V> {
 
     /// Moves a flow from probation to established. False if it is not in probation or there is no room; it stays then.
     pub fn promote(&mut self, key: &K, hash: u64, now: Coarse, rehash: impl Fn(&K) -> u64) -> bool {
-        let Some(place) = self.probation.find(key, hash) else { return false };
+        let Some(place) = self.probation.find(key, self.region(key, hash)) else { return false };
         let slot = *self.probation.slot(place);
         if slot.stamp.is_expired(now) || self.establish(slot, hash, now, &rehash).is_err() {
             return false;
@@ -173,7 +193,7 @@ impl<K: Copy + Eq + Default, V: Copy + Default> FlowTable<K, V> {
             })
         };
         let established = self.established.find(key, hash).and_then(|p| found(self.established.slot(p)));
-        established.or_else(|| self.probation.find(key, hash).and_then(|p| found(self.probation.slot(p))))
+        established.or_else(|| self.probation.find(key, self.region(key, hash)).and_then(|p| found(self.probation.slot(p))))
     }
 
     /// Remembers `value` for `key`: in place if it is known, in probation if it is new.
@@ -194,14 +214,14 @@ impl<K: Copy + Eq + Default, V: Copy + Default> FlowTable<K, V> {
             self.established.overwrite(place, slot);
             return Ok(());
         }
-        if let Some(place) = self.probation.find(&key, hash) {
+        if let Some(place) = self.probation.find(&key, self.region(&key, hash)) {
             self.probation.overwrite(place, slot);
             return Ok(());
         }
         if self.quota.as_ref().is_some_and(|q| !q.admits(&key)) || self.is_full() {
             return Err(Full);
         }
-        self.probation.force(slot, hash);
+        self.probation.force(slot, self.region(&slot.key, hash), now);
         Ok(())
     }
 
@@ -226,7 +246,7 @@ impl<K: Copy + Eq + Default, V: Copy + Default> FlowTable<K, V> {
             return Ok(());
         }
         self.establish(slot, hash, now, &rehash)?;
-        if let Some(place) = self.probation.find(&key, hash) {
+        if let Some(place) = self.probation.find(&key, self.region(&key, hash)) {
             self.probation.clear(place);
         }
         Ok(())
@@ -258,9 +278,34 @@ impl<K: Copy + Eq + Default, V: Copy + Default> FlowTable<K, V> {
         Ok(())
     }
 
+    /// Gives an entry another idle time, as its connection takes a turn, and notes that it was seen. False if it is not known.
+    pub fn set_idle(&mut self, key: &K, hash: u64, idle_seconds: u16, now: Coarse) -> bool {
+        if let Some(place) = self.established.find(key, hash) {
+            self.established.set_idle(place, idle_seconds, now);
+            return true;
+        }
+        let Some(place) = self.probation.find(key, self.region(key, hash)) else { return false };
+        self.probation.set_idle(place, idle_seconds, now);
+        true
+    }
+
+    /// Whether an entry is known whose idle time is `idle_seconds`, as far as entries tell idle times apart.
+    #[must_use]
+    pub fn has_idle(&self, key: &K, hash: u64, idle_seconds: u16) -> bool {
+        let established = self.established.find(key, hash).map(|p| self.established.slot(p).stamp);
+        let probation = || self.probation.find(key, self.region(key, hash)).map(|p| self.probation.slot(p).stamp);
+        established.or_else(probation).is_some_and(|stamp| stamp.has_idle(idle_seconds))
+    }
+
+    /// Whether `key` is an established flow.
+    #[must_use]
+    pub fn is_established(&self, key: &K, hash: u64, now: Coarse) -> bool {
+        self.established.find(key, hash).is_some_and(|p| !self.established.slot(p).stamp.is_expired(now))
+    }
+
     /// Forgets `key`.
     pub fn remove(&mut self, key: &K, hash: u64) -> Option<V> {
-        if let Some(place) = self.probation.find(key, hash) {
+        if let Some(place) = self.probation.find(key, self.region(key, hash)) {
             return Some(self.probation.clear(place).value);
         }
         let place = self.established.find(key, hash)?;
@@ -273,8 +318,10 @@ impl<K: Copy + Eq + Default, V: Copy + Default> FlowTable<K, V> {
     /// values `insert` was given; so everywhere. Returns how many were freed.
     pub fn maintain(&mut self, now: Coarse, budget: usize, rehash: impl Fn(&K) -> u64) -> usize {
         let quota = &mut self.quota;
-        self.established.maintain(now, budget, &rehash, &mut |key| release(quota, key))
-            + self.probation.maintain(now, budget, &rehash, &mut |_| {})
+        let freed = self.established.maintain(now, budget, &rehash, &mut |key| release(quota, key));
+        let quota = &self.quota;
+        let in_region = |key: &K| region(quota.as_ref(), key, rehash(key));
+        freed + self.probation.maintain(now, budget, &in_region, &mut |_| {})
     }
 
     /// No more flows are taken.
@@ -314,6 +361,17 @@ impl<K: Copy + Eq + Default, V: Copy + Default> FlowTable<K, V> {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.established.bytes() + self.probation.bytes()
+    }
+}
+
+#[inline]
+fn region<K>(quota: Option<&Quota<K>>, key: &K, hash: u64) -> u64 {
+    match quota {
+        None => hash,
+        Some(quota) => {
+            let groups = quota.groups() as u64;
+            hash / groups + (u64::MAX / groups).wrapping_mul(quota.index(key) as u64)
+        }
     }
 }
 

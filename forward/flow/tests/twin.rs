@@ -189,6 +189,40 @@ fn an_expired_flow_gives_its_slot_back_and_its_quota() {
     assert_eq!((table.len(), open(&mut table, 100, 1020)), (0, Ok(())));
 }
 
+#[test]
+fn a_flood_of_one_group_pushes_no_new_flow_of_another_out_of_probation() {
+    let hasher = hasher();
+    let quota = Quota::new(|k: &Key| (k[0] % 4) as usize, 4, 100);
+    let mut table = FlowTable::<Key, u32>::with_probation(1000, 1000).with_quota(quota);
+    let mut open = |n: u64| {
+        let k = key(n);
+        table.insert(k, hasher.hash3(&k), n as u32, Epoch(0), 30, at(1000)).unwrap();
+    };
+    open(1);
+    for n in 1..50_000 {
+        open(n * 4);
+        open(n * 4 + 2);
+        open(n * 4 + 3);
+    }
+    let k = key(1);
+    assert_eq!(table.lookup(&k, hasher.hash3(&k), at(1001)).map(|h| h.value), Some(1));
+    assert!(table.promote(&k, hasher.hash3(&k), at(1001), |k| hasher.hash3(k)));
+    assert!(table.is_established(&k, hasher.hash3(&k), at(1001)));
+}
+
+#[test]
+fn an_entry_in_either_segment_takes_another_idle_time() {
+    let hasher = hasher();
+    let mut table = FlowTable::<Key, u32>::new(1000);
+    let (k, h) = (key(1), hasher.hash3(&key(1)));
+    assert!(!table.set_idle(&k, h, 10, at(1000)));
+    table.insert(k, h, 0, Epoch(0), 30, at(1000)).unwrap();
+    assert!(table.set_idle(&k, h, 1800, at(1000)) && table.has_idle(&k, h, 1800));
+    assert!(table.lookup(&k, h, at(2000)).is_some() && table.promote(&k, h, at(2000), |k| hasher.hash3(k)));
+    assert!(table.set_idle(&k, h, 10, at(2000)) && table.has_idle(&k, h, 10));
+    assert!(table.lookup(&k, h, at(2020)).is_none());
+}
+
 /// Churn at full load: overflow marks are renewed, so a table that has seen many times its capacity is as good as new.
 #[test]
 fn a_table_that_turned_over_twenty_times_still_finds_everything() {
@@ -215,12 +249,31 @@ fn a_table_that_turned_over_twenty_times_still_finds_everything() {
 }
 
 #[test]
-fn of_new_flows_in_one_bucket_the_oldest_goes_first() {
+fn of_new_flows_in_one_place_the_oldest_of_its_bucket_goes_first() {
     let mut table = FlowTable::<Key, u32>::new(1000);
-    let same_bucket = 42;
+    let same_place = 42;
+    let insert = |table: &mut FlowTable<Key, u32>, n| {
+        table.insert(key(n), same_place, n as u32, Epoch(0), 300, at(1000)).unwrap();
+        (0..8).filter(|n| table.peek(&key(*n), same_place, at(1000)).is_none()).collect::<Vec<_>>()
+    };
     for n in 0..3 {
-        table.insert(key(n), same_bucket, n as u32, Epoch(0), 300, at(1000)).unwrap();
+        insert(&mut table, n);
     }
-    let known: Vec<_> = (0..3).map(|n| table.peek(&key(n), same_bucket, at(1000)).is_some()).collect();
-    assert_eq!((known, table.len()), (vec![false, true, true], 2));
+    assert_eq!(insert(&mut table, 3), [4, 5, 6, 7], "four have room");
+    assert_eq!(insert(&mut table, 4), [0, 5, 6, 7]);
+    assert_eq!(insert(&mut table, 5), [0, 1, 6, 7]);
+    assert_eq!(table.len(), 4);
+}
+
+/// New flows of a fifth of the probation segment survive until their second packet, but for one in two hundred.
+#[test]
+fn a_moderate_rush_of_new_flows_loses_few() {
+    let hasher = hasher();
+    let mut table = FlowTable::<Key, u32>::with_probation(20_000, 10_000);
+    for n in 0..2000 {
+        let k = key(n);
+        table.insert(k, hasher.hash3(&k), 0, Epoch(0), 300, at(1000)).unwrap();
+    }
+    let known = (0..2000).map(key).filter(|k| table.lookup(k, hasher.hash3(k), at(1000)).is_some()).count();
+    assert!(known >= 1990, "{known} of 2000");
 }

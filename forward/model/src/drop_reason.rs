@@ -52,6 +52,7 @@ reasons! {
     NotOurs = "not_ours": "No virtual IP, tunnel or port of this node owns the packet.",
     UnknownVni = "unknown_vni": "The overlay network id is not known on this node.",
     UnknownPort = "unknown_port": "The packet came from, or is for, a port that is not configured.",
+    VlanTagged = "vlan_tagged": "A container's or an encapsulated frame carries a VLAN tag, which overlays do not (RFC 7348 section 6.1).",
     UntrustedUnderlaySource = "untrusted_underlay_source": "An overlay packet came from an underlay address that is no node of this fabric.",
     SpoofedSource = "spoofed_source": "A container sent with an address that is not its own.",
 

@@ -52,6 +52,7 @@ fn from_underlay(policy: &Policy, frame: &[u8], h: &mut Headers, why: &mut impl 
     let outer = h.src;
     let (vni, inner) = parse_vxlan(frame, h)?;
     *h = inner;
+    check_untagged(h, why)?;
     let network = policy.network_by_vni(vni).ok_or(DropReason::UnknownVni)?;
     why.because("underlay", || format!("VXLAN from {outer:?}, network id {vni}: \"{}\"", network.name()));
     if !h.is_ip() {
@@ -68,6 +69,16 @@ fn from_underlay(policy: &Policy, frame: &[u8], h: &mut Headers, why: &mut impl 
     }
 }
 
+/// RFC 7348 section 6.1: inner frames carry no VLAN tag; nor do the containers' links, on which one would lead to another
+/// segment of whoever takes the frame next.
+fn check_untagged(h: &Headers, why: &mut impl Why) -> Result<(), DropReason> {
+    if h.l3 == h.l2 + 14 {
+        return Ok(());
+    }
+    why.because("vlan", || "the frame carries a VLAN tag".to_owned());
+    Err(DropReason::VlanTagged)
+}
+
 /// A frame for the router is for whoever has its IP destination.
 fn routed_here(network: &Network, mac: Mac, dst: Addr16) -> Option<PortId> {
     if mac != ROUTER_MAC {
@@ -80,6 +91,7 @@ fn routed_here(network: &Network, mac: Mac, dst: Addr16) -> Option<PortId> {
 }
 
 fn from_container(policy: &Policy, port: &LocalPort, frame: &[u8], h: &Headers, why: &mut impl Why) -> Result<Origin, DropReason> {
+    check_untagged(h, why)?;
     let source = mac_at(frame, 6).ok_or(DropReason::TruncatedEthernet)?;
     if source != port.mac {
         why.because("anti-spoofing", || format!("source {source}, but the container is {}", port.mac));

@@ -6,7 +6,8 @@ use penstock_model::{Addr16, DropReason, FlowKey, Mac, PortId, Protocol, TenantI
 use penstock_policy::{AclDirection, Endpoint, NextHop, Route, Target};
 use penstock_wire::{Fragment, Headers};
 
-/// Idle times. TCP: Azure's longest for a load balancer rule; UDP: RFC 4787 REQ-5 asks for two minutes at least.
+/// Idle times. TCP once it is established: Azure's longest for a load balancer rule; UDP: RFC 4787 REQ-5 asks for two minutes at least.
+/// Connections that open or close go by `penstock_engine::TcpIdle`.
 const TCP_IDLE_SECONDS: u16 = 1800;
 const OTHER_IDLE_SECONDS: u16 = 120;
 /// A denied flow costs its entry only while its sender insists. Long enough for the sweep of an idle worker's table to come
@@ -32,6 +33,21 @@ pub(crate) fn port_of(key: &FlowKey) -> PortId {
 
 fn reply_key(port: PortId, key: &FlowKey) -> FlowKey {
     FlowKey::new(zone(port), key.dst, key.src, key.protocol(), key.dst_port, key.src_port)
+}
+
+/// The key of the opposite direction of the flow `key`, as what was decided for it tells. Between two containers of this host
+/// that is at the other's port.
+pub(crate) fn peer_key(key: &FlowKey, value: &Transposition, underlay: PortId) -> FlowKey {
+    let is_between_ports = !value.flags.has(Flags::DECAP | Flags::DROP) && value.out != underlay.0;
+    let port = if is_between_ports { PortId(value.out) } else { port_of(key) };
+    let mut own = *key;
+    if value.flags.has(Flags::DST) {
+        (own.dst, own.dst_port) = (value.dst, value.dst_port);
+    }
+    if value.flags.has(Flags::SRC) {
+        (own.src, own.src_port) = (value.src, value.src_port);
+    }
+    reply_key(port, &own)
 }
 
 /// What is remembered of a flow: the decision itself, so that a flow is one place in memory (128 bytes with its key).
@@ -64,14 +80,14 @@ impl<'a, W: Why> Decision<'a, W> {
         }
         if self.port.owns(key.dst) {
             self.why.because("nat", || format!("{:?} is the container's own address", key.dst));
-            return self.inbound_to(key, h, None);
+            return self.inbound_to(key, h, None, prior);
         }
         if h.fragment == Fragment::Later {
             self.why.because("nat", || "a later fragment for a virtual address has no ports to translate by".to_owned());
             return Resolution::Drop(DropReason::FragmentUnsupported);
         }
         match self.mapping_of(key, prior) {
-            Ok(nat) => self.inbound_to(key, h, Some(nat)),
+            Ok(nat) => self.inbound_to(key, h, Some(nat), prior),
             Err(reason) => Resolution::Drop(reason),
         }
     }
@@ -101,7 +117,7 @@ impl<'a, W: Why> Decision<'a, W> {
         Err(reason)
     }
 
-    fn inbound_to(&mut self, key: &FlowKey, h: &Headers, nat: Option<Nat>) -> Decided {
+    fn inbound_to(&mut self, key: &FlowKey, h: &Headers, nat: Option<Nat>, prior: Option<&Transposition>) -> Decided {
         let (dip, dip_port) = nat.map_or((key.dst, key.dst_port), |n| (n.dip, n.dip_port));
         let translated = FlowKey::new(key.tenant(), key.src, dip, key.protocol(), key.src_port, dip_port);
         let mut value = self.deliver(self.port).decapsulated();
@@ -111,8 +127,12 @@ impl<'a, W: Why> Decision<'a, W> {
         if h.fragment == Fragment::Later {
             return self.later_fragment(value);
         }
+        if nat.is_some() && self.network.compiled.contains(key.src.to_ip()) {
+            self.why.because("anti-spoofing", || format!("{:?} is of the tenant's network and cannot come by a virtual address", key.src));
+            return Resolution::Drop(DropReason::SpoofedSource);
+        }
         if !self.permits(self.port, AclDirection::Inbound, &translated) {
-            return denied(value);
+            return denied(value, prior);
         }
         let back = match nat {
             Some(n) => Ok(self.direct_return(key.src, Some((n.vip, n.vip_port)))),
@@ -126,7 +146,7 @@ impl<'a, W: Why> Decision<'a, W> {
     fn reply_to_container(&mut self, key: &FlowKey) -> Decided {
         let value = self.deliver(self.port).decapsulated().with_flag(Flags::REPLY);
         if !self.permits(self.port, AclDirection::Outbound, &key.reversed()) {
-            return denied(value);
+            return remembered_denial(value);
         }
         Resolution::Install { value: HostFlow(value), peer: None, idle_seconds: idle(key.protocol()) }
     }
@@ -135,22 +155,22 @@ impl<'a, W: Why> Decision<'a, W> {
     pub(crate) fn outbound(&mut self, key: &FlowKey, h: &Headers, prior: Option<&Transposition>) -> Decided {
         if let Some(p) = prior.filter(|p| p.flags.has(Flags::REPLY)) {
             let vip = p.flags.has(Flags::SRC).then_some((p.src, p.src_port));
-            return self.reply_from_container(key, vip);
+            return self.reply_from_container(key, vip, true);
         }
         if self.port.owns(key.dst) {
             return Resolution::Drop(DropReason::MartianDestination);
         }
         match self.route(key) {
             Ok(value) if h.fragment == Fragment::Later => self.later_fragment(value),
-            Ok(value) => self.outbound_by(key, value),
+            Ok(value) => self.outbound_by(key, value, prior),
             Err(DropReason::NoRoute) => self.without_route(key, h),
             Err(reason) => Resolution::Drop(reason),
         }
     }
 
-    fn outbound_by(&mut self, key: &FlowKey, value: Transposition) -> Decided {
+    fn outbound_by(&mut self, key: &FlowKey, value: Transposition, prior: Option<&Transposition>) -> Decided {
         if !self.permits(self.port, AclDirection::Outbound, key) {
-            return denied(value);
+            return denied(value, prior);
         }
         let Some(other) = self.local_peer(key.dst) else {
             let back = self.deliver(self.port).decapsulated().with_flag(Flags::REPLY);
@@ -161,7 +181,7 @@ impl<'a, W: Why> Decision<'a, W> {
             };
         };
         if !self.permits(other, AclDirection::Inbound, key) {
-            return denied(value);
+            return denied(value, prior);
         }
         let back = routed_if(self.deliver(self.port), !other.on_link(key.src)).with_flag(Flags::REPLY);
         Resolution::Install {
@@ -172,7 +192,7 @@ impl<'a, W: Why> Decision<'a, W> {
     }
 
     /// The container answers a flow that somebody else opened, to its own address or (`vip`) to a virtual one.
-    fn reply_from_container(&mut self, key: &FlowKey, vip: Option<(Addr16, u16)>) -> Decided {
+    fn reply_from_container(&mut self, key: &FlowKey, vip: Option<(Addr16, u16)>, is_known: bool) -> Decided {
         let routed = match vip {
             Some(_) => Ok(self.direct_return(key.dst, vip)),
             None => self.route(key),
@@ -187,12 +207,16 @@ impl<'a, W: Why> Decision<'a, W> {
             _ => true,
         };
         if !sender_permits || !self.permits(self.port, AclDirection::Inbound, &opened) {
-            return denied(value);
+            return if is_known { remembered_denial(value) } else { Resolution::Drop(DropReason::AclDenied) };
         }
         Resolution::Install { value: HostFlow(value), peer: None, idle_seconds: idle(key.protocol()) }
     }
 
     /// No route: the only thing that explains the packet is a service whose flow this host has forgotten (it restarted).
+    ///
+    /// That is believed of TCP that opens nothing: its receiver has a connection or refuses. UDP would be a way to send
+    /// anything to anybody unasked, so a UDP flow that was forgotten is lost until its client sends again. And it is never
+    /// believed towards a node of the fabric, which is no client.
     fn without_route(&mut self, key: &FlowKey, h: &Headers) -> Decided {
         if h.fragment == Fragment::Later {
             return Resolution::Drop(DropReason::FragmentUnsupported);
@@ -201,8 +225,12 @@ impl<'a, W: Why> Decision<'a, W> {
         let Some(nat) = self.port.nat_out(key.src, key.protocol(), key.src_port).copied().filter(|_| !opens) else {
             return Resolution::Drop(DropReason::NoRoute);
         };
+        if key.protocol() != Protocol::TCP || self.policy.is_node(key.dst) {
+            self.why.because("nat", || format!("no flow explains why the container sends to {:?}", key.dst));
+            return Resolution::Drop(DropReason::NoReverseMapping);
+        }
         self.why.because("nat", || format!("no flow, but service {} explains {:?}:{}", nat.service, nat.dip, nat.dip_port));
-        self.reply_from_container(key, Some((nat.vip, nat.vip_port)))
+        self.reply_from_container(key, Some((nat.vip, nat.vip_port)), false)
     }
 
     /// Later fragments have no ports: they pass by addresses, as without their first fragment they are nothing.
@@ -326,8 +354,17 @@ fn routed_if(way: Transposition, routed: bool) -> Transposition {
     if routed { way.with_ttl_decrement() } else { way }
 }
 
+/// A new flow that is denied costs no place in the table: who sends many of them must not push out what is allowed. One that
+/// was allowed before keeps its place.
+fn denied(value: Transposition, prior: Option<&Transposition>) -> Decided {
+    match prior {
+        Some(_) => remembered_denial(value),
+        None => Resolution::Drop(DropReason::AclDenied),
+    }
+}
+
 /// Remembers a denial with what the flow would do otherwise, so that a later epoch can resolve from it.
-fn denied(value: Transposition) -> Decided {
+fn remembered_denial(value: Transposition) -> Decided {
     let mut value = value.with_flag(Flags::DROP);
     value.out = DropReason::AclDenied as u16;
     Resolution::Install { value: HostFlow(value), peer: None, idle_seconds: DENIED_IDLE_SECONDS }

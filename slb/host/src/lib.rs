@@ -22,6 +22,7 @@ mod answer;
 mod build;
 mod classify;
 mod decide;
+mod door;
 mod explain;
 mod fabric;
 mod goal;
@@ -37,5 +38,5 @@ pub use fabric::{Hop, PROBE_V4, PROBE_V6, ROUTER_MAC, UnderlayFib, is_probe_sour
 pub use goal::{HostGoal, NatRule, Port, Probe, ProbeKind};
 pub use policy::Policy;
 pub use probe::{Outcome, ProbeMachine};
-pub use resolver::HostResolver;
+pub use resolver::{HostResolver, flow_table};
 pub use status::{HostStatus, PortStatus, ProbeStatus};

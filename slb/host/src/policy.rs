@@ -136,6 +136,12 @@ impl Policy {
         self.vteps.binary_search(&source).is_ok()
     }
 
+    /// Whether `addr` is an underlay address of this host or another node of the fabric.
+    pub(crate) fn is_node(&self, addr: Addr16) -> bool {
+        let ip = addr.to_ip();
+        ip == self.own || self.trusts(addr) || self.encap_ids.keys().any(|(_, host)| *host == ip)
+    }
+
     pub(crate) fn encap(&self, id: EncapId) -> Result<&EncapTemplate, DropReason> {
         match self.encaps.get(id.0 as usize) {
             Some(Some(template)) => Ok(template),

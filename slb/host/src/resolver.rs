@@ -1,21 +1,36 @@
 use crate::answer::answer;
 use crate::classify::{Origin, flow_of, origin};
-use crate::decide::{Decided, Decision, HostFlow, port_of};
+use crate::decide::{Decided, Decision, HostFlow, peer_key, port_of};
 use crate::fabric::is_probe_source;
+use crate::door::Door;
 use crate::policy::Policy;
 use arc_swap::{ArcSwap, Cache};
 use penstock_engine::{Class, EncapTemplate, Prior, Resolver, Why};
-use penstock_flow::{FlowHasher, Transposition};
+use penstock_flow::{FlowHasher, FlowTable, Quota, Transposition};
 use penstock_model::{DropReason, EncapId, FlowKey, Nanos, Packet, PortId, Verdict};
 use penstock_wire::Headers;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// Frames for the probes that wait to be taken; more are dropped, TCP repeats them.
-const MAILBOX: usize = 256;
 /// Destinations that wait to be solicited; the next packet asks again.
 const MAX_UNRESOLVED: usize = 64;
+
+/// A table for `capacity` flows of `ports` containers' ports, both directions counted.
+///
+/// **Shares**: no port has more established flows than an eighth of the table, or its equal part where there are fewer than
+/// eight; so eight ports at least have to be flooded, with connections that were accepted, to fill it. Flows of which one packet
+/// was seen have a region for each port: a flood of them is the port's own affair.
+///
+/// **Memory**: 256 bytes a bucket of two flows; 0.9 buckets for each flow of the capacity, an eighth of a bucket for new flows,
+/// and at least 16 KiB of these for each port.
+#[must_use]
+pub fn flow_table(capacity: usize, ports: usize) -> FlowTable<FlowKey, HostFlow> {
+    let limit = capacity / ports.clamp(1, 8);
+    let quota = Quota::new(|key: &FlowKey| usize::from(port_of(key).0.saturating_sub(1)), ports, limit as u32);
+    // A forgotten flow may be a broken one here, so the flows that may be new at a time get a quarter of the room.
+    FlowTable::with_probation(capacity, capacity / 4).with_quota(quota)
+}
 
 /// The host's decisions for one worker. See [`Resolver`] for the order of calls.
 ///
@@ -27,6 +42,8 @@ pub struct HostResolver {
     policy: Arc<Policy>,
     hasher: FlowHasher,
     mailbox: VecDeque<(PortId, Vec<u8>)>,
+    /// Of the ports that were probed.
+    doors: HashMap<PortId, Door>,
     unresolved: VecDeque<IpAddr>,
 }
 
@@ -39,7 +56,8 @@ impl HostResolver {
             newest: Cache::new(policies),
             policy,
             hasher,
-            mailbox: VecDeque::with_capacity(MAILBOX),
+            mailbox: VecDeque::new(),
+            doors: HashMap::new(),
             unresolved: VecDeque::with_capacity(MAX_UNRESOLVED),
         }
     }
@@ -47,6 +65,11 @@ impl HostResolver {
     #[must_use]
     pub fn policy(&self) -> &Arc<Policy> {
         &self.policy
+    }
+
+    /// To be told of each frame that a probe sends to the container of `port`: its answers are let in.
+    pub fn expect_answer(&mut self, port: PortId, frame: &[u8]) {
+        self.doors.entry(port).or_default().open_for(frame);
     }
 
     /// The next frame that a container sent to the source of probes.
@@ -134,11 +157,15 @@ impl Resolver for HostResolver {
         self.hasher.hash(key)
     }
 
+    fn peer_of(&self, key: &FlowKey, value: &HostFlow) -> Option<FlowKey> {
+        Some(peer_key(key, &value.0, self.policy.underlay_port))
+    }
+
     fn encap(&self, id: u32) -> Result<&EncapTemplate, DropReason> {
         self.policy.encap(EncapId(id))
     }
 
-    fn local(&mut self, packet: &mut Packet<'_>, headers: &Headers, _now: Nanos) -> Verdict {
+    fn local(&mut self, packet: &mut Packet<'_>, headers: &Headers, now: Nanos) -> Verdict {
         let port = self.policy.port(packet.port);
         let Some((port, network)) = port.and_then(|p| Some((p, self.policy.network_of(p)?))) else {
             return Verdict::Drop(DropReason::UnknownPort);
@@ -147,8 +174,9 @@ impl Resolver for HostResolver {
         if !is_probe {
             return answer(network, port, packet, headers);
         }
-        if self.mailbox.len() >= MAILBOX {
-            return Verdict::Drop(DropReason::HandoffFull);
+        let Some(door) = self.doors.get_mut(&port.id) else { return Verdict::Drop(DropReason::NoServiceOnPort) };
+        if let Err(reason) = door.admit(headers, now) {
+            return Verdict::Drop(reason);
         }
         self.mailbox.push_back((packet.port, packet.frame().to_vec()));
         Verdict::Consumed

@@ -49,7 +49,7 @@ fn a_bad_goal_is_refused_by_the_name_of_its_field() {
 #[test]
 fn an_encapsulation_of_another_tenant_keeps_working_when_a_host_goes() {
     let mut host = Host::new(&goal());
-    let frame = tcp(mac(2, 2), penstock_slb_host::ROUTER_MAC, "10.0.0.2:1", "10.0.0.12:2", SYN);
+    let frame = tcp(mac(2, 2), penstock_slb_host::ROUTER_MAC, "10.0.0.2:1", "10.0.0.12:2", ACK);
     let before = host.sent(port(2, 2), &frame, UNDERLAY);
     let resolved = host.engine.resolved();
     let mut smaller = goal();

@@ -23,8 +23,8 @@ fn from_container(tenant: u32, n: u8, src: &str, dst: &str, flags: u8) -> Vec<u8
 fn a_vip_connection_goes_to_the_container_and_its_answer_straight_to_the_client() {
     for (client, vip, dip) in [(CLIENT, VIP, "10.0.0.2:8080"), (CLIENT6, VIP6, "[fd00::2]:8080")] {
         let mut host = Host::new(&goal());
-        for _ in 0..3 {
-            let inside = see(&host.sent(UNDERLAY, &from_mux(client, vip, SYN), port(1, 2)));
+        for flags in [SYN, ACK, ACK] {
+            let inside = see(&host.sent(UNDERLAY, &from_mux(client, vip, flags), port(1, 2)));
             assert_eq!(inside, Seen { src: sock(client), dst: sock(dip), ttl: 64, eth_dst: mac(1, 2), eth_src: ROUTER_MAC });
             let back = see(&host.sent(port(1, 2), &from_container(1, 2, dip, client, SYN | ACK), UNDERLAY));
             assert_eq!(back, Seen { src: sock(vip), dst: sock(client), ttl: 63, eth_dst: NEXT_HOP_MAC, eth_src: HOST_MAC });
@@ -329,6 +329,8 @@ fn the_gateway_of_a_subnet_answers_ping() {
 fn what_a_container_sends_to_the_probes_reaches_them_and_nobody_else() {
     let mut host = Host::new(&goal());
     let answer = from_container(1, 2, "10.0.0.2:8080", "168.63.129.16:5000", SYN | ACK);
+    let probe = tcp(ROUTER_MAC, mac(1, 2), "168.63.129.16:5000", "10.0.0.2:8080", SYN);
+    host.engine.resolver_mut().expect_answer(port(1, 2), &probe);
     assert_eq!(host.put(port(1, 2), &answer).0, Verdict::Consumed);
     assert_eq!(host.engine.resolver_mut().poll_probe_frame(), Some((port(1, 2), answer)));
     assert_eq!(host.engine.flows(), 0);

@@ -8,7 +8,7 @@ use crate::worker::{Command, Event, Report, Wiring, Worker};
 use crate::{device, metrics, report};
 use arc_swap::ArcSwap;
 use penstock_engine::Port;
-use penstock_flow::{FlowHasher, FlowTable};
+use penstock_flow::FlowHasher;
 use penstock_model::PortId;
 use penstock_netlink::{Link, UnderlayView, Watcher};
 use penstock_packet_io::{AfPacket, AfPacketOptions, FrameKind, IdlePolicy, Poller, SilentUdpListener, Waker};
@@ -65,7 +65,7 @@ impl Agent {
         let secret = secret().map_err(Error::io("read /dev/urandom"))?;
         let (commands, command_queue) = channel();
         let (event_sender, events) = mpsc::channel(EVENTS);
-        let (probes, probe_queue) = sync_channel(probes::QUEUE);
+        let (probes, probe_queue) = sync_channel(probes::QUEUE.max(config.ports.len() * probes::QUEUE_PER_PORT));
         let (status_sender, statuses) = watch::channel(Vec::new());
         let report = Arc::new(Mutex::new(Report::default()));
         let wiring = Wiring {
@@ -356,8 +356,7 @@ fn worker(
     hasher: FlowHasher,
     wiring: Wiring,
 ) -> Result<Worker, Error> {
-    // A forgotten flow is a broken one here, so the flows that may be new at a time get a quarter of the room.
-    let flows = FlowTable::with_probation(config.flow_capacity, config.flow_capacity / 4);
+    let flows = penstock_slb_host::flow_table(config.flow_capacity, config.ports.len());
     let engine = Port::new(HostResolver::new(policies, hasher), flows);
     let poller = Poller::new(&[], IdlePolicy::default()).map_err(Error::io("make an eventfd"))?;
     Ok(Worker::new(engine, config.ports.len() + 1, poller, wiring))

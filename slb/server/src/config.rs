@@ -21,7 +21,8 @@ pub struct HostConfig {
     /// The containers' devices. They need not be there yet: a device is taken when it appears.
     #[serde(default)]
     pub ports: Vec<PortConfig>,
-    /// Flows that are remembered, both directions counted; 144 bytes each. Default 131072: 19 MB.
+    /// Flows that are remembered, both directions counted; 262 bytes each with what new flows take. One port has an eighth of
+    /// them at most (its equal part of fewer than eight ports), and at least 16 KiB for new flows. Default 131072: 34 MB.
     #[serde(default = "flow_capacity")]
     pub flow_capacity: usize,
 }

@@ -14,6 +14,8 @@ use tokio::sync::watch;
 
 /// Inputs that wait for the thread.
 pub(crate) const QUEUE: usize = 1024;
+/// As many as the packet worker lets in of one container at a time, so that all of them together fit.
+pub(crate) const QUEUE_PER_PORT: usize = 64;
 /// Longest wait without an input.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
 const NO_DEVICE: &str = "the container's device is not there";

@@ -3,7 +3,7 @@
 
 use arc_swap::ArcSwap;
 use penstock_engine::Port;
-use penstock_flow::{FlowHasher, FlowTable};
+use penstock_flow::FlowHasher;
 use penstock_model::*;
 use penstock_policy::*;
 use penstock_slb_host::*;
@@ -184,7 +184,7 @@ impl Host {
     pub fn blind(goal: &HostGoal, blind: bool) -> Self {
         let policies = Arc::new(ArcSwap::from_pointee(build(goal, &empty(), blind, 1).unwrap()));
         let resolver = HostResolver::new(policies.clone(), FlowHasher::new([7; 16]));
-        Self { engine: Port::new(resolver, FlowTable::new(4096)), policies, now: Nanos::from_secs(1), generation: 1 }
+        Self { engine: Port::new(resolver, flow_table(4096, PORTS.len())), policies, now: Nanos::from_secs(1), generation: 1 }
     }
 
     pub fn publish(&mut self, goal: &HostGoal) {
