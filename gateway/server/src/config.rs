@@ -9,6 +9,7 @@ use std::net::IpAddr;
 /// underlay_address = "192.0.2.21"  # tunnel endpoint of the overlay, and of the tenants' tunnels
 /// packet_io = "auto"               # auto | af_xdp | af_packet
 /// flow_capacity = 262144           # flow entries
+/// tenant_flow_capacity = 65536     # of them, those that one tenant may have; a quarter if not given
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,6 +23,15 @@ pub struct GatewayConfig {
     /// Directions of flows that are remembered: two a connection. About 130 bytes each, touched only when used.
     #[serde(default = "default_flow_capacity")]
     pub flow_capacity: usize,
+    /// Those of one tenant, at most: what one floods is closed to it alone. A quarter of `flow_capacity` if not given.
+    #[serde(default)]
+    pub tenant_flow_capacity: Option<usize>,
+}
+
+impl GatewayConfig {
+    pub(crate) fn tenant_flows(&self) -> usize {
+        self.tenant_flow_capacity.unwrap_or(self.flow_capacity / 4)
+    }
 }
 
 /// How packets are read and written.
@@ -49,6 +59,9 @@ mod tests {
         let text = "interface = \"eth0\"\nunderlay_address = \"192.0.2.21\"\n";
         let c: GatewayConfig = toml::from_str(text).unwrap();
         assert_eq!((c.interface.as_str(), c.packet_io, c.flow_capacity), ("eth0", PacketIoMode::Auto, 1 << 18));
+        assert_eq!(c.tenant_flows(), 1 << 16);
+        let c: GatewayConfig = toml::from_str(&format!("{text}tenant_flow_capacity = 9")).unwrap();
+        assert_eq!(c.tenant_flows(), 9);
         let c: GatewayConfig = toml::from_str(&format!("{text}packet_io = \"af_packet\"")).unwrap();
         assert_eq!(c.packet_io, PacketIoMode::AfPacket);
         assert!(toml::from_str::<GatewayConfig>(&format!("{text}speed = 1")).is_err());

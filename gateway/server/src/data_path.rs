@@ -2,8 +2,8 @@ use crate::wireguard::TunnelTable;
 use crate::worker::Path;
 use arc_swap::ArcSwap;
 use penstock_engine::Port;
-use penstock_flow::{FlowHasher, FlowTable};
-use penstock_gateway_proto::{GatewayResolver, Policy, Tunnel, UnderlayHop};
+use penstock_flow::FlowHasher;
+use penstock_gateway_proto::{GatewayResolver, Policy, Tunnel, UnderlayHop, flow_table};
 use penstock_model::{Nanos, Packet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,7 +22,8 @@ impl std::fmt::Debug for DataPath {
 }
 
 impl DataPath {
-    /// A gateway at `own` that decides by `policy`. `hop_of` says how underlay addresses are reached.
+    /// A gateway at `own` that decides by `policy`, whose tenants may each fill the flow table. `hop_of` says how underlay
+    /// addresses are reached.
     #[must_use]
     pub fn new(
         policy: Arc<ArcSwap<Policy>>,
@@ -33,7 +34,7 @@ impl DataPath {
     ) -> Self {
         let tunnels = TunnelTable::new(own, Arc::new(hop_of));
         let resolver = GatewayResolver::new(policy, FlowHasher::new(secret), tunnels);
-        Self(Path::new(Port::new(resolver, FlowTable::new(flow_capacity))))
+        Self(Path::new(Port::new(resolver, flow_table(flow_capacity, flow_capacity))))
     }
 
     /// Makes the tunnels those of a goal; those that we are to begin send their initiation.

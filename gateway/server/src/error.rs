@@ -5,12 +5,16 @@ use std::io;
 pub enum Error {
     #[error("there is no interface \"{0}\"")]
     NoInterface(String),
+    #[error("the interface \"{0}\" was removed")]
+    InterfaceGone(String),
     #[error("cannot open \"{interface}\" by {mode}: {reason}")]
     Open { interface: String, mode: &'static str, reason: String },
     #[error("cannot tell the kernel which packets are the gateway's: {0}")]
     Steering(#[from] penstock_bpf::BpfError),
     #[error(transparent)]
     Underlay(#[from] penstock_netlink::Error),
+    #[error("the underlay is no longer watched")]
+    WatcherEnded,
     #[error("cannot read random bytes: {0}")]
     Random(io::Error),
     #[error("cannot start the worker: {0}")]

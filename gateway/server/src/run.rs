@@ -8,10 +8,10 @@ use crate::worker::{Path, Worker};
 use crate::{metrics, ports};
 use penstock_clock::MonotonicClock;
 use penstock_engine::Port;
-use penstock_flow::{FlowHasher, FlowTable};
-use penstock_gateway_proto::{GatewayGoal, GatewayResolver, GatewayStatus, TunnelState};
+use penstock_flow::FlowHasher;
+use penstock_gateway_proto::{GatewayGoal, GatewayResolver, GatewayStatus, TunnelState, flow_table};
 use penstock_model::{Nanos, TunnelId};
-use penstock_netlink::Watcher;
+use penstock_netlink::{Link, UnderlayView, Watcher};
 use penstock_packet_io::{IdlePolicy, Poller};
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -31,7 +31,7 @@ const REPORT: Duration = Duration::from_secs(1);
 /// and when a goal or a tunnel's state changes.
 ///
 /// # Errors
-/// The interface cannot be opened, the underlay cannot be watched, or the worker ended.
+/// The interface cannot be opened or was removed, the underlay cannot be watched, or the worker ended.
 pub async fn run(
     config: GatewayConfig,
     mut goal: watch::Receiver<Option<Arc<GatewayGoal>>>,
@@ -53,7 +53,7 @@ pub async fn run(
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     goal.mark_changed();
-    let (mut goals_end, mut views_end) = (false, false);
+    let mut goals_end = false;
     let mut peers = BTreeSet::new();
     loop {
         tokio::select! {
@@ -66,10 +66,10 @@ pub async fn run(
                     report.send(&control, worker.shared());
                 }
             }
-            changed = views.changed(), if !views_end => {
-                views_end = changed.is_err();
-                let view = views.borrow_and_update().clone();
-                control.handle_view(view, &watcher)?;
+            newer = next_view(&mut views) => {
+                let newer = newer?;
+                still_there(link, &newer)?;
+                control.handle_view(newer, &watcher)?;
                 worker.wake();
             }
             _ = look.tick() => {
@@ -86,6 +86,23 @@ pub async fn run(
     }
 }
 
+/// The next state of the underlay.
+///
+/// # Errors
+/// Nobody watches it any more: to go on would be to send to next hops that may be gone.
+async fn next_view(views: &mut watch::Receiver<Arc<UnderlayView>>) -> Result<Arc<UnderlayView>, Error> {
+    views.changed().await.map_err(|_| Error::WatcherEnded)?;
+    Ok(views.borrow_and_update().clone())
+}
+
+/// A socket outlives its interface in silence: one of the same name is another, and needs a fresh start.
+fn still_there(link: &Link, view: &UnderlayView) -> Result<(), Error> {
+    if view.links().any(|now| now.index == link.index) {
+        return Ok(());
+    }
+    Err(Error::InterfaceGone(link.name.clone()))
+}
+
 fn worker(
     config: &GatewayConfig,
     control: &Control,
@@ -95,7 +112,8 @@ fn worker(
     let tunnels = TunnelTable::new(config.underlay_address, hops);
     let hasher = FlowHasher::new(secret()?);
     let resolver = GatewayResolver::new(Arc::clone(&control.policy), hasher, tunnels);
-    let engine = Port::new(resolver, FlowTable::new(config.flow_capacity));
+    let flows = flow_table(config.flow_capacity, config.tenant_flows());
+    let engine = Port::new(resolver, flows);
     let fds: Vec<_> = queues.iter().map(|q| q.fd()).collect();
     Ok(Worker {
         path: Path::new(engine),
@@ -148,5 +166,19 @@ impl Report {
         self.states = snapshot.states();
         self.sent = MonotonicClock::now();
         self.status.send_replace(snapshot.status(control.applied(), &self.mode, control.goal_error.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_end_of_the_watcher_is_an_error() {
+        let (sender, mut views) = watch::channel(Arc::new(UnderlayView::default()));
+        sender.send_replace(Arc::new(UnderlayView::default()));
+        assert!(next_view(&mut views).await.is_ok());
+        drop(sender);
+        assert!(matches!(next_view(&mut views).await, Err(Error::WatcherEnded)));
     }
 }

@@ -49,7 +49,7 @@ pub async fn run(
     let mut tick = tokio::time::interval(REPORT);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     goal.mark_changed();
-    let (mut goals_end, mut views_end) = (false, false);
+    let mut goals_end = false;
     loop {
         tokio::select! {
             changed = goal.changed(), if !goals_end => {
@@ -60,9 +60,8 @@ pub async fn run(
                     report.publish(&control, &threads);
                 }
             }
-            changed = views.changed(), if !views_end => {
-                views_end = changed.is_err();
-                let view = views.borrow_and_update().clone();
+            view = next_view(&mut views) => {
+                let view = view?;
                 still_there(&links, &view)?;
                 control.handle_view(&view, &watcher)?;
             }
@@ -78,6 +77,15 @@ pub async fn run(
             }
         }
     }
+}
+
+/// The next state of the underlay.
+///
+/// # Errors
+/// Nobody watches it any more: to go on would be to send to next hops that may be gone.
+async fn next_view(views: &mut watch::Receiver<Arc<UnderlayView>>) -> Result<Arc<UnderlayView>, Error> {
+    views.changed().await.map_err(|_| Error::WatcherEnded)?;
+    Ok(views.borrow_and_update().clone())
 }
 
 /// The configured interfaces, as the kernel knows them.
@@ -128,5 +136,19 @@ impl Report {
         metrics::record(&policy, &totals, &self.interfaces, &services, &backends);
         let goal_error = control.goal_error.clone();
         self.status.send_replace(stats::status(&policy, &totals, self.modes.clone(), &services, &backends, goal_error));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_end_of_the_watcher_is_an_error() {
+        let (sender, mut views) = watch::channel(Arc::new(UnderlayView::default()));
+        sender.send_replace(Arc::new(UnderlayView::default()));
+        assert!(next_view(&mut views).await.is_ok());
+        drop(sender);
+        assert!(matches!(next_view(&mut views).await, Err(Error::WatcherEnded)));
     }
 }

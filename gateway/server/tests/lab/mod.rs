@@ -107,6 +107,7 @@ impl Lab {
             underlay_address: GATEWAY.parse().unwrap(),
             packet_io,
             flow_capacity: 4096,
+            tenant_flow_capacity: None,
         };
         let ns = lab.ns("g");
         lab.gateway = Some(std::thread::spawn(move || {
