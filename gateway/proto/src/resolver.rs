@@ -4,16 +4,13 @@ use crate::key::{GatewayKey, Way};
 use crate::policy::{Policy, Source};
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
-use penstock_engine::{Class, EncapTemplate, Prior, Resolution, Resolver, Why};
+use penstock_engine::{Class, EncapTemplate, Prior, Resolution, Resolver, TcpIdle, Why};
 use penstock_flow::{Flags, FlowHasher, Transposition};
 use penstock_model::{DropReason, Gso, Nanos, Packet, Protocol, TenantId, TunnelId, Verdict};
 use penstock_wire::{Fragment, Headers, VXLAN_PORT, parse_vxlan};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// Seconds that a flow is remembered without packets. RFC 5382 section 5 asks for 2 h 4 min of NATs, which cannot decide
-/// again; here the next packet of a forgotten flow is simply decided again, in the direction that opened it.
-const TCP_IDLE_SECONDS: u16 = 1800;
 /// RFC 4787 section 4.3 recommends five minutes.
 const OTHER_IDLE_SECONDS: u16 = 300;
 
@@ -101,7 +98,7 @@ impl<T: TunnelInput> GatewayResolver<T> {
         let network = policy.tenant_of(vni).and_then(|t| t.first()).ok_or(DropReason::UnknownVni)?;
         // RFC 7348 section 6.1: a frame with a VLAN tag inside is discarded.
         if inner.l3 != inner.l2 + ETHERNET {
-            return Err(DropReason::BadTunnelHeader);
+            return Err(DropReason::VlanTagged);
         }
         if !inner.is_ip() {
             return Err(DropReason::NotOurs);
@@ -181,7 +178,7 @@ impl<T: TunnelInput> Resolver for GatewayResolver<T> {
                 value: Remembered(decision.value),
                 peer: decision.peer.map(|(key, value)| (key, Remembered(value))),
                 idle_seconds: match headers.protocol {
-                    Protocol::TCP => TCP_IDLE_SECONDS,
+                    Protocol::TCP => TcpIdle::DEFAULT.established,
                     _ => OTHER_IDLE_SECONDS,
                 },
             },

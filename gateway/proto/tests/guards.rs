@@ -40,6 +40,43 @@ fn a_tenant_that_floods_fills_its_own_share_of_the_table_and_no_other() {
     }
 }
 
+#[test]
+fn forged_syns_that_are_answered_establish_nothing_and_are_soon_forgotten() {
+    let mut gw = Gateway::with_flows(&goal(), 4096, 4096);
+    for port in 1..500 {
+        gw.site_sends(1, &tcp(SITE, port, CONTAINER, 80, SYN));
+        gw.host_sends(1, &tcp(CONTAINER, 80, SITE, port, SYN_ACK));
+    }
+    assert_eq!(gw.port.flow_table().established(), 0);
+    assert!(gw.port.flows() > 100);
+    pass(&mut gw, 60);
+    assert_eq!(gw.port.flows(), 0);
+}
+
+#[test]
+fn a_connection_is_kept_through_silence_in_both_directions_until_it_closes() {
+    for close in [TcpFlags::RST, TcpFlags::FIN | ACK] {
+        let mut gw = Gateway::new(&goal());
+        gw.host_sends(1, &tcp(CONTAINER, 5000, SITE, 443, SYN));
+        gw.site_sends(1, &tcp(SITE, 443, CONTAINER, 5000, SYN_ACK));
+        gw.host_sends(1, &tcp(CONTAINER, 5000, SITE, 443, ACK));
+        assert_eq!(gw.port.flow_table().established(), 2);
+        pass(&mut gw, 1200);
+        let answer = gw.site_sends(1, &tcp(SITE, 443, CONTAINER, 5000, ACK)).0;
+        assert_eq!(answer, Verdict::Transmit(UNDERLAY), "rules alone would deny it");
+        gw.host_sends(1, &tcp(CONTAINER, 5000, SITE, 443, close));
+        gw.site_sends(1, &tcp(SITE, 443, CONTAINER, 5000, close));
+        pass(&mut gw, 60);
+        assert_eq!(gw.port.flows(), 0, "{close:#x}");
+    }
+}
+
+/// So many seconds without packets, swept.
+fn pass(gw: &mut Gateway, seconds: u64) {
+    gw.now = Nanos(gw.now.0 + seconds * 1_000_000_000);
+    (0..1000).for_each(|_| gw.port.maintain(gw.now));
+}
+
 /// The goal's own epoch changes only in bits that a flow entry does not keep, or not at all: only the content tells.
 #[test]
 fn every_change_of_rules_is_seen_by_an_established_flow_whatever_the_goal_calls_it() {
@@ -106,7 +143,7 @@ fn an_inner_frame_with_a_vlan_tag_is_discarded() {
     let inner_type = frame.len() - packet.len() - 2;
     frame.splice(inner_type..inner_type, [0x81, 0, 0, 7]);
     lengthen(&mut frame, 4, 4);
-    assert_eq!(gw.send(&frame, UNDERLAY).0, Verdict::Drop(DropReason::BadTunnelHeader));
+    assert_eq!(gw.send(&frame, UNDERLAY).0, Verdict::Drop(DropReason::VlanTagged));
 }
 
 #[test]
