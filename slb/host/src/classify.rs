@@ -1,6 +1,7 @@
 use crate::decide::key_at;
 use crate::fabric::is_probe_source;
 use crate::policy::{LocalPort, Network, Policy};
+use crate::related::is_error;
 use crate::ROUTER_MAC;
 use penstock_engine::Why;
 use penstock_model::{Addr16, DropReason, Mac, PortId, Protocol};
@@ -13,6 +14,8 @@ pub(crate) enum Origin {
     Overlay(PortId),
     /// From the container of this port.
     Container(PortId),
+    /// An ICMP error, out of an encapsulation, about what a virtual address of this port has sent.
+    Related(PortId),
     /// For this node itself, from the container of this port.
     Local(PortId),
     /// The provider network's own: the kernel's.
@@ -61,6 +64,7 @@ fn from_underlay(policy: &Policy, frame: &[u8], h: &mut Headers, why: &mut impl 
     let mac = mac_at(frame, usize::from(h.l2)).ok_or(DropReason::TruncatedEthernet)?;
     let local = policy.by_mac.get(&(vni, mac)).copied().or_else(|| routed_here(network, mac, h.dst));
     match local {
+        Some(id) if is_error(h) && policy.port(id).is_some_and(|p| !p.owns(h.dst)) => Ok(Origin::Related(id)),
         Some(id) => Ok(Origin::Overlay(id)),
         None => {
             why.because("port", || format!("no container of network \"{}\" here has {mac} or {:?}", network.name(), h.dst));
@@ -146,6 +150,6 @@ pub(crate) fn mac_at(frame: &[u8], at: usize) -> Option<Mac> {
 pub(crate) fn flow_of(origin: Origin, h: &Headers) -> Option<penstock_model::FlowKey> {
     match origin {
         Origin::Overlay(port) | Origin::Container(port) => Some(key_at(port, h)),
-        Origin::Local(_) | Origin::Underlay => None,
+        Origin::Local(_) | Origin::Related(_) | Origin::Underlay => None,
     }
 }

@@ -1,5 +1,6 @@
 use crate::policy::{LocalPort, Nat, Network, Place, Policy};
 use crate::ROUTER_MAC;
+use crate::related::{self, Quote};
 use penstock_engine::{Resolution, Why};
 use penstock_flow::{Flags, Transposition};
 use penstock_model::{Addr16, DropReason, FlowKey, Mac, PortId, Protocol, TenantId, Underlay};
@@ -149,6 +150,18 @@ impl<'a, W: Why> Decision<'a, W> {
             return remembered_denial(value);
         }
         Resolution::Install { value: HostFlow(value), peer: None, idle_seconds: idle(key.protocol()) }
+    }
+
+    /// An ICMP error about what a virtual address of the port has sent: let in if the flow that it is about would be.
+    pub(crate) fn related(&mut self, frame: &[u8], h: &Headers) -> Result<(Nat, Quote), DropReason> {
+        let quote = related::quote(frame, h).ok_or(DropReason::NoReverseMapping)?;
+        let nat = related::rule_of(self.port, self.network, h, &quote)?;
+        self.why.because("icmp", || {
+            format!("an error about what {:?}:{} sent, which is {:?}:{} here", nat.vip, nat.vip_port, nat.dip, nat.dip_port)
+        });
+        let zone = zone(self.port.id);
+        let flow = FlowKey::new(zone, quote.dst, nat.dip, quote.protocol, quote.dst_port, nat.dip_port);
+        if self.permits(self.port, AclDirection::Inbound, &flow) { Ok((nat, quote)) } else { Err(DropReason::AclDenied) }
     }
 
     /// A packet that the container sent.
@@ -339,7 +352,7 @@ impl<'a, W: Why> Decision<'a, W> {
     }
 
     /// Whether the access control list of `port` lets the flow `key` through, seen in the direction that opens it.
-    fn permits(&mut self, port: &LocalPort, direction: AclDirection, key: &FlowKey) -> bool {
+    pub(crate) fn permits(&mut self, port: &LocalPort, direction: AclDirection, key: &FlowKey) -> bool {
         let Some(list) = port.acl.and_then(|i| self.policy.acls.get(i)) else {
             self.why.because("acl", || format!("\"{}\" has no access control list", port.name));
             return true;

@@ -2,7 +2,7 @@ use crate::answer::answer;
 use crate::classify::{Origin, flow_of, origin};
 use crate::decide::Decided;
 use crate::policy::Policy;
-use crate::resolver::decide;
+use crate::resolver::{bring_error, decide};
 use penstock_engine::{Ending, Explanation, Step, Why, apply};
 use penstock_flow::{Flags, FlowHasher, Transposition};
 use penstock_model::{DropReason, EncapId, FlowKey, HEADROOM, Packet, PortId, Verdict};
@@ -47,7 +47,7 @@ fn walk(
 ) -> Result<Verdict, DropReason> {
     let mut h = penstock_wire::parse(packet.frame())?;
     let origin = origin(policy, packet.frame(), packet.port, &mut h, why)?;
-    let Some(key) = flow_of(origin, &h) else { return Ok(for_this_node(policy, origin, packet, &h)) };
+    let Some(key) = flow_of(origin, &h) else { return Ok(for_this_node(policy, origin, packet, &h, why)) };
     let hash = hasher.hash(&key);
     let value = match known(&key, hash) {
         Some(value) => {
@@ -68,12 +68,13 @@ fn decided(policy: &Policy, from_container: bool, key: &FlowKey, h: &Headers, wh
     }
 }
 
-fn for_this_node(policy: &Policy, origin: Origin, packet: &mut Packet<'_>, h: &Headers) -> Verdict {
+fn for_this_node(policy: &Policy, origin: Origin, packet: &mut Packet<'_>, h: &Headers, why: &mut Vec<Step>) -> Verdict {
     match origin {
         Origin::Local(id) => match policy.port(id).and_then(|p| Some((p, policy.network_of(p)?))) {
             Some((port, network)) => answer(network, port, packet, h),
             None => Verdict::Drop(DropReason::UnknownPort),
         },
+        Origin::Related(id) => bring_error(policy, id, packet, h, why),
         _ => Verdict::Pass,
     }
 }

@@ -11,6 +11,7 @@
 //! | --- | --- |
 //! | VXLAN from a trusted endpoint, inner destination a VIP | VIP:port to DIP:port, ACL, to the container |
 //! | the container's answer to it | DIP to VIP, plain, by the underlay straight to the client |
+//! | an ICMP error about such an answer | VIP to DIP, also in the packet that it quotes, to the container |
 //! | container to an endpoint of its network | to the local port, or by VXLAN to its host |
 //! | container to a routed prefix | by VXLAN to the route's tunnel endpoint |
 //! | ARP, neighbour discovery, echo to a subnet's gateway | answered here |
@@ -28,6 +29,7 @@ mod fabric;
 mod goal;
 mod policy;
 mod probe;
+mod related;
 mod resolver;
 mod status;
 

@@ -67,6 +67,19 @@ impl HostResolver {
         &self.policy
     }
 
+    /// Whose the error is was found out when it was classified; to carry that from there would cost every packet.
+    fn bring_related(&self, packet: &mut Packet<'_>) -> Verdict {
+        let mut h = match penstock_wire::parse(packet.frame()) {
+            Ok(h) => h,
+            Err(reason) => return Verdict::Drop(reason),
+        };
+        match origin(&self.policy, packet.frame(), packet.port, &mut h, &mut ()) {
+            Ok(Origin::Related(id)) => bring_error(&self.policy, id, packet, &h, &mut ()),
+            Ok(_) => Verdict::Drop(DropReason::Unsupported),
+            Err(reason) => Verdict::Drop(reason),
+        }
+    }
+
     /// To be told of each frame that a probe sends to the container of `port`: its answers are let in.
     pub fn expect_answer(&mut self, port: PortId, frame: &[u8]) {
         self.doors.entry(port).or_default().open_for(frame);
@@ -81,6 +94,18 @@ impl HostResolver {
     pub fn poll_unresolved(&mut self) -> Option<IpAddr> {
         self.unresolved.pop_front()
     }
+}
+
+/// Brings an ICMP error about a virtual address to the container that has it.
+pub(crate) fn bring_error(policy: &Policy, id: PortId, packet: &mut Packet<'_>, h: &Headers, why: &mut impl Why) -> Verdict {
+    let Some((port, network)) = policy.port(id).and_then(|p| Some((p, policy.network_of(p)?))) else {
+        return Verdict::Drop(DropReason::UnknownPort);
+    };
+    let mut decision = Decision { policy, port, network, unresolved: &mut None, why };
+    let delivered = decision
+        .related(packet.frame(), h)
+        .and_then(|(nat, quote)| crate::related::deliver(port, &nat, packet, h, &quote));
+    delivered.map_or_else(Verdict::Drop, Verdict::Transmit)
 }
 
 /// Decides the flow `key`, saying why.
@@ -119,7 +144,7 @@ impl Resolver for HostResolver {
         };
         match origin {
             Origin::Underlay => Class::Pass,
-            Origin::Local(_) => Class::Local,
+            Origin::Local(_) | Origin::Related(_) => Class::Local,
             Origin::Overlay(id) | Origin::Container(id) => {
                 let network = self.policy.port(id).and_then(|p| self.policy.network_of(p));
                 let (Some(network), Some(key)) = (network, flow_of(origin, headers)) else {
@@ -166,6 +191,9 @@ impl Resolver for HostResolver {
     }
 
     fn local(&mut self, packet: &mut Packet<'_>, headers: &Headers, now: Nanos) -> Verdict {
+        if packet.port == self.policy.underlay_port {
+            return self.bring_related(packet);
+        }
         let port = self.policy.port(packet.port);
         let Some((port, network)) = port.and_then(|p| Some((p, self.policy.network_of(p)?))) else {
             return Verdict::Drop(DropReason::UnknownPort);

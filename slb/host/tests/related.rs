@@ -1,0 +1,97 @@
+//! ICMP errors about answers that went straight to the client: path MTU discovery across direct return.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod kit;
+
+use kit::*;
+use penstock_engine::Ending;
+use penstock_model::*;
+use penstock_policy::{Acl, AclAction, AclDirection, AclId};
+use penstock_slb_host::{ROUTER_MAC, explain};
+
+const MUX_MAC: Mac = Mac([2, 0x50, 0x53, 0x54, 0, 2]);
+const ROUTER: &str = "192.0.2.1";
+const ROUTER6: &str = "2001:db8:77::1";
+
+/// "Too big" from a router about the packet `about` (an IP packet), of which `quoted` bytes are quoted.
+fn too_big(from: &str, to: &str, about: &[u8], quoted: usize, eth: (Mac, Mac)) -> Vec<u8> {
+    let (to, v6) = (sock(to).ip(), sock(to).is_ipv6());
+    let mut l4 = if v6 { vec![2, 0, 0, 0, 0, 0, 5, 0] } else { vec![3, 4, 0, 0, 0, 0, 5, 0] };
+    l4.extend(&about[..quoted.min(about.len())]);
+    transport(eth.0, eth.1, ip(from), to, if v6 { Protocol::ICMPV6 } else { Protocol::ICMP }, 2, l4)
+}
+
+fn by_mux(inner: &[u8]) -> Vec<u8> {
+    vxlan(MUX, vni(1), inner)
+}
+
+/// The IP packet that `src` sent.
+fn packet(src: &str, dst: &str) -> Vec<u8> {
+    tcp(Mac::ZERO, Mac::ZERO, src, dst, ACK)[14..].to_vec()
+}
+
+#[test]
+fn a_too_big_about_an_answer_reaches_the_container_as_if_the_answer_had_been_its_own() {
+    for (router, client, vip, dip) in [(ROUTER, CLIENT, VIP, "10.0.0.2:8080"), (ROUTER6, CLIENT6, VIP6, "[fd00::2]:8080")] {
+        // With the whole transport header quoted, and with no more than RFC 792 asks for.
+        let least = if sock(vip).is_ipv6() { 48 } else { 28 };
+        for quoted in [1000, least] {
+            let mut host = Host::new(&goal());
+            let error = too_big(router, vip, &packet(vip, client), quoted, (MUX_MAC, mac(1, 2)));
+            let got = host.sent(UNDERLAY, &by_mux(&error), port(1, 2));
+            // Every checksum is what the container's own packet and an error about it would have.
+            let expected = too_big(router, dip, &packet(dip, client), quoted, (ROUTER_MAC, mac(1, 2)));
+            assert_eq!(got, expected, "{vip}, {quoted} bytes");
+            assert_eq!(host.engine.flows(), 0);
+        }
+    }
+}
+
+#[test]
+fn an_error_about_udp_keeps_a_checksum_that_is_not_there() {
+    let mut goal = goal();
+    goal.nat_rules[0].protocol = Protocol::UDP;
+    let udp = |src: &str, sum: bool| {
+        let l4 = [&sock(src).port().to_be_bytes()[..], &[0x9c, 0x40, 0, 8, 0, 0]].concat();
+        let mut p = transport(Mac::ZERO, Mac::ZERO, sock(src).ip(), sock(CLIENT).ip(), Protocol::UDP, 6, l4)[14..].to_vec();
+        if !sum {
+            p[26..28].fill(0);
+        }
+        p
+    };
+    for sum in [true, false] {
+        let mut host = Host::new(&goal);
+        let error = too_big(ROUTER, VIP, &udp(VIP, sum), 100, (MUX_MAC, mac(1, 2)));
+        let expected = too_big(ROUTER, "10.0.0.2:8080", &udp("10.0.0.2:8080", sum), 100, (ROUTER_MAC, mac(1, 2)));
+        assert_eq!(host.sent(UNDERLAY, &by_mux(&error), port(1, 2)), expected);
+    }
+}
+
+#[test]
+fn an_error_about_what_nobody_sent_is_dropped() {
+    let mut host = Host::new(&goal());
+    let eth = (MUX_MAC, mac(1, 2));
+    let cases = [
+        (too_big(ROUTER, VIP, &packet("198.51.100.1:81", CLIENT), 100, eth), DropReason::NoReverseMapping),
+        (too_big(ROUTER, VIP, &packet("198.51.100.9:80", CLIENT), 100, eth), DropReason::NoReverseMapping),
+        (too_big(ROUTER, VIP, &packet(VIP, CLIENT), 27, eth), DropReason::NoReverseMapping),
+        (too_big("10.0.0.3", VIP, &packet(VIP, CLIENT), 100, eth), DropReason::SpoofedSource),
+        (too_big(ROUTER, VIP, &packet(VIP, "10.0.0.3:5"), 100, eth), DropReason::SpoofedSource),
+    ];
+    for (i, (error, reason)) in cases.into_iter().enumerate() {
+        assert_eq!(host.dropped(UNDERLAY, &by_mux(&error)), reason, "case {i}");
+    }
+}
+
+#[test]
+fn an_error_about_a_flow_that_is_denied_is_denied_and_explained() {
+    let mut goal = goal();
+    goal.acls = vec![Acl { name: "closed".to_owned(), rules: vec![rule("none", 100, AclAction::Deny, AclDirection::Inbound, None)] }];
+    goal.ports[0].acl = Some(AclId(0));
+    let mut host = Host::new(&goal);
+    let error = by_mux(&too_big(ROUTER, VIP, &packet(VIP, CLIENT), 100, (MUX_MAC, mac(1, 2))));
+    assert_eq!(host.dropped(UNDERLAY, &error), DropReason::AclDenied);
+    let told = explain(&host.policies.load_full(), &penstock_flow::FlowHasher::new([7; 16]), &error, UNDERLAY, |_, _| None);
+    assert_eq!(told.ending, Ending::Drop(DropReason::AclDenied));
+    assert!(told.steps.iter().any(|s| s.layer == "icmp"));
+}
