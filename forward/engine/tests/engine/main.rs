@@ -4,4 +4,5 @@ mod apply;
 mod flows;
 mod fuzz;
 mod super_frames;
+mod tcp;
 mod toy;
