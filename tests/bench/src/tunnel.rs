@@ -38,13 +38,16 @@ const SITE_OUTSIDE: &str = "198.51.100.1";
 const CONTAINER: &str = "10.1.0.4:80";
 const SITE: &str = "10.200.0.7:40000";
 
+/// Spends one round on a subject and says how long it took.
+type Subject = Box<dyn FnMut(&mut Ways) -> Duration>;
+
 pub(crate) fn run(report: &mut Report) {
     let names = ["tunnel/wireguard", "tunnel/wireguard-in", "tunnel/boringtun", "tunnel/raw-aead", "tunnel/raw-aead-ring-0.17"];
     if !names.iter().any(|n| report.wants(n)) {
         return;
     }
     let mut ways = Ways::new();
-    let mut subjects: [Box<dyn FnMut(&mut Ways) -> Duration>; 5] = [
+    let mut subjects: [Subject; 5] = [
         Box::new(Ways::outward),
         Box::new(Ways::inward),
         Box::new(|w| w.boringtun()),
@@ -163,11 +166,9 @@ impl Ways {
     }
 
     fn boringtun(&mut self) -> Duration {
-        let mut place = 0;
         let start = Instant::now();
-        for buffer in (0..BATCHES).flat_map(|_| &self.buffers.as_slice()[..BATCH]) {
+        for (place, buffer) in (0..BATCHES).flat_map(|_| &self.buffers.as_slice()[..BATCH]).enumerate() {
             let out = &mut self.ring[place % RING];
-            place += 1;
             assert!(matches!(self.tunn.encapsulate(&buffer[..LEN], out), TunnResult::WriteToNetwork(_)));
         }
         start.elapsed()

@@ -1,4 +1,4 @@
-use super::{DUT_CPU, GENERATOR_CPU};
+use super::DUT_CPU;
 use penstock_model::Mac;
 use penstock_packet_io::{Interface, netns};
 use std::io::Write;
@@ -15,7 +15,7 @@ pub(super) fn possible() -> Result<(), String> {
     if !status.lines().any(|l| l.starts_with("Uid:") && l.split_whitespace().nth(2) == Some("0")) {
         return Err("needs root for network namespaces".to_owned());
     }
-    if std::thread::available_parallelism().map_or(1, usize::from) <= GENERATOR_CPU.max(DUT_CPU) {
+    if std::thread::available_parallelism().map_or(1, usize::from) <= DUT_CPU {
         return Err("needs two processors".to_owned());
     }
     for (tool, package) in [("ip", "iproute2"), ("nft", "nftables")] {

@@ -10,7 +10,7 @@ pub(super) const FRAME: usize = 60;
 const WARM_UP: Duration = Duration::from_millis(300);
 const WINDOW: Duration = Duration::from_secs(1);
 /// Frames of one call: some 10 ms.
-const BURST: u32 = 100_000;
+const BURST: u32 = 2_000_000;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The generator and the sink, at the same interface. On the thread that made it.
@@ -62,7 +62,7 @@ impl Load {
     pub(super) fn send_for(&self, time: Duration) {
         let start = Instant::now();
         while start.elapsed() < time {
-            self.generator.send(BURST).unwrap();
+            self.generator.send(std::env::var("PB_BURST").ok().and_then(|v| v.parse().ok()).unwrap_or(BURST)).unwrap();
         }
     }
 
