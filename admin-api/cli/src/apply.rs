@@ -74,8 +74,7 @@ impl Declaration {
     }
 
     fn add_text(&mut self, file: &str, text: &str) -> Result<(), CliError> {
-        let document =
-            serde_json::from_str(text).map_err(|error| CliError::Json { what: file.to_owned(), error })?;
+        let document = serde_json::from_str(text).map_err(|error| CliError::Json { what: file.to_owned(), error })?;
         self.add(file, document);
         Ok(())
     }
@@ -110,8 +109,7 @@ impl Declaration {
         for detail in &mut refusal.error.details {
             let Some((index, rest)) = batch_pointer(&detail.target) else { continue };
             let Some((file, pointer)) = self.places.get(index) else { continue };
-            detail.target =
-                if several { format!("{file}#{pointer}{rest}") } else { format!("{pointer}{rest}") };
+            detail.target = if several { format!("{file}#{pointer}{rest}") } else { format!("{pointer}{rest}") };
         }
         refusal
     }
@@ -128,10 +126,8 @@ fn batch_pointer(pointer: &str) -> Option<(usize, &str)> {
 fn json_files(directory: &Path) -> Result<Vec<PathBuf>, CliError> {
     let name = directory.display().to_string();
     let entries = std::fs::read_dir(directory).map_err(CliError::io(&name))?;
-    let mut files = entries
-        .map(|entry| entry.map(|e| e.path()))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(CliError::io(&name))?;
+    let mut files =
+        entries.map(|entry| entry.map(|e| e.path())).collect::<Result<Vec<_>, _>>().map_err(CliError::io(&name))?;
     files.retain(|f| f.extension().is_some_and(|e| e == "json"));
     files.sort();
     if files.is_empty() { Err(CliError::NothingToApply(name)) } else { Ok(files) }
@@ -169,7 +165,9 @@ mod tests {
     #[test]
     fn every_form_of_a_file_is_read() {
         let one = json!({"resourceRef": "/servers/a"});
-        for document in [one.clone(), json!([one]), json!({"resources": [one]}), json!({"value": [one], "nextLink": ""})] {
+        for document in
+            [one.clone(), json!([one]), json!({"resources": [one]}), json!({"value": [one], "nextLink": ""})]
+        {
             assert_eq!(declared(&[("f", document)]).resources, std::slice::from_ref(&one));
         }
     }

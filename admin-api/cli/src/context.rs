@@ -31,8 +31,12 @@ pub(crate) fn settings(global: &Global) -> Result<Settings, CliError> {
             Ok(Settings { server, credentials: CredentialFiles { ca, cert, key } })
         }
         (server, ca, cert, key) => {
-            let given =
-                [("--server", server.is_some()), ("--ca", ca.is_some()), ("--cert", cert.is_some()), ("--key", key.is_some())];
+            let given = [
+                ("--server", server.is_some()),
+                ("--ca", ca.is_some()),
+                ("--cert", cert.is_some()),
+                ("--key", key.is_some()),
+            ];
             let missing: Vec<&str> = given.into_iter().filter(|(_, is)| !is).map(|(name, _)| name).collect();
             Err(CliError::NoConnection { missing: missing.join(", "), context: path })
         }
@@ -48,8 +52,9 @@ fn default_path() -> PathBuf {
 /// A file that nobody asked for may be absent.
 fn read(path: &Path, asked_for: bool) -> Result<Context, CliError> {
     match std::fs::read_to_string(path) {
-        Ok(text) => toml::from_str(&text)
-            .map_err(|error| CliError::Context { path: path.to_owned(), error: Box::new(error) }),
+        Ok(text) => {
+            toml::from_str(&text).map_err(|error| CliError::Context { path: path.to_owned(), error: Box::new(error) })
+        }
         Err(e) if e.kind() == ErrorKind::NotFound && !asked_for => Ok(Context::default()),
         Err(e) => Err(CliError::io(format!("context file {}", path.display()))(e)),
     }
@@ -69,7 +74,8 @@ mod tests {
 
     #[test]
     fn options_win_over_the_context_file_whose_files_lie_beside_it() {
-        let path = context_file("win", "server = \"https://a\"\nca = \"ca.pem\"\ncert = \"/x/me.pem\"\nkey = \"me.key\"\n");
+        let path =
+            context_file("win", "server = \"https://a\"\nca = \"ca.pem\"\ncert = \"/x/me.pem\"\nkey = \"me.key\"\n");
         let global = Global { server: Some("https://b".into()), context: Some(path.clone()), ..Global::default() };
         let settings = settings(&global).unwrap();
         let dir = path.parent().unwrap();

@@ -62,10 +62,15 @@ fn capabilities() -> Finding {
     let status = read("/proc/self/status");
     let line = status.lines().find_map(|l| l.strip_prefix("CapEff:")).unwrap_or_default();
     let mask = u64::from_str_radix(line.trim(), 16).unwrap_or(0);
-    let missing: Vec<&str> =
-        NEEDED.iter().filter(|(_, bit)| mask & (1 << bit) == 0).map(|(name, _)| *name).collect();
-    let found = if missing.is_empty() { "all that a node needs".to_owned() } else { format!("without {}", missing.join(", ")) };
-    Finding { what: "capabilities", good: missing.is_empty(), found, fix: Some("run a node as root, or with these capabilities") }
+    let missing: Vec<&str> = NEEDED.iter().filter(|(_, bit)| mask & (1 << bit) == 0).map(|(name, _)| *name).collect();
+    let found =
+        if missing.is_empty() { "all that a node needs".to_owned() } else { format!("without {}", missing.join(", ")) };
+    Finding {
+        what: "capabilities",
+        good: missing.is_empty(),
+        found,
+        fix: Some("run a node as root, or with these capabilities"),
+    }
 }
 
 /// Packet memory counts against this limit only without `IPC_LOCK`.
@@ -75,7 +80,12 @@ fn memory_lock() -> Finding {
     let soft = line.split_whitespace().next().unwrap_or("unknown").to_owned();
     let enough = soft == "unlimited" || soft.parse::<u64>().is_ok_and(|bytes| bytes >= 64 << 20);
     let good = enough || capabilities().good;
-    Finding { what: "locked memory", good, found: soft, fix: Some("ulimit -l unlimited, or LimitMEMLOCK=infinity in the unit") }
+    Finding {
+        what: "locked memory",
+        good,
+        found: soft,
+        fix: Some("ulimit -l unlimited, or LimitMEMLOCK=infinity in the unit"),
+    }
 }
 
 /// The underlay must carry a container's 1500 bytes and 50 of VXLAN.
@@ -94,5 +104,10 @@ fn interfaces() -> Finding {
     let good = shown.iter().any(|(_, mtu)| *mtu >= 1550);
     let found = shown.iter().map(|(name, mtu)| format!("{name} MTU {mtu}")).collect::<Vec<_>>().join(", ");
     let found = if found.is_empty() { "no interface is up".to_owned() } else { found };
-    Finding { what: "underlay MTU", good, found, fix: Some("give the underlay interface an MTU of 1600: ip link set DEV mtu 1600") }
+    Finding {
+        what: "underlay MTU",
+        good,
+        found,
+        fix: Some("give the underlay interface an MTU of 1600: ip link set DEV mtu 1600"),
+    }
 }

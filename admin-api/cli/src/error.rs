@@ -60,7 +60,9 @@ impl CliError {
                 Some("nothing was changed; correct what is listed and apply again")
             }
             _ => match self.refusal()?.status {
-                401 | 403 => Some("use a certificate of the role operator: penstock pki issue --role operator --name NAME"),
+                401 | 403 => {
+                    Some("use a certificate of the role operator: penstock pki issue --role operator --name NAME")
+                }
                 404 => Some("penstock get KIND lists what is there"),
                 409 => Some("remove what refers to it first, or apply both changes together"),
                 _ => None,

@@ -141,7 +141,13 @@ pub(crate) fn si(value: f64) -> String {
         value /= 1000.0;
         name = next;
     }
-    let digits = if name.is_empty() || value >= 100.0 { 0 } else if value >= 10.0 { 1 } else { 2 };
+    let digits = if name.is_empty() || value >= 100.0 {
+        0
+    } else if value >= 10.0 {
+        1
+    } else {
+        2
+    };
     format!("{value:.digits$}{name}")
 }
 
@@ -160,7 +166,11 @@ mod tests {
         let coloured = Output { json: false, colour: true };
         let rows = || [vec!["yes".to_owned(), "1".to_owned()], vec![coloured.paint(Style::Bad, "no"), "2".to_owned()]];
         let strip = |text: &str| text.replace("\x1b[31;1m", "").replace("\x1b[2m", "").replace("\x1b[0m", "");
-        let plain = table(&Output::plain(), &["UP", "N"], [vec!["yes".to_owned(), "1".to_owned()], vec!["no".to_owned(), "2".to_owned()]]);
+        let plain = table(
+            &Output::plain(),
+            &["UP", "N"],
+            [vec!["yes".to_owned(), "1".to_owned()], vec!["no".to_owned(), "2".to_owned()]],
+        );
         assert_eq!(strip(&table(&coloured, &["UP", "N"], rows())), plain);
     }
 

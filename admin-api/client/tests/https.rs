@@ -57,10 +57,8 @@ async fn serve(
             let request = read_request(&mut stream).await;
             let (head, body) = request.split_once("\r\n\r\n").unwrap();
             let (status, text) = answer(head.lines().next().unwrap(), body);
-            let response = format!(
-                "HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{text}",
-                text.len()
-            );
+            let response =
+                format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{text}", text.len());
             let _ = stream.write_all(response.as_bytes()).await;
             let _ = stream.shutdown().await;
         }
@@ -73,7 +71,8 @@ async fn read_request(stream: &mut (impl AsyncReadExt + Unpin)) -> String {
     loop {
         let text = String::from_utf8_lossy(&all).into_owned();
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head.lines().find_map(|l| l.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+            let length =
+                head.lines().find_map(|l| l.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
             if body.len() >= length.unwrap_or(0) {
                 return text;
             }
@@ -93,9 +92,11 @@ fn client(address: SocketAddr, credentials: CredentialFiles) -> Client {
 async fn calls_have_the_paths_of_the_interface_and_ids_are_escaped() {
     let authority = Authority::new();
     let server = authority.issue("ctl", "controller", "127.0.0.1");
-    let address = serve(&server, |line, body| (200, json!({ "line": line, "body": body, "value": [] }).to_string())).await;
+    let address =
+        serve(&server, |line, body| (200, json!({ "line": line, "body": body, "value": [] }).to_string())).await;
     let client = client(address, authority.issue("op", "operator", "127.0.0.1"));
-    let line = async |answer: Result<serde_json::Value, ClientError>| answer.unwrap()["line"].as_str().unwrap().to_owned();
+    let line =
+        async |answer: Result<serde_json::Value, ClientError>| answer.unwrap()["line"].as_str().unwrap().to_owned();
     assert_eq!(line(client.get("servers/a b%2F").await).await, "GET /networking/v1/servers/a%20b%252F HTTP/1.1");
     assert_eq!(line(client.delete("servers/../x").await).await, "DELETE /networking/v1/servers/x HTTP/1.1");
     assert_eq!(line(client.status().await).await, "GET /penstock/v1/status HTTP/1.1");

@@ -36,7 +36,9 @@ pub enum FrameError {
     Io(#[from] std::io::Error),
     #[error("the peer does not speak Penstock's southbound protocol: frame begins with {0:02x?}")]
     Magic([u8; 2]),
-    #[error("the peer speaks version {0} of the southbound protocol, this side speaks {VERSION}: upgrade the older one")]
+    #[error(
+        "the peer speaks version {0} of the southbound protocol, this side speaks {VERSION}: upgrade the older one"
+    )]
     Version(u16),
     #[error("a message of {len} bytes is larger than the limit of {max}")]
     TooLarge { len: u64, max: u32 },

@@ -61,11 +61,15 @@ pub enum IdentityError {
     Missing,
     #[error("the certificate could not be read: {0}")]
     Certificate(String),
-    #[error("the certificate has no {0}: Penstock's certificates carry the name in CN and the roles in OU (`penstock pki issue`)")]
+    #[error(
+        "the certificate has no {0}: Penstock's certificates carry the name in CN and the roles in OU (`penstock pki issue`)"
+    )]
     Field(&'static str),
     #[error("`{0}` is no role: controller, operator, mux, host or gateway")]
     Role(String),
-    #[error("`{0}` is no name for a certificate: 1 to 63 letters, digits, `-`, `_` or `.`, beginning with a letter or digit")]
+    #[error(
+        "`{0}` is no name for a certificate: 1 to 63 letters, digits, `-`, `_` or `.`, beginning with a letter or digit"
+    )]
     Name(String),
 }
 

@@ -110,7 +110,9 @@ impl NodeReport {
 #[serde(rename_all = "lowercase")]
 pub enum ToController {
     /// First on the stream. The role must be one that the node's certificate grants.
-    Hello { role: NodeRole },
+    Hello {
+        role: NodeRole,
+    },
     Report(NodeReport),
 }
 

@@ -69,8 +69,7 @@ impl Link {
     /// # Errors
     /// The credentials cannot be used.
     pub fn new(controller: String, credentials: &Credentials, state_dir: PathBuf) -> Result<Self, LinkError> {
-        let crypto =
-            QuicClientConfig::try_from(credentials.client_config(&[ALPN])?).map_err(CredentialError::from)?;
+        let crypto = QuicClientConfig::try_from(credentials.client_config(&[ALPN])?).map_err(CredentialError::from)?;
         let mut tls = ClientConfig::new(Arc::new(crypto));
         tls.transport_config(transport(0));
         Ok(Self { controller, state_dir, identity: credentials.identity().clone(), tls })
@@ -286,7 +285,9 @@ async fn keep_on_disk<R: Role>(
         {
             match save(file.clone(), current.clone()).await {
                 Ok(()) => tracing::debug!(role = %R::ROLE, revision = %applied, "goal kept on disk"),
-                Err(error) => tracing::error!(role = %R::ROLE, %error, "the goal could not be kept on disk: a restart without the controller would begin with an older one"),
+                Err(error) => {
+                    tracing::error!(role = %R::ROLE, %error, "the goal could not be kept on disk: a restart without the controller would begin with an older one")
+                }
             }
             // Also after a failure: the next goal tries again, the same one would fail the same way ten times a second.
             kept = Some(current);

@@ -119,8 +119,10 @@ impl Pki {
         }
         let key = KeyPair::generate()?;
         let certificate = params(request, now)?.signed_by(&key, &self.issuer)?;
-        let issued =
-            Issued { cert: self.directory.join(format!("{name}.pem")), key: self.directory.join(format!("{name}.key")) };
+        let issued = Issued {
+            cert: self.directory.join(format!("{name}.pem")),
+            key: self.directory.join(format!("{name}.key")),
+        };
         write_new(&issued.key, &key.serialize_pem(), 0o600)?;
         write_new(&issued.cert, &certificate.pem(), 0o644)?;
         Ok(issued)

@@ -184,12 +184,7 @@ async fn serve_node(
     }
 }
 
-async fn send_goals(
-    hub: &dyn GoalSource,
-    sessions: &Sessions,
-    ticket: &Ticket,
-    mut send: SendStream,
-) -> SessionError {
+async fn send_goals(hub: &dyn GoalSource, sessions: &Sessions, ticket: &Ticket, mut send: SendStream) -> SessionError {
     loop {
         let mut goals = subscribed(hub, ticket.role, &ticket.node).await;
         sessions.affirm(ticket, hub);

@@ -75,7 +75,8 @@ impl Site {
 
     fn controller(&self) -> Controller<'_> {
         // Southbound is UDP: its own port space.
-        let table = format!("[controller]\nlisten = \"127.0.0.1:{0}\"\nsouthbound_listen = \"127.0.0.1:{0}\"\n", self.port);
+        let table =
+            format!("[controller]\nlisten = \"127.0.0.1:{0}\"\nsouthbound_listen = \"127.0.0.1:{0}\"\n", self.port);
         let config = self.file("controller.toml", &(self.node("ctl") + &table));
         let process = Command::new(env!("CARGO_BIN_EXE_penstock"))
             .args(["run", "--config", &config])
@@ -165,7 +166,9 @@ fn an_operators_day_from_apply_to_sigterm() {
 
     let list = text(&controller.cli(&["get", "virtualnetworks"]).stdout);
     assert!(list.lines().any(|l| l.starts_with("blue") && l.contains("10.0.0.0/24")), "{list}");
-    let one: serde_json::Value = serde_json::from_slice(&controller.cli(&["get", "virtualNetworks/blue/subnets", "web", "--json"]).stdout).unwrap();
+    let one: serde_json::Value =
+        serde_json::from_slice(&controller.cli(&["get", "virtualNetworks/blue/subnets", "web", "--json"]).stdout)
+            .unwrap();
     assert_eq!(one["properties"]["addressPrefix"], "10.0.0.0/24");
     assert!(!list.contains('\x1b'), "colours without a terminal");
 
@@ -199,8 +202,16 @@ fn an_operators_day_from_apply_to_sigterm() {
 fn a_controller_that_is_not_there_is_an_error_that_says_what_to_check() {
     let site = Site::new();
     let gone = penstock(&[
-        "get", "servers", "--server", "https://127.0.0.1:1", "--ca", &site.path("ca.pem"), "--cert", &site.path("op.pem"),
-        "--key", &site.path("op.key"),
+        "get",
+        "servers",
+        "--server",
+        "https://127.0.0.1:1",
+        "--ca",
+        &site.path("ca.pem"),
+        "--cert",
+        &site.path("op.pem"),
+        "--key",
+        &site.path("op.key"),
     ]);
     assert_eq!(gone.status.code(), Some(1));
     assert!(text(&gone.stderr).contains("is the controller running"), "{}", text(&gone.stderr));
@@ -216,11 +227,19 @@ fn a_configuration_that_cannot_be_is_refused_with_the_field() {
     };
     let said = refused("field.toml", site.node("mux1") + "[mux]\ninterface = 5\n");
     assert!(said.contains("mux"), "{said}");
-    let said = refused("role.toml", site.node("mux1") + "controller = \"127.0.0.1:1\"\n[host]\nunderlay_interface = \"lo\"\nunderlay_address = \"127.0.0.1\"\n");
+    let said = refused(
+        "role.toml",
+        site.node("mux1")
+            + "controller = \"127.0.0.1:1\"\n[host]\nunderlay_interface = \"lo\"\nunderlay_address = \"127.0.0.1\"\n",
+    );
     assert!(said.contains("[host]") && said.contains("--role host"), "{said}");
     let key = site.path("mux1.key");
     std::fs::remove_file(&key).unwrap();
-    let said = refused("key.toml", site.node("mux1") + "controller = \"127.0.0.1:1\"\n[mux]\ninterface = \"lo\"\nunderlay_address = \"127.0.0.1\"\n");
+    let said = refused(
+        "key.toml",
+        site.node("mux1")
+            + "controller = \"127.0.0.1:1\"\n[mux]\ninterface = \"lo\"\nunderlay_address = \"127.0.0.1\"\n",
+    );
     assert!(said.contains(&key), "{said}");
 }
 
@@ -228,7 +247,8 @@ fn a_configuration_that_cannot_be_is_refused_with_the_field() {
 fn an_address_that_is_taken_ends_the_process_with_a_reason() {
     let site = Site::new();
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, site.port)).unwrap();
-    let table = format!("[controller]\nlisten = \"{}\"\nsouthbound_listen = \"127.0.0.1:0\"\n", taken.local_addr().unwrap());
+    let table =
+        format!("[controller]\nlisten = \"{}\"\nsouthbound_listen = \"127.0.0.1:0\"\n", taken.local_addr().unwrap());
     let config = site.file("taken.toml", &(site.node("ctl") + &table));
     let out = penstock(&["run", "--config", &config]);
     assert_eq!(out.status.code(), Some(1));

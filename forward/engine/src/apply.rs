@@ -55,7 +55,9 @@ pub(crate) fn apply_in_place(
     if flags.has(Flags::DEC_TTL) {
         decrement_ttl(packet.frame_mut(), h)?;
     }
-    if flags.has(Flags::ETH) && let Some(eth) = packet.frame_mut().get_mut(h.l2 as usize..).and_then(|f| f.first_chunk_mut::<12>()) {
+    if flags.has(Flags::ETH)
+        && let Some(eth) = packet.frame_mut().get_mut(h.l2 as usize..).and_then(|f| f.first_chunk_mut::<12>())
+    {
         eth[..6].copy_from_slice(&t.eth_dst.0);
         eth[6..].copy_from_slice(&t.eth_src.0);
     }

@@ -78,7 +78,9 @@ impl EncapTemplate {
         let port = (0xc000 | hash as u16).to_be_bytes();
         let udp_len = udp_len.to_be_bytes();
         if self.is_v4() {
-            let (Some(to), Some(from)) = (frame.first_chunk_mut::<50>(), self.bytes.first_chunk::<50>()) else { return };
+            let (Some(to), Some(from)) = (frame.first_chunk_mut::<50>(), self.bytes.first_chunk::<50>()) else {
+                return;
+            };
             *to = *from;
             to[15] = tos;
             [to[16], to[17]] = ip_len.to_be_bytes();
@@ -90,7 +92,9 @@ impl EncapTemplate {
             [to[34], to[35]] = port;
             [to[38], to[39]] = udp_len;
         } else {
-            let (Some(to), Some(from)) = (frame.first_chunk_mut::<70>(), self.bytes.first_chunk::<70>()) else { return };
+            let (Some(to), Some(from)) = (frame.first_chunk_mut::<70>(), self.bytes.first_chunk::<70>()) else {
+                return;
+            };
             *to = *from;
             to[14] |= tos >> 4;
             to[15] |= tos << 4;

@@ -244,7 +244,8 @@ impl<R: Resolver> Port<R> {
         }
         // Only what a SYN began has to be told that it is established.
         let is_tcp = h.protocol == Protocol::TCP;
-        let established = R::TCP.filter(|tcp| is_tcp && self.flows.has_idle(key, hash, tcp.opening)).map(|tcp| tcp.established);
+        let established =
+            R::TCP.filter(|tcp| is_tcp && self.flows.has_idle(key, hash, tcp.opening)).map(|tcp| tcp.established);
         let rehash = |key: &R::Key| resolver.hash(key);
         if !self.flows.promote(key, hash, now, rehash) {
             return;
@@ -269,7 +270,8 @@ impl<R: Resolver> Port<R> {
     /// TIME-WAIT) and has to prove itself again. If it has not, the SYN may be forged: what is given is still to be heeded.
     fn reopen(&mut self, key: &R::Key, hash: u64, value: &R::Value, is_new: bool, now: Coarse) -> Option<R::Value> {
         let closing = |tcp: crate::TcpIdle| [tcp.half_closed, tcp.peer_closed, tcp.closed];
-        let is_closing = R::TCP.is_some_and(|tcp| closing(tcp).iter().any(|idle| self.flows.has_idle(key, hash, *idle)));
+        let is_closing =
+            R::TCP.is_some_and(|tcp| closing(tcp).iter().any(|idle| self.flows.has_idle(key, hash, *idle)));
         if !is_new && !is_closing {
             return Some(*value);
         }

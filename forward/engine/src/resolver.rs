@@ -9,9 +9,16 @@ use std::hash::Hash;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class<K> {
     /// By the flow table: replay the entry of `key` if its epoch is `epoch`, else resolve.
-    Flow { key: K, hash: u64, epoch: Epoch },
+    Flow {
+        key: K,
+        hash: u64,
+        epoch: Epoch,
+    },
     /// Without the flow table: [`Resolver::direct`] with this token.
-    Direct { token: u64, hash: u64 },
+    Direct {
+        token: u64,
+        hash: u64,
+    },
     /// For this node itself (ARP, neighbour discovery, tunnel input): [`Resolver::local`].
     Local,
     /// For the kernel's own stack.

@@ -69,7 +69,9 @@ impl<R: Resolver> Port<R> {
         why: &mut Vec<Step>,
     ) -> Verdict {
         let hit = self.flows.peek(key, hash, now.coarse());
-        if let Some(hit) = hit && hit.is_of(epoch) {
+        if let Some(hit) = hit
+            && hit.is_of(epoch)
+        {
             why.because("flow", || format!("an entry decides: {key:?}"));
             let t = *self.resolver.transposition(&hit.value);
             return replay(&self.resolver, &mut Stats::default(), &t, packet, &mut { *h }, hash, now);

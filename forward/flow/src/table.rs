@@ -193,7 +193,8 @@ impl<K: Copy + Eq + Default, V: Copy + Default> FlowTable<K, V> {
             })
         };
         let established = self.established.find(key, hash).and_then(|p| found(self.established.slot(p)));
-        established.or_else(|| self.probation.find(key, self.region(key, hash)).and_then(|p| found(self.probation.slot(p))))
+        established
+            .or_else(|| self.probation.find(key, self.region(key, hash)).and_then(|p| found(self.probation.slot(p))))
     }
 
     /// Remembers `value` for `key`: in place if it is known, in probation if it is new.
@@ -252,13 +253,7 @@ impl<K: Copy + Eq + Default, V: Copy + Default> FlowTable<K, V> {
         Ok(())
     }
 
-    fn establish(
-        &mut self,
-        slot: Slot<K, V>,
-        hash: u64,
-        now: Coarse,
-        rehash: &impl Fn(&K) -> u64,
-    ) -> Result<(), Full> {
+    fn establish(&mut self, slot: Slot<K, V>, hash: u64, now: Coarse, rehash: &impl Fn(&K) -> u64) -> Result<(), Full> {
         // An expired entry of the same key must not stay behind the new one.
         if let Some(place) = self.established.find(&slot.key, hash) {
             self.established.overwrite(place, slot);

@@ -134,7 +134,8 @@ fn a_full_table_of_its_capacity_finds_every_flow() {
     let mut table = FlowTable::<Key, u32>::new(capacity);
     for n in 0..capacity as u64 {
         let k = key(n);
-        let inserted = table.insert_established(k, hasher.hash3(&k), n as u32, Epoch(1), 300, at(1000), |k| hasher.hash3(k));
+        let inserted =
+            table.insert_established(k, hasher.hash3(&k), n as u32, Epoch(1), 300, at(1000), |k| hasher.hash3(k));
         assert_eq!(inserted, Ok(()), "flow {n}");
     }
     for n in 0..capacity as u64 {
@@ -233,7 +234,8 @@ fn a_table_that_turned_over_twenty_times_still_finds_everything() {
         let now = 1000 + round * 100;
         for n in round * capacity..(round + 1) * capacity {
             let k = key(n);
-            let inserted = table.insert_established(k, hasher.hash3(&k), n as u32, Epoch(0), 30, at(now), |k| hasher.hash3(k));
+            let inserted =
+                table.insert_established(k, hasher.hash3(&k), n as u32, Epoch(0), 30, at(now), |k| hasher.hash3(k));
             assert_eq!(inserted, Ok(()), "round {round}");
         }
         for n in round * capacity..(round + 1) * capacity {

@@ -197,10 +197,7 @@ mod tests {
     #[test]
     fn ipv4_is_mapped_and_ports_are_in_network_order() {
         let e = OwnedEndpoint::new("192.0.2.1".parse().unwrap(), 4789);
-        assert_eq!(
-            e.as_bytes(),
-            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 192, 0, 2, 1, 0x12, 0xb5, 0, 0]
-        );
+        assert_eq!(e.as_bytes(), [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 192, 0, 2, 1, 0x12, 0xb5, 0, 0]);
         let six = OwnedAddress::new("2001:db8::1".parse().unwrap());
         assert_eq!(six.as_bytes()[..4], [0x20, 0x01, 0x0d, 0xb8]);
     }

@@ -11,5 +11,6 @@
 mod layout;
 
 pub use layout::{
-    CField, CONSTANTS, COUNTERS, CStruct, ENDPOINT_CAPACITY, OwnedAddress, OwnedEndpoint, QUEUES, STRUCTS, SteerCounter, VIP_CAPACITY,
+    CField, CONSTANTS, COUNTERS, CStruct, ENDPOINT_CAPACITY, OwnedAddress, OwnedEndpoint, QUEUES, STRUCTS,
+    SteerCounter, VIP_CAPACITY,
 };

@@ -162,9 +162,8 @@ mod tests {
 
     #[test]
     fn a_vni_out_of_range_does_not_deserialize() {
-        let result: Result<Vni, _> = serde::Deserialize::deserialize(serde::de::value::U32Deserializer::<
-            serde::de::value::Error,
-        >::new(1 << 24));
+        let result: Result<Vni, _> =
+            serde::Deserialize::deserialize(serde::de::value::U32Deserializer::<serde::de::value::Error>::new(1 << 24));
         assert!(result.is_err());
     }
 }

@@ -25,9 +25,7 @@ mod time;
 pub use addr::{Addr16, Dip, Mac, MacError, Overlay, Underlay};
 pub use drop_reason::DropReason;
 pub use flow_key::{FlowKey, Protocol};
-pub use ids::{
-    BackendId, EncapId, Epoch, IdError, PoolId, PortId, Revision, ServiceId, TenantId, TunnelId, Vni,
-};
+pub use ids::{BackendId, EncapId, Epoch, IdError, PoolId, PortId, Revision, ServiceId, TenantId, TunnelId, Vni};
 pub use ledger::{Ledger, LedgerReport};
 pub use packet::{BATCH, Gso, HEADROOM, Offload, Packet, Verdict};
 pub use time::{Coarse, Nanos};

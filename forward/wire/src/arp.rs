@@ -32,7 +32,10 @@ pub fn parse(frame: &[u8], headers: &Headers) -> Result<Arp, DropReason> {
     if headers.ethertype != ethertype::ARP {
         return Err(DropReason::Unsupported);
     }
-    let a = frame.get(usize::from(headers.l3)..).and_then(|f| f.first_chunk::<28>()).ok_or(DropReason::TruncatedEthernet)?;
+    let a = frame
+        .get(usize::from(headers.l3)..)
+        .and_then(|f| f.first_chunk::<28>())
+        .ok_or(DropReason::TruncatedEthernet)?;
     // Hardware Ethernet, protocol IPv4, address lengths 6 and 4.
     if a[..6] != [0, 1, 8, 0, 6, 4] {
         return Err(DropReason::Unsupported);

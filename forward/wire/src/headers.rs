@@ -1,4 +1,4 @@
-use penstock_model::{Addr16, DropReason, Protocol, TenantId, Vni, FlowKey};
+use penstock_model::{Addr16, DropReason, FlowKey, Protocol, TenantId, Vni};
 
 /// UDP destination port of VXLAN (RFC 7348 section 8, IANA).
 pub const VXLAN_PORT: u16 = 4789;

@@ -55,7 +55,10 @@ pub fn too_big(frame: &[u8], headers: &Headers, from: IpAddr, mtu: u32, out: &mu
     let len = 14 + ip_len + 8 + quote.len();
     let f = out.get_mut(..len).ok_or(DropReason::NoBuffer)?;
     f.fill(0);
-    let eth = frame.get(usize::from(headers.l2)..).and_then(|e| e.first_chunk::<12>()).ok_or(DropReason::TruncatedEthernet)?;
+    let eth = frame
+        .get(usize::from(headers.l2)..)
+        .and_then(|e| e.first_chunk::<12>())
+        .ok_or(DropReason::TruncatedEthernet)?;
     f[..6].copy_from_slice(&eth[6..]);
     f[6..12].copy_from_slice(&eth[..6]);
     let l4 = 14 + ip_len;

@@ -22,6 +22,5 @@ mod usual;
 pub mod vxlan;
 
 pub use headers::{
-    Fragment, Headers, TcpFlags, VXLAN_HEADER_LEN, VXLAN_PORT, ethertype, parse, parse_into, parse_ip,
-    parse_vxlan,
+    Fragment, Headers, TcpFlags, VXLAN_HEADER_LEN, VXLAN_PORT, ethertype, parse, parse_into, parse_ip, parse_vxlan,
 };

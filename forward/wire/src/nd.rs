@@ -78,7 +78,9 @@ fn link_layer_option(mut options: &[u8], kind: u8) -> Result<Option<Mac>, DropRe
     while let [found, eights, ..] = *options {
         let len = usize::from(eights) * 8;
         let option = options.get(..len).filter(|o| !o.is_empty()).ok_or(DropReason::BadIpv6Header)?;
-        if found == kind && let Some(o) = option.first_chunk::<8>() {
+        if found == kind
+            && let Some(o) = option.first_chunk::<8>()
+        {
             return Ok(Some(Mac([o[2], o[3], o[4], o[5], o[6], o[7]])));
         }
         options = &options[len..];

@@ -48,7 +48,9 @@ pub fn rewrite(
         write_port(frame, headers, l4 + port_offset(headers, 2), port, partial_checksum);
         headers.dst_port = port;
     }
-    if is_icmp(headers) && let Some(id) = change.dst_port.or(change.src_port) {
+    if is_icmp(headers)
+        && let Some(id) = change.dst_port.or(change.src_port)
+    {
         (headers.src_port, headers.dst_port) = (id, id);
     }
     Ok(())

@@ -30,11 +30,7 @@ impl Asked {
 
     /// Marks the direction that answers.
     fn mark(&self, forward: Transposition, back: Transposition) -> (Transposition, Transposition) {
-        if self.is_reply {
-            (forward.with_flag(Flags::REPLY), back)
-        } else {
-            (forward, back.with_flag(Flags::REPLY))
-        }
+        if self.is_reply { (forward.with_flag(Flags::REPLY), back) } else { (forward, back.with_flag(Flags::REPLY)) }
     }
 }
 
@@ -153,9 +149,8 @@ fn between_sites(
 ) -> Result<Decision, DropReason> {
     let (site, _) = policy.tunnel(to).ok_or(DropReason::UnknownPeer)?;
     why.because("tunnel", || format!("to {} ({to:?}), another site of the tenant", site.name));
-    let towards = |tunnel| {
-        Transposition::to_tunnel(tunnel).with_ttl_decrement().with_counter(Policy::counters_of(tunnel).1)
-    };
+    let towards =
+        |tunnel| Transposition::to_tunnel(tunnel).with_ttl_decrement().with_counter(Policy::counters_of(tunnel).1);
     let (value, peer) = asked.mark(towards(to), towards(from));
     Ok(Decision { value, peer: Some((GatewayKey::new(Way::Tunnel(to), asked.flow.reversed()), peer)) })
 }

@@ -2,7 +2,7 @@ use crate::policy::Policy;
 use crate::resolver::GatewayResolver;
 use arc_swap::ArcSwap;
 use penstock_engine::{Class, Ending, Explanation, Resolver, Step, Why, apply};
-use penstock_flow::{FlowHasher, Flags};
+use penstock_flow::{Flags, FlowHasher};
 use penstock_model::{DropReason, HEADROOM, Nanos, Packet, PortId, Verdict};
 use std::sync::Arc;
 

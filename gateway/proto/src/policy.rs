@@ -87,9 +87,8 @@ impl Policy {
         }
         let mut encaps = Encaps::assign(&wanted, previous.map(|p| &p.encaps));
         for (vni, host, id) in encaps.iter().collect::<Vec<_>>() {
-            let template = next_hop(host).and_then(|hop| {
-                EncapTemplate::vxlan(own, Underlay(host), vni, hop.eth_src, hop.eth_dst, underlay)
-            });
+            let template = next_hop(host)
+                .and_then(|hop| EncapTemplate::vxlan(own, Underlay(host), vni, hop.eth_src, hop.eth_dst, underlay));
             encaps.fill(id, template);
         }
         Ok(Self {

@@ -22,7 +22,10 @@ fn a_bad_goal_is_refused_by_the_name_of_the_field() {
     assert_eq!(refused(|g| g.tunnels[1].id = TunnelId(1 << 20)), "tunnels[1].id");
     assert_eq!(refused(|g| g.tunnels[0].prefixes.clear()), "tunnels[0].prefixes");
     assert_eq!(refused(|g| g.tunnels[1].tenant = TenantId(7)), "tunnels[1].tenant");
-    assert_eq!(refused(|g| g.networks[0].routes[0].next_hop = NextHop::Tunnel(TunnelId(50))), "networks[0].routes[0].next_hop");
+    assert_eq!(
+        refused(|g| g.networks[0].routes[0].next_hop = NextHop::Tunnel(TunnelId(50))),
+        "networks[0].routes[0].next_hop"
+    );
     let other_family = refused(|g| g.networks[0].endpoints[0].host = Underlay(ip("2001:db8::1")));
     assert_eq!(other_family, "networks[0].endpoints[0].host");
     let same_peer = refused(|g| {

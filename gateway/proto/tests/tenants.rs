@@ -106,7 +106,11 @@ fn a_changed_rule_takes_effect_in_mid_flow_for_its_tenant_alone() {
     gw.publish(&goal);
     let denied = Verdict::Drop(DropReason::AclDenied);
     assert_eq!(gw.site_sends(1, &tcp(SITE, 4000, CONTAINER, 80, ACK)).0, denied);
-    assert_eq!(gw.host_sends(1, &tcp(CONTAINER, 80, SITE, 4000, ACK)).0, denied, "the answers of a denied flow end with it");
+    assert_eq!(
+        gw.host_sends(1, &tcp(CONTAINER, 80, SITE, 4000, ACK)).0,
+        denied,
+        "the answers of a denied flow end with it"
+    );
     assert_eq!(gw.site_sends(2, &tcp(SITE, 4000, CONTAINER, 80, ACK)).0, Verdict::Transmit(UNDERLAY));
     assert_eq!(gw.port.resolved(), resolved + 2, "the other tenant's flow is replayed");
 

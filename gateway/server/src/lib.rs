@@ -21,7 +21,6 @@ mod thread;
 mod wireguard;
 mod worker;
 
-
 pub use config::{GatewayConfig, PacketIoMode};
 pub use data_path::DataPath;
 pub use error::Error;

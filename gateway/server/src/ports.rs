@@ -4,9 +4,7 @@ use crate::error::Error;
 use penstock_bpf::Steering;
 use penstock_model::{PortId, Protocol};
 use penstock_netlink::Link;
-use penstock_packet_io::{
-    AfPacket, AfPacketOptions, AfXdp, AfXdpOptions, FrameKind, PacketIo, SilentUdpListener,
-};
+use penstock_packet_io::{AfPacket, AfPacketOptions, AfXdp, AfXdpOptions, FrameKind, PacketIo, SilentUdpListener};
 use penstock_wire::VXLAN_PORT;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -47,8 +45,8 @@ fn open_xdp(link: &Link) -> Result<Opened, Error> {
     let mut queues: Vec<Box<dyn PacketIo>> = Vec::new();
     let mut mode = "closed";
     for queue in 0..receive_queues(&link.name) {
-        let io = AfXdp::open(link.index, queue, UNDERLAY, AfXdpOptions::default())
-            .map_err(|e| failed(e.to_string()))?;
+        let io =
+            AfXdp::open(link.index, queue, UNDERLAY, AfXdpOptions::default()).map_err(|e| failed(e.to_string()))?;
         steering.register_socket(queue, io.fd()).map_err(|e| failed(e.to_string()))?;
         mode = io.capabilities().mode;
         queues.push(Box::new(io));
@@ -72,9 +70,8 @@ fn open_packet(link: &Link) -> Result<Opened, Error> {
 /// Receive queues that the interface uses; 1 if the kernel does not say.
 fn receive_queues(interface: &str) -> u32 {
     let entries = std::fs::read_dir(format!("/sys/class/net/{interface}/queues"));
-    let count = entries.map_or(0, |list| {
-        list.flatten().filter(|e| e.file_name().to_string_lossy().starts_with("rx-")).count()
-    });
+    let count =
+        entries.map_or(0, |list| list.flatten().filter(|e| e.file_name().to_string_lossy().starts_with("rx-")).count());
     u32::try_from(count).unwrap_or(u32::MAX).max(1)
 }
 

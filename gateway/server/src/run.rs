@@ -48,7 +48,13 @@ pub async fn run(
 
     let mut control = Control::new(config.underlay_address, Arc::clone(&view), opened.claim);
     let mut worker = WorkerThread::start(worker(&config, &control, opened.queues)?)?;
-    let mut report = Report { status, mode: opened.mode, interface: config.interface, sent: MonotonicClock::now(), states: Vec::new() };
+    let mut report = Report {
+        status,
+        mode: opened.mode,
+        interface: config.interface,
+        sent: MonotonicClock::now(),
+        states: Vec::new(),
+    };
 
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

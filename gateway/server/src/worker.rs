@@ -217,11 +217,7 @@ fn fit(
 
 /// Tells the source of a packet what size fits: the message enters the engine like a decrypted packet, by a port that the
 /// policy keeps for it.
-fn answer(
-    engine: &mut Port<GatewayResolver<TunnelTable>>,
-    packet: &Packet<'_>,
-    tunnel: TunnelId,
-) -> Option<TooBig> {
+fn answer(engine: &mut Port<GatewayResolver<TunnelTable>>, packet: &Packet<'_>, tunnel: TunnelId) -> Option<TooBig> {
     let source = penstock_wire::parse_ip(packet.frame()).ok()?.src.to_ip();
     let (port, router) = engine.resolver().policy().answer_port(tunnel, source)?;
     let inward = &mut engine.resolver_mut().tunnels_mut().inward;

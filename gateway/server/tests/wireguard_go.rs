@@ -30,7 +30,8 @@ fn sites_and_containers_meet_by_af_packet() {
 
 fn everything(packet_io: PacketIoMode) {
     let mut lab = Lab::start(packet_io);
-    let connected = |lab: &Lab| lab.status.borrow().tunnels.iter().filter(|t| t.state == TunnelState::Connected).count();
+    let connected =
+        |lab: &Lab| lab.status.borrow().tunnels.iter().filter(|t| t.state == TunnelState::Connected).count();
     eventually("both sites are connected", || connected(&lab) == 2);
     println!("{:?}", lab.status.borrow().packet_io);
     pings(&lab);
@@ -88,7 +89,8 @@ fn tenants_stay_apart(lab: &Lab) {
 }
 
 fn connect(port: u16) -> std::io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&SocketAddr::new(CONTAINER.parse().unwrap(), port), Duration::from_secs(3))?;
+    let stream =
+        TcpStream::connect_timeout(&SocketAddr::new(CONTAINER.parse().unwrap(), port), Duration::from_secs(3))?;
     stream.set_read_timeout(Some(WAIT))?;
     stream.set_write_timeout(Some(WAIT))?;
     Ok(stream)
@@ -174,11 +176,14 @@ fn access_rules(lab: &mut Lab) {
     drop(stream);
     server.join().unwrap();
     let denied = lab.status.borrow().ledger.dropped.get("acl_denied").copied().unwrap_or(0);
-    eventually("denied packets are counted", || denied > 0 || lab.status.borrow().ledger.dropped.contains_key("acl_denied"));
+    eventually("denied packets are counted", || {
+        denied > 0 || lab.status.borrow().ledger.dropped.contains_key("acl_denied")
+    });
 }
 
 fn roaming(lab: &Lab) {
-    let endpoint = |lab: &Lab| lab.status.borrow().tunnels.iter().find(|t| t.id == TunnelId(1)).and_then(|t| t.endpoint);
+    let endpoint =
+        |lab: &Lab| lab.status.borrow().tunnels.iter().find(|t| t.id == TunnelId(1)).and_then(|t| t.endpoint);
     assert_eq!(endpoint(lab).unwrap().ip().to_string(), "10.77.0.11");
     lab.ip("b1", "addr add 10.77.0.99/24 dev eth0");
     lab.ip("b1", "addr del 10.77.0.11/24 dev eth0");
@@ -220,6 +225,8 @@ fn storm(lab: &Lab) {
     eventually("the storm is in the counts", || {
         let status = lab.status.borrow();
         let dropped = |reason: &str| status.ledger.dropped.get(reason).copied().unwrap_or(0);
-        dropped("bad_tunnel_header") > 1000 && dropped("unknown_peer") > 100 && dropped("untrusted_underlay_source") > 500
+        dropped("bad_tunnel_header") > 1000
+            && dropped("unknown_peer") > 100
+            && dropped("untrusted_underlay_source") > 500
     });
 }

@@ -19,7 +19,13 @@ pub(crate) enum Decision {
     /// Its slot's owner, whatever the flow table says.
     Stable(Place),
     /// The flow table first: its slot is changing hands or has.
-    Tracked { place: Place, key: MuxKey, epoch: Epoch, pool: u32, opening: Opening },
+    Tracked {
+        place: Place,
+        key: MuxKey,
+        epoch: Epoch,
+        pool: u32,
+        opening: Opening,
+    },
     /// An answer from the mux itself.
     Echo,
     /// It is not for a virtual IP.
@@ -169,7 +175,9 @@ fn slot_of(policy: &Policy, distribution: Distribution, t: &Tuple) -> (usize, u6
 /// a change settles and never enters the flow table, because its siblings could not find the entry.
 fn portless(policy: &Policy, h: &Headers, why: &mut impl Why) -> Decision {
     let Some(entry) = policy.tables.vips.find(&h.dst, h.protocol, 0, Kind::Portless) else {
-        why.because("vip", || "a fragment; the rules of this virtual IP do not all choose one pool by addresses".to_owned());
+        why.because("vip", || {
+            "a fragment; the rules of this virtual IP do not all choose one pool by addresses".to_owned()
+        });
         return Decision::Drop(DropReason::FragmentUnsupported);
     };
     let whole = Tuple { client_port: 0, vip_port: 0, opening: Opening::About, ..tuple_of(h) };
@@ -189,7 +197,9 @@ fn without_service(policy: &Policy, frame: &[u8], h: &Headers, why: &mut impl Wh
     if is_echo_request(h) {
         // Every mux of the segment would answer, from a group address that is nobody's source (RFC 1122 section 3.2.2.6).
         if is_to_group(frame, h) {
-            why.because("vip", || "an echo request to an Ethernet broadcast or multicast address is not answered".to_owned());
+            why.because("vip", || {
+                "an echo request to an Ethernet broadcast or multicast address is not answered".to_owned()
+            });
             return Decision::Drop(DropReason::NotOurs);
         }
         why.because("vip", || format!("the mux answers echo requests to {}", h.dst.to_ip()));
@@ -252,8 +262,7 @@ fn explain_slot(policy: &Policy, entry: &VipEntry, slot: usize, why: &mut impl W
     });
     why.because("table", || {
         let owner = policy.tables.slots.owner(Slots::reference(entry.pool(), slot));
-        let (name, version) =
-            policy.tables.slots.pool(entry.pool()).map_or(("?", 0), |p| (p.name.as_str(), p.version));
+        let (name, version) = policy.tables.slots.pool(entry.pool()).map_or(("?", 0), |p| (p.name.as_str(), p.version));
         format!("{name}, version {version}: the slot belongs to {}", policy.backend_name(owner))
     });
 }

@@ -7,7 +7,8 @@ use penstock_wire::{Fragment, Headers, checksum};
 const TTL: u8 = 64;
 
 pub(crate) fn is_echo_request(h: &Headers) -> bool {
-    let asks = (h.protocol == Protocol::ICMP && h.icmp_type == 8) || (h.protocol == Protocol::ICMPV6 && h.icmp_type == 128);
+    let asks =
+        (h.protocol == Protocol::ICMP && h.icmp_type == 8) || (h.protocol == Protocol::ICMPV6 && h.icmp_type == 128);
     asks && h.icmp_code == 0 && h.fragment == Fragment::No
 }
 

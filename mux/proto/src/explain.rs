@@ -47,7 +47,8 @@ fn explain_encapsulation(policy: &Policy, id: BackendId, steps: &mut Vec<Step>) 
     steps.because("backend", || format!("{}: {} at {}", backend.name, backend.dip.addr.0, backend.mac));
     steps.because("encapsulation", || {
         let (vni, own, host) = (backend.dip.vni, policy.tables.own.0, backend.host.0);
-        let known = if policy.encap(policy.transposition(id).encap).is_ok() { "" } else { "; its next hop is not resolved" };
+        let known =
+            if policy.encap(policy.transposition(id).encap).is_ok() { "" } else { "; its next hop is not resolved" };
         format!("VXLAN {vni} from {own} to {host}{known}")
     });
 }

@@ -100,9 +100,10 @@ impl Policy {
         let mut known: HashMap<(Underlay<IpAddr>, Vni), EncapId> = HashMap::new();
         for b in tables.backends.values() {
             let encap = *known.entry((b.host, b.dip.vni)).or_insert_with(|| {
-                encaps.push(next_hop(b.host).and_then(|n| {
-                    EncapTemplate::vxlan(tables.own, b.host, b.dip.vni, n.eth_src, n.eth_dst, n.out)
-                }));
+                encaps
+                    .push(next_hop(b.host).and_then(|n| {
+                        EncapTemplate::vxlan(tables.own, b.host, b.dip.vni, n.eth_src, n.eth_dst, n.out)
+                    }));
                 EncapId(encaps.len() as u32 - 1)
             });
             let out = encaps.get(encap.0 as usize).and_then(|e| e.as_ref()).map_or(PortId(0), |e| e.out);

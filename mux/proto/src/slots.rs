@@ -163,9 +163,9 @@ fn epoch(pool: &Pool, previous_members: &HashSet<BackendId>) -> Epoch {
     previous.sort_unstable();
     let members = pool.table.members.iter().map(|b| u64::from(b.0));
     let before = previous.iter().map(|b| u64::from(*b) | 1 << 32);
-    let digest = members.chain(before).fold(pool.version, |d, word| {
-        (d ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
-    });
+    let digest = members
+        .chain(before)
+        .fold(pool.version, |d, word| (d ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29));
     Epoch((digest ^ (digest >> 32)) as u32)
 }
 

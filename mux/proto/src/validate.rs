@@ -94,7 +94,10 @@ fn validate_services(list: &[Service], pools: &HashSet<PoolId>, own: Underlay<Ip
         }
         vips.insert(s.vip);
         if vips.len() > VIP_CAPACITY as usize {
-            return refuse("vip", format!("more than {VIP_CAPACITY} virtual IPs, which is all that can be steered to a mux"));
+            return refuse(
+                "vip",
+                format!("more than {VIP_CAPACITY} virtual IPs, which is all that can be steered to a mux"),
+            );
         }
         if s.protocol != Protocol::TCP && s.protocol != Protocol::UDP {
             return refuse("protocol", format!("{} cannot be balanced: TCP and UDP can", s.protocol));

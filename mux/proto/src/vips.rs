@@ -99,9 +99,10 @@ impl VipTable {
         let (addr, tail) = (halves(vip), tail(protocol, port, kind));
         let mut at = self.bucket(addr, tail);
         for _ in 0..=self.mask {
-            let slot = self.buckets.get_mut(at).and_then(|b| {
-                b.0.iter_mut().find(|e| e.tail == VACANT || (e.tail == tail && e.addr == addr))
-            });
+            let slot = self
+                .buckets
+                .get_mut(at)
+                .and_then(|b| b.0.iter_mut().find(|e| e.tail == VACANT || (e.tail == tail && e.addr == addr)));
             if let Some(slot) = slot {
                 *slot = VipEntry { addr, tail, ..entry };
                 return;

@@ -34,7 +34,15 @@ impl Control {
         ports: HashMap<u32, PortId>,
         steer: Box<dyn Steer + Send>,
     ) -> Self {
-        Self { published, own: Underlay(own), ports, steer, steered: BTreeSet::new(), retired: Vec::new(), goal_error: None }
+        Self {
+            published,
+            own: Underlay(own),
+            ports,
+            steer,
+            steered: BTreeSet::new(),
+            retired: Vec::new(),
+            goal_error: None,
+        }
     }
 
     pub(crate) fn policy(&self) -> Arc<Policy> {

@@ -115,7 +115,13 @@ mod tests {
             host: Underlay("192.0.2.11".parse().unwrap()),
         };
         let table = penstock_spread::SlotTable::build(None, &[(BackendId(1), 1)]);
-        let pool = Pool { id: PoolId(1), name: "loadBalancers/web/backendAddressPools/p".to_owned(), version: 3, table, previous: None };
+        let pool = Pool {
+            id: PoolId(1),
+            name: "loadBalancers/web/backendAddressPools/p".to_owned(),
+            version: 3,
+            table,
+            previous: None,
+        };
         let goal = MuxGoal {
             revision: Revision(4),
             services: vec![service],

@@ -38,7 +38,8 @@ fn open_xdp(config: &MuxConfig, links: &[Link]) -> Result<Opened, Error> {
     let mut queues = Vec::new();
     for (port, link) in (0u16..).zip(links) {
         let mode_error = |reason: String| Error::Open { interface: link.name.clone(), mode: "AF_XDP", reason };
-        let present = Interface::open(&link.name).and_then(|i| i.receive_queues()).map_err(|e| mode_error(e.to_string()))?;
+        let present =
+            Interface::open(&link.name).and_then(|i| i.receive_queues()).map_err(|e| mode_error(e.to_string()))?;
         let used = config.workers.unwrap_or(present).max(1);
         if used < present {
             let name = &link.name;

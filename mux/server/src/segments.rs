@@ -76,7 +76,9 @@ mod tests {
     use arc_swap::ArcSwap;
     use penstock_flow::FlowTable;
     use penstock_model::{BackendId, Dip, Mac, Offload, Overlay, PoolId, Protocol, ServiceId, Underlay, Vni};
-    use penstock_mux_proto::{Backend, Distribution, Foreign, MuxGoal, MuxResolver, NextHopInfo, Policy, Pool, Service};
+    use penstock_mux_proto::{
+        Backend, Distribution, Foreign, MuxGoal, MuxResolver, NextHopInfo, Policy, Pool, Service,
+    };
     use penstock_spread::SlotTable;
     use penstock_wire::build::{FrameBuilder, is_intact};
     use std::net::IpAddr;
@@ -125,7 +127,11 @@ mod tests {
     fn a_super_frame_leaves_as_whole_segments_each_encapsulated() {
         let (mut engine, mut segments) = (engine(), Segments::new());
         let data: Vec<u8> = (0..5_000u32).map(|i| i as u8).collect();
-        let frame = FrameBuilder::tcp("198.18.0.1:4000", "203.0.113.1:80").flags(0x18).payload(&data).partial_checksum().build();
+        let frame = FrameBuilder::tcp("198.18.0.1:4000", "203.0.113.1:80")
+            .flags(0x18)
+            .payload(&data)
+            .partial_checksum()
+            .build();
         let mut buffer = vec![0; HEADROOM];
         buffer.extend_from_slice(&frame);
         let mut packet = Packet::new(&mut buffer, HEADROOM, frame.len(), PortId(3)).unwrap();

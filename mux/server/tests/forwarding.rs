@@ -342,7 +342,8 @@ fn virtual_ips_answer_ping_and_closed_ports_are_counted() {
         assert!(out.contains(" 3 received"), "{out}");
     }
     connect(&lab, VIP4, 81, 3);
-    let s = mux.until("the drops to be counted", |s| s.ledger.dropped.get("no_service_on_port").is_some_and(|n| *n >= 3));
+    let s =
+        mux.until("the drops to be counted", |s| s.ledger.dropped.get("no_service_on_port").is_some_and(|n| *n >= 3));
     println!("{:?}", s.ledger);
 }
 

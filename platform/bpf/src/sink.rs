@@ -43,8 +43,9 @@ impl Sink {
             }
             SinkPoint::Tc => {
                 let program = program_fd(&object, SINK, "penstock_sink_tc")?;
-                let link = link(program, ifindex, libbpf_sys::BPF_TCX_INGRESS, 0)
-                    .map_err(|source| BpfError::System { step: "attach the sink to the ingress of the interface", source })?;
+                let link = link(program, ifindex, libbpf_sys::BPF_TCX_INGRESS, 0).map_err(|source| {
+                    BpfError::System { step: "attach the sink to the ingress of the interface", source }
+                })?;
                 (link, None)
             }
         };
@@ -61,8 +62,11 @@ impl Sink {
     /// The kernel refuses to read the counters.
     pub fn tally(&self) -> Result<Tally, BpfError> {
         let tallies = map(&self.object, SINK, "tallies")?;
-        let [packets, bytes] = per_cpu_sum::<2>(&tallies, 0)
-            .map_err(|source| BpfError::Object { program: SINK, step: "read its counters", source })?;
+        let [packets, bytes] = per_cpu_sum::<2>(&tallies, 0).map_err(|source| BpfError::Object {
+            program: SINK,
+            step: "read its counters",
+            source,
+        })?;
         Ok(Tally { packets, bytes })
     }
 }

@@ -91,9 +91,11 @@ impl Steering {
             return Err(BpfError::Queue(queue));
         }
         let sockets = map(&self.object, STEER, "sockets")?;
-        sockets
-            .update(&queue.to_ne_bytes(), &socket.to_ne_bytes(), MapFlags::ANY)
-            .map_err(|source| BpfError::Object { program: STEER, step: "register the socket of a queue", source })
+        sockets.update(&queue.to_ne_bytes(), &socket.to_ne_bytes(), MapFlags::ANY).map_err(|source| BpfError::Object {
+            program: STEER,
+            step: "register the socket of a queue",
+            source,
+        })
     }
 
     /// Owns exactly these virtual IPs. Those that stay are not touched, so their traffic has no gap.
@@ -118,8 +120,11 @@ impl Steering {
         let counters = map(&self.object, STEER, "counters")?;
         let mut counts = SteerCounts::default();
         for (counter, total) in SteerCounter::ALL.iter().zip(&mut counts.0) {
-            let [sum] = per_cpu_sum::<1>(&counters, *counter as u32)
-                .map_err(|source| BpfError::Object { program: STEER, step: "read its counters", source })?;
+            let [sum] = per_cpu_sum::<1>(&counters, *counter as u32).map_err(|source| BpfError::Object {
+                program: STEER,
+                step: "read its counters",
+                source,
+            })?;
             *total = sum;
         }
         Ok(counts)
@@ -127,8 +132,11 @@ impl Steering {
 }
 
 fn handle(object: &Object, name: &'static str) -> Result<MapHandle, BpfError> {
-    MapHandle::try_from(&map(object, STEER, name)?)
-        .map_err(|source| BpfError::Object { program: STEER, step: "hold its maps", source })
+    MapHandle::try_from(&map(object, STEER, name)?).map_err(|source| BpfError::Object {
+        program: STEER,
+        step: "hold its maps",
+        source,
+    })
 }
 
 /// A hash map of the kernel used as a set, and what we know to be in it.

@@ -60,7 +60,8 @@ fn rate(open: impl Fn() -> (Option<Steering>, Box<dyn PacketIo>) + Sync) -> Vec<
         pin_this_thread(0).unwrap();
         let client = interface_index("client").unwrap();
         let sink = Sink::attach(client, SinkPoint::Tc).unwrap();
-        let flows = Flows { count: 16_384, stride: 1, base_address: [10, 0, 0, 0].into(), ports: 16_384, first_port: 1024 };
+        let flows =
+            Flows { count: 16_384, stride: 1, base_address: [10, 0, 0, 0].into(), ports: 16_384, first_port: 1024 };
         let generator = Generator::new(client, flows, &frame()).unwrap();
         generator.send(100_000).unwrap();
         let windows = (0..5)

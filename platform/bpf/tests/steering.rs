@@ -42,7 +42,11 @@ fn swap(frame: &mut [u8], a: usize, b: usize, len: usize) {
 fn turn_round(frame: &mut [u8]) {
     swap(frame, 0, 6, 6);
     let v4 = frame[12..14] == [0x08, 0x00];
-    if v4 { swap(frame, 26, 30, 4) } else { swap(frame, 22, 38, 16) }
+    if v4 {
+        swap(frame, 26, 30, 4)
+    } else {
+        swap(frame, 22, 38, 16)
+    }
     let (l4, protocol) = if v4 { (34, frame[23]) } else { (54, frame[20]) };
     if protocol == 17 {
         swap(frame, l4, l4 + 2, 2);
@@ -258,10 +262,9 @@ fn generated_flows_are_all_different_valid_and_arrive_at_the_sink() {
         return;
     }
     let nets = pair();
-    let flows =
-        Flows { count: 1000, stride: 7, base_address: [10, 0, 0, 0].into(), ports: 100, first_port: 1024 };
-    let sink =
-        netns::run_in(nets.name(1), || Sink::attach(interface_index("node").unwrap(), SinkPoint::Xdp).unwrap()).unwrap();
+    let flows = Flows { count: 1000, stride: 7, base_address: [10, 0, 0, 0].into(), ports: 100, first_port: 1024 };
+    let sink = netns::run_in(nets.name(1), || Sink::attach(interface_index("node").unwrap(), SinkPoint::Xdp).unwrap())
+        .unwrap();
     netns::run_in(nets.name(0), || {
         let ifindex = interface_index("client").unwrap();
         let frame = udp_frame([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], [198, 51, 100, 1]);

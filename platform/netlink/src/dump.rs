@@ -3,10 +3,10 @@
 use crate::view::{Link, Neighbour, Route, UnderlayView};
 use crate::watcher::Error;
 use futures::TryStreamExt;
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
-use netlink_packet_route::AddressFamily;
 use penstock_model::Mac;
 use rtnetlink::Handle;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -173,7 +173,13 @@ mod tests {
     }
 
     fn view() -> UnderlayView {
-        let link = |index, mac| Link { index, name: format!("eth{index}"), mac: Mac([2, 0, 0, 0, 0, mac]), mtu: 1600, up: true };
+        let link = |index, mac| Link {
+            index,
+            name: format!("eth{index}"),
+            mac: Mac([2, 0, 0, 0, 0, mac]),
+            mtu: 1600,
+            up: true,
+        };
         UnderlayView::new(
             [link(1, 1), link(2, 2)],
             [

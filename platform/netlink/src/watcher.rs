@@ -75,7 +75,9 @@ impl Watcher {
     /// Asks the kernel to resolve the neighbour towards `dst` and to keep it resolved. Cheap to repeat.
     pub fn solicit(&self, dst: IpAddr) {
         if self.wanted.try_send(dst).is_err() {
-            tracing::debug!("too many destinations wait for their neighbours; one is left out until the next publication");
+            tracing::debug!(
+                "too many destinations wait for their neighbours; one is left out until the next publication"
+            );
         }
     }
 }
@@ -153,9 +155,8 @@ impl Follower {
         if view.is_fixed(ifindex, neighbour) {
             return;
         }
-        let request = || {
-            self.handle.neighbours().add(ifindex, neighbour).state(NeighbourState::None).flags(NeighbourFlags::Use)
-        };
+        let request =
+            || self.handle.neighbours().add(ifindex, neighbour).state(NeighbourState::None).flags(NeighbourFlags::Use);
         let mut managed = request();
         managed.message_mut().attributes.push(NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed));
         if managed.replace().execute().await.is_ok() {

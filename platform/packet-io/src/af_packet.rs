@@ -73,8 +73,8 @@ impl AfPacket {
         let named = Interface::open(interface).map_err(at("find the interface"))?;
         let index = named.index();
         // Protocol 0: nothing is received before the socket is bound to its interface.
-        let socket = sys::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_NONBLOCK, 0)
-            .map_err(at("create the socket"))?;
+        let socket =
+            sys::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_NONBLOCK, 0).map_err(at("create the socket"))?;
         let fd = socket.as_fd();
         let set = |name, value: i32| sys::set_option(fd, libc::SOL_PACKET, name, &value);
         set(PACKET_VNET_HDR, 1).map_err(at("enable the virtio-net header (PACKET_VNET_HDR)"))?;

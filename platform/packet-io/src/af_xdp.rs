@@ -93,7 +93,8 @@ impl AfXdp {
             sys::get_option(fd, libc::SOL_XDP, libc::XDP_MMAP_OFFSETS).map_err(at("read the ring offsets"))?;
         let place = |offsets, page_offset, size| Place { offsets, page_offset, size };
         let map = at("map the rings");
-        let fill = ProducerRing::map(fd, place(offsets.fr, libc::XDP_UMEM_PGOFF_FILL_RING as i64, half)).map_err(map)?;
+        let fill =
+            ProducerRing::map(fd, place(offsets.fr, libc::XDP_UMEM_PGOFF_FILL_RING as i64, half)).map_err(map)?;
         let completion =
             ConsumerRing::map(fd, place(offsets.cr, libc::XDP_UMEM_PGOFF_COMPLETION_RING as i64, options.chunks))
                 .map_err(map)?;

@@ -55,7 +55,13 @@ impl Poller {
     /// # Errors
     /// No descriptor is left.
     pub fn new(fds: &[RawFd], policy: IdlePolicy) -> io::Result<Self> {
-        let mut poller = Self { policy, waker: Waker(Arc::new(Event::new()?)), fds: Vec::new(), idle_since: None, sleep: policy.first_sleep };
+        let mut poller = Self {
+            policy,
+            waker: Waker(Arc::new(Event::new()?)),
+            fds: Vec::new(),
+            idle_since: None,
+            sleep: policy.first_sleep,
+        };
         poller.set_fds(fds);
         Ok(poller)
     }
@@ -108,7 +114,9 @@ impl Poller {
             self.waker.0.lower();
         }
         let broken = libc::POLLERR | libc::POLLHUP | libc::POLLNVAL;
-        if self.fds.iter().all(|fd| fd.revents & libc::POLLIN == 0) && self.fds.iter().any(|fd| fd.revents & broken != 0) {
+        if self.fds.iter().all(|fd| fd.revents & libc::POLLIN == 0)
+            && self.fds.iter().any(|fd| fd.revents & broken != 0)
+        {
             // A port whose interface went away is readable for ever; its `poll` tells what is wrong. Do not spin on it.
             std::thread::sleep(self.policy.first_sleep);
         }

@@ -20,9 +20,9 @@
 //! Penstock must change on interfaces that it owns.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
-mod affinity;
 mod af_packet;
 mod af_xdp;
+mod affinity;
 mod event;
 mod faulty;
 mod filter;
@@ -41,9 +41,9 @@ mod tun;
 mod umem;
 mod vnet_hdr;
 
-pub use affinity::{cpu_of_this_thread, pin_this_thread};
 pub use af_packet::{AfPacket, AfPacketError, AfPacketOptions};
 pub use af_xdp::{AfXdp, AfXdpError, AfXdpOptions};
+pub use affinity::{cpu_of_this_thread, pin_this_thread};
 pub use faulty::{FaultCounts, Faults, Faulty};
 pub use filter::FrameKind;
 pub use idle::{IdlePolicy, Poller, Waker};

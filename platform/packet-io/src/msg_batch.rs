@@ -83,10 +83,12 @@ impl ReceiveBatch {
     }
 
     pub(crate) fn slots(&mut self, received: usize) -> impl Iterator<Item = Slot<'_>> {
-        self.messages.iter().zip(self.headers.iter()).zip(&mut self.buffers).take(received).map(|((m, header), buffer)| {
-            let len = (m.msg_len as usize).saturating_sub(VNET_HDR_LEN);
-            Slot { header, buffer, len, truncated: m.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 }
-        })
+        self.messages.iter().zip(self.headers.iter()).zip(&mut self.buffers).take(received).map(
+            |((m, header), buffer)| {
+                let len = (m.msg_len as usize).saturating_sub(VNET_HDR_LEN);
+                Slot { header, buffer, len, truncated: m.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 }
+            },
+        )
     }
 }
 
@@ -113,8 +115,7 @@ pub(crate) fn send_batch(fd: BorrowedFd<'_>, frames: &[(VnetHdr, &[u8])]) -> Sen
             ]
         })
         .collect();
-    let mut messages: ArrayVec<libc::mmsghdr, BATCH> =
-        vectors.iter_mut().map(|v| message(v.as_mut_ptr(), 2)).collect();
+    let mut messages: ArrayVec<libc::mmsghdr, BATCH> = vectors.iter_mut().map(|v| message(v.as_mut_ptr(), 2)).collect();
     let mut sent = Sent::default();
     let mut at = 0;
     while let Some(rest) = messages.get_mut(at..).filter(|r| !r.is_empty()) {

@@ -169,7 +169,8 @@ impl<R: Read> PcapReader<R> {
                 continue;
             }
             let total = self.u32()?;
-            let body = self.bytes(total.checked_sub(12).ok_or(PcapError::Malformed("a block without room for itself"))?)?;
+            let body =
+                self.bytes(total.checked_sub(12).ok_or(PcapError::Malformed("a block without room for itself"))?)?;
             if self.u32()? != total {
                 return Err(PcapError::Malformed("the two lengths of a block differ"));
             }

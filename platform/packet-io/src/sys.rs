@@ -16,7 +16,17 @@ macro_rules! plain {
         unsafe impl Plain for $ty {}
     )* };
 }
-plain!(i32, u32, u64, libc::xdp_umem_reg, libc::xdp_mmap_offsets, libc::xdp_statistics, libc::xdp_options, PacketMreq, TpacketStats);
+plain!(
+    i32,
+    u32,
+    u64,
+    libc::xdp_umem_reg,
+    libc::xdp_mmap_offsets,
+    libc::xdp_statistics,
+    libc::xdp_options,
+    PacketMreq,
+    TpacketStats
+);
 
 /// `struct packet_mreq` (linux/if_packet.h).
 #[derive(Debug, Clone, Copy)]
@@ -50,7 +60,13 @@ pub(crate) fn socket(domain: i32, kind: i32, protocol: i32) -> io::Result<OwnedF
 pub(crate) fn set_option<T: Plain>(fd: BorrowedFd<'_>, level: i32, name: i32, value: &T) -> io::Result<()> {
     // SAFETY: `value` points to `size_of::<T>()` readable bytes for the length of the call.
     check(unsafe {
-        libc::setsockopt(fd.as_raw_fd(), level, name, std::ptr::from_ref(value).cast(), size_of::<T>() as libc::socklen_t)
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            level,
+            name,
+            std::ptr::from_ref(value).cast(),
+            size_of::<T>() as libc::socklen_t,
+        )
     })
     .map(drop)
 }

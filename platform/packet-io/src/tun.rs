@@ -102,8 +102,7 @@ fn write(file: &File, layer: Layer, frame: &[u8], mut offload: Offload, stats: &
     if layer == Layer::Ip {
         bytes = frame.get(ETHERNET..).ok_or(SendError::Refused)?;
         if offload.partial_checksum {
-            offload.checksum_start =
-                offload.checksum_start.checked_sub(ETHERNET as u16).ok_or(SendError::Offload)?;
+            offload.checksum_start = offload.checksum_start.checked_sub(ETHERNET as u16).ok_or(SendError::Offload)?;
         }
         offload.header_len = offload.header_len.saturating_sub(ETHERNET as u16);
     }

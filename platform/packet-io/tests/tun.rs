@@ -6,8 +6,8 @@ mod common;
 use common::{Nets, may_make_namespaces};
 use penstock_model::{Gso, Packet, PortId, Verdict};
 use penstock_packet_io::{Layer, PacketIo, Tun, netns};
-use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 const PORT: PortId = PortId(3);

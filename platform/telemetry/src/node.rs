@@ -94,7 +94,8 @@ impl RoleMetrics {
     pub fn differences_to_document(&self, document: &str) -> Vec<String> {
         let rows: BTreeSet<String> = self.table().iter().map(Metric::row).collect();
         let prefix = format!("| `{}", self.name(""));
-        let written: BTreeSet<String> = document.lines().filter(|l| l.starts_with(&prefix)).map(str::to_owned).collect();
+        let written: BTreeSet<String> =
+            document.lines().filter(|l| l.starts_with(&prefix)).map(str::to_owned).collect();
         let missing = rows.difference(&written).map(|r| format!("missing: {r}"));
         missing.chain(written.difference(&rows).map(|r| format!("wrong: {r}"))).collect()
     }
@@ -176,7 +177,13 @@ mod tests {
         rendered(|| {
             ROLE.describe();
             ROLE.count_refused_goal();
-            ROLE.record(&NodeFacts { ledger: &ledger, flows: 5, resolved: 6, revision: Revision(9), interfaces: &interfaces });
+            ROLE.record(&NodeFacts {
+                ledger: &ledger,
+                flows: 5,
+                resolved: 6,
+                revision: Revision(9),
+                interfaces: &interfaces,
+            });
             if own {
                 gauge!("penstock_test_heat", "room" => "a").set(20.5);
             }
@@ -217,7 +224,10 @@ mod tests {
         rows.push("| `penstock_test_cold` |  | Snow |".to_owned());
         assert_eq!(
             ROLE.differences_to_document(&rows.join("\n")),
-            ["missing: | `penstock_test_heat` | `room` | Degrees of a room |", "wrong: | `penstock_test_cold` |  | Snow |"]
+            [
+                "missing: | `penstock_test_heat` | `room` | Degrees of a room |",
+                "wrong: | `penstock_test_cold` |  | Snow |"
+            ]
         );
     }
 }

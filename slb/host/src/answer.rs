@@ -56,7 +56,12 @@ fn answer_arp(network: &Network, port: &LocalPort, packet: &mut Packet<'_>, h: &
 }
 
 /// RFC 4861 section 7.2: solicitations are answered; the rest of neighbour discovery ends here.
-fn answer_solicitation(network: &Network, port: &LocalPort, packet: &mut Packet<'_>, h: &Headers) -> Result<bool, DropReason> {
+fn answer_solicitation(
+    network: &Network,
+    port: &LocalPort,
+    packet: &mut Packet<'_>,
+    h: &Headers,
+) -> Result<bool, DropReason> {
     if !nd::is_solicitation(h) {
         return Ok(false);
     }

@@ -1,7 +1,7 @@
+use crate::ROUTER_MAC;
 use crate::fabric::UnderlayFib;
 use crate::goal::{HostGoal, NatRule, Port};
 use crate::policy::{LocalPort, Nat, Network, Place, Policy};
-use crate::ROUTER_MAC;
 use penstock_engine::EncapTemplate;
 use penstock_model::{Addr16, EncapId, Epoch, PortId, Protocol, Underlay, Vni};
 use penstock_policy::{AclId, CompiledAcl, CompiledNetwork, NextHop, VirtualNetwork};
@@ -39,7 +39,13 @@ impl Policy {
     /// # Errors
     /// The first field that contradicts another or this machine.
     pub fn build(goal: &HostGoal, here: &Surroundings<'_>, previous: &Policy) -> Result<Self, GoalError> {
-        let mut builder = Builder { goal, here, previous, lists: BTreeMap::new(), policy: Policy::empty(here.own, here.underlay_port, here.fib.clone()) };
+        let mut builder = Builder {
+            goal,
+            here,
+            previous,
+            lists: BTreeMap::new(),
+            policy: Policy::empty(here.own, here.underlay_port, here.fib.clone()),
+        };
         builder.policy.revision = goal.revision;
         builder.policy.fib_generation = here.fib_generation;
         builder.policy.last_epoch = previous.last_epoch;
@@ -99,7 +105,10 @@ impl Builder<'_> {
         for (i, port) in self.goal.ports.iter().enumerate() {
             let at = format!("ports[{i}]");
             if !names.insert(&port.network_interface) {
-                return refuse(format_args!("{at}.network_interface"), format_args!("\"{}\" is there twice", port.network_interface));
+                return refuse(
+                    format_args!("{at}.network_interface"),
+                    format_args!("\"{}\" is there twice", port.network_interface),
+                );
             }
             let network = self.network_of(port, &at)?;
             let acl = self.list_of(port.acl, network, &at)?;
@@ -126,18 +135,28 @@ impl Builder<'_> {
     }
 
     fn network_of(&self, port: &Port, at: &str) -> Result<usize, GoalError> {
-        let Some((i, network)) = self.policy.by_vni.get(&port.vni).and_then(|i| Some((*i, self.policy.networks.get(*i)?))) else {
+        let Some((i, network)) =
+            self.policy.by_vni.get(&port.vni).and_then(|i| Some((*i, self.policy.networks.get(*i)?)))
+        else {
             return refuse(format_args!("{at}.vni"), format_args!("no network has VNI {}", port.vni));
         };
         if network.tenant != port.tenant {
-            let problem = format!("network \"{}\" belongs to tenant {}, the port to {}", network.name(), network.tenant, port.tenant);
+            let problem = format!(
+                "network \"{}\" belongs to tenant {}, the port to {}",
+                network.name(),
+                network.tenant,
+                port.tenant
+            );
             return refuse(format_args!("{at}.tenant"), problem);
         }
         if port.mac.is_group() || port.mac == ROUTER_MAC {
             return refuse(format_args!("{at}.mac"), format_args!("{} cannot be a container's", port.mac));
         }
         if let Some(a) = port.addresses.iter().find(|a| !network.compiled.contains(a.ip())) {
-            return refuse(format_args!("{at}.addresses"), format_args!("{} is outside network \"{}\"", a.ip(), network.name()));
+            return refuse(
+                format_args!("{at}.addresses"),
+                format_args!("{} is outside network \"{}\"", a.ip(), network.name()),
+            );
         }
         if let Some(a) = port.addresses.iter().find(|a| network.is_gateway(a.ip())) {
             return refuse(format_args!("{at}.addresses"), format_args!("{} is the gateway of its subnet", a.ip()));
@@ -185,7 +204,8 @@ impl Builder<'_> {
             };
             let Some(Some(local)) = self.policy.ports.get_mut(usize::from(id.0)) else { continue };
             if local.nat_in(nat.vip, nat.protocol, nat.vip_port).is_some() {
-                let problem = format!("another rule of the port is for {} {}:{}", rule.protocol, rule.vip, rule.vip_port);
+                let problem =
+                    format!("another rule of the port is for {} {}:{}", rule.protocol, rule.vip, rule.vip_port);
                 return refuse(format_args!("{at}.vip_port"), problem);
             }
             local.nat.push(nat);
@@ -330,7 +350,10 @@ fn check_nat(rule: &NatRule, port: &Port, at: &str) -> Done {
         return refuse(format_args!("{at}.dip"), format_args!("{} is not an address of its port", rule.dip.0));
     }
     if rule.vip.is_ipv4() != rule.dip.0.is_ipv4() {
-        return refuse(format_args!("{at}.vip"), format_args!("{} and {} are of different families", rule.vip, rule.dip.0));
+        return refuse(
+            format_args!("{at}.vip"),
+            format_args!("{} and {} are of different families", rule.vip, rule.dip.0),
+        );
     }
     if !matches!(rule.protocol, Protocol::TCP | Protocol::UDP) {
         return refuse(format_args!("{at}.protocol"), format_args!("{} has no ports", rule.protocol));

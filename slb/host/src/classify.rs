@@ -1,8 +1,8 @@
+use crate::ROUTER_MAC;
 use crate::decide::key_at;
 use crate::fabric::is_probe_source;
 use crate::policy::{LocalPort, Network, Policy};
 use crate::related::is_error;
-use crate::ROUTER_MAC;
 use penstock_engine::Why;
 use penstock_model::{Addr16, DropReason, Mac, PortId, Protocol};
 use penstock_wire::{Fragment, Headers, VXLAN_PORT, ethertype, parse_vxlan};
@@ -26,7 +26,13 @@ pub(crate) enum Origin {
 ///
 /// What is checked here is checked for every packet, also of a known flow: the underlay source, the VNI, and that a container
 /// sends with its own addresses.
-pub(crate) fn origin(policy: &Policy, frame: &[u8], port: PortId, h: &mut Headers, why: &mut impl Why) -> Result<Origin, DropReason> {
+pub(crate) fn origin(
+    policy: &Policy,
+    frame: &[u8],
+    port: PortId,
+    h: &mut Headers,
+    why: &mut impl Why,
+) -> Result<Origin, DropReason> {
     if port == policy.underlay_port {
         return from_underlay(policy, frame, h, why);
     }
@@ -67,7 +73,9 @@ fn from_underlay(policy: &Policy, frame: &[u8], h: &mut Headers, why: &mut impl 
         Some(id) if is_error(h) && policy.port(id).is_some_and(|p| !p.owns(h.dst)) => Ok(Origin::Related(id)),
         Some(id) => Ok(Origin::Overlay(id)),
         None => {
-            why.because("port", || format!("no container of network \"{}\" here has {mac} or {:?}", network.name(), h.dst));
+            why.because("port", || {
+                format!("no container of network \"{}\" here has {mac} or {:?}", network.name(), h.dst)
+            });
             Err(DropReason::UnknownPort)
         }
     }
@@ -94,7 +102,13 @@ fn routed_here(network: &Network, mac: Mac, dst: Addr16) -> Option<PortId> {
     }
 }
 
-fn from_container(policy: &Policy, port: &LocalPort, frame: &[u8], h: &Headers, why: &mut impl Why) -> Result<Origin, DropReason> {
+fn from_container(
+    policy: &Policy,
+    port: &LocalPort,
+    frame: &[u8],
+    h: &Headers,
+    why: &mut impl Why,
+) -> Result<Origin, DropReason> {
     check_untagged(h, why)?;
     let source = mac_at(frame, 6).ok_or(DropReason::TruncatedEthernet)?;
     if source != port.mac {

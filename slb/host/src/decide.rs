@@ -1,5 +1,5 @@
-use crate::policy::{LocalPort, Nat, Network, Place, Policy};
 use crate::ROUTER_MAC;
+use crate::policy::{LocalPort, Nat, Network, Place, Policy};
 use crate::related::{self, Quote};
 use penstock_engine::{Resolution, Why};
 use penstock_flow::{Flags, Transposition};
@@ -84,7 +84,8 @@ impl<'a, W: Why> Decision<'a, W> {
             return self.inbound_to(key, h, None, prior);
         }
         if h.fragment == Fragment::Later {
-            self.why.because("nat", || "a later fragment for a virtual address has no ports to translate by".to_owned());
+            self.why
+                .because("nat", || "a later fragment for a virtual address has no ports to translate by".to_owned());
             return Resolution::Drop(DropReason::FragmentUnsupported);
         }
         match self.mapping_of(key, prior) {
@@ -97,7 +98,10 @@ impl<'a, W: Why> Decision<'a, W> {
     fn mapping_of(&mut self, key: &FlowKey, prior: Option<&Transposition>) -> Result<Nat, DropReason> {
         if let Some(nat) = self.port.nat_in(key.dst, key.protocol(), key.dst_port) {
             self.why.because("nat", || {
-                format!("service {}: {:?}:{} is {:?}:{} here", nat.service, nat.vip, nat.vip_port, nat.dip, nat.dip_port)
+                format!(
+                    "service {}: {:?}:{} is {:?}:{} here",
+                    nat.service, nat.vip, nat.vip_port, nat.dip, nat.dip_port
+                )
             });
             return Ok(*nat);
         }
@@ -129,7 +133,9 @@ impl<'a, W: Why> Decision<'a, W> {
             return self.later_fragment(value);
         }
         if nat.is_some() && self.network.compiled.contains(key.src.to_ip()) {
-            self.why.because("anti-spoofing", || format!("{:?} is of the tenant's network and cannot come by a virtual address", key.src));
+            self.why.because("anti-spoofing", || {
+                format!("{:?} is of the tenant's network and cannot come by a virtual address", key.src)
+            });
             return Resolution::Drop(DropReason::SpoofedSource);
         }
         if !self.permits(self.port, AclDirection::Inbound, &translated) {
@@ -157,11 +163,18 @@ impl<'a, W: Why> Decision<'a, W> {
         let quote = related::quote(frame, h).ok_or(DropReason::NoReverseMapping)?;
         let nat = related::rule_of(self.port, self.network, h, &quote)?;
         self.why.because("icmp", || {
-            format!("an error about what {:?}:{} sent, which is {:?}:{} here", nat.vip, nat.vip_port, nat.dip, nat.dip_port)
+            format!(
+                "an error about what {:?}:{} sent, which is {:?}:{} here",
+                nat.vip, nat.vip_port, nat.dip, nat.dip_port
+            )
         });
         let zone = zone(self.port.id);
         let flow = FlowKey::new(zone, quote.dst, nat.dip, quote.protocol, quote.dst_port, nat.dip_port);
-        if self.permits(self.port, AclDirection::Inbound, &flow) { Ok((nat, quote)) } else { Err(DropReason::AclDenied) }
+        if self.permits(self.port, AclDirection::Inbound, &flow) {
+            Ok((nat, quote))
+        } else {
+            Err(DropReason::AclDenied)
+        }
     }
 
     /// A packet that the container sent.
@@ -242,7 +255,8 @@ impl<'a, W: Why> Decision<'a, W> {
             self.why.because("nat", || format!("no flow explains why the container sends to {:?}", key.dst));
             return Resolution::Drop(DropReason::NoReverseMapping);
         }
-        self.why.because("nat", || format!("no flow, but service {} explains {:?}:{}", nat.service, nat.dip, nat.dip_port));
+        self.why
+            .because("nat", || format!("no flow, but service {} explains {:?}:{}", nat.service, nat.dip, nat.dip_port));
         self.reply_from_container(key, Some((nat.vip, nat.vip_port)), false)
     }
 
@@ -329,7 +343,9 @@ impl<'a, W: Why> Decision<'a, W> {
         let way = match self.policy.fib.hop(client.to_ip()) {
             Some(hop) => {
                 self.why.because("route", || format!("direct return to {client:?} by {}", hop.eth_dst));
-                Transposition::to_port(self.policy.underlay_port).with_eth(hop.eth_dst, hop.eth_src).with_ttl_decrement()
+                Transposition::to_port(self.policy.underlay_port)
+                    .with_eth(hop.eth_dst, hop.eth_src)
+                    .with_ttl_decrement()
             }
             None => {
                 self.why.because("route", || format!("the next hop to {client:?} is not resolved yet"));

@@ -60,7 +60,13 @@ fn walk(
     apply(&value, packet, &h, hash, encap)
 }
 
-fn decided(policy: &Policy, from_container: bool, key: &FlowKey, h: &Headers, why: &mut Vec<Step>) -> Result<Transposition, DropReason> {
+fn decided(
+    policy: &Policy,
+    from_container: bool,
+    key: &FlowKey,
+    h: &Headers,
+    why: &mut Vec<Step>,
+) -> Result<Transposition, DropReason> {
     why.because("flow", || "a new flow".to_owned());
     match decide(policy, from_container, key, h, None, &mut None, why) {
         Decided::Install { value, .. } | Decided::Once(value) => Ok(value.0),
@@ -68,7 +74,13 @@ fn decided(policy: &Policy, from_container: bool, key: &FlowKey, h: &Headers, wh
     }
 }
 
-fn for_this_node(policy: &Policy, origin: Origin, packet: &mut Packet<'_>, h: &Headers, why: &mut Vec<Step>) -> Verdict {
+fn for_this_node(
+    policy: &Policy,
+    origin: Origin,
+    packet: &mut Packet<'_>,
+    h: &Headers,
+    why: &mut Vec<Step>,
+) -> Verdict {
     match origin {
         Origin::Local(id) => match policy.port(id).and_then(|p| Some((p, policy.network_of(p)?))) {
             Some((port, network)) => answer(network, port, packet, h),

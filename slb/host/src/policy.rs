@@ -1,7 +1,9 @@
 use crate::fabric::UnderlayFib;
 use ipnetwork::IpNetwork;
 use penstock_engine::EncapTemplate;
-use penstock_model::{Addr16, DropReason, EncapId, Epoch, Mac, PortId, Protocol, Revision, ServiceId, TenantId, Underlay, Vni};
+use penstock_model::{
+    Addr16, DropReason, EncapId, Epoch, Mac, PortId, Protocol, Revision, ServiceId, TenantId, Underlay, Vni,
+};
 use penstock_policy::{CompiledAcl, CompiledNetwork, Endpoint, Target};
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;

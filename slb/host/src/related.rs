@@ -83,7 +83,13 @@ pub(crate) fn rule_of(port: &LocalPort, network: &Network, h: &Headers, q: &Quot
 ///
 /// # Errors
 /// The frame is not what its headers say.
-pub(crate) fn deliver(port: &LocalPort, nat: &Nat, packet: &mut Packet<'_>, h: &Headers, q: &Quote) -> Result<PortId, DropReason> {
+pub(crate) fn deliver(
+    port: &LocalPort,
+    nat: &Nat,
+    packet: &mut Packet<'_>,
+    h: &Headers,
+    q: &Quote,
+) -> Result<PortId, DropReason> {
     let base = h.l2;
     let mut h = *h;
     if !packet.set_len(h.end as usize) || !packet.pop_front(usize::from(base)) {
@@ -103,7 +109,13 @@ pub(crate) fn deliver(port: &LocalPort, nat: &Nat, packet: &mut Packet<'_>, h: &
 
 /// Source address and port of the quoted packet, with all checksums that cover them as far as they are quoted: its IP header's, its
 /// transport's, and the error's own.
-fn translate_quote(frame: &mut [u8], h: &Headers, protocol: Protocol, (l3, l4): (usize, usize), nat: &Nat) -> Option<()> {
+fn translate_quote(
+    frame: &mut [u8],
+    h: &Headers,
+    protocol: Protocol,
+    (l3, l4): (usize, usize),
+    nat: &Nat,
+) -> Option<()> {
     let end = h.end as usize;
     let own = usize::from(h.l4) + 2;
     let (v4, v6) = (nat.dip.v4_bytes(), nat.dip.0);

@@ -1,8 +1,8 @@
 use crate::answer::answer;
 use crate::classify::{Origin, flow_of, origin};
 use crate::decide::{Decided, Decision, HostFlow, peer_key, port_of};
-use crate::fabric::is_probe_source;
 use crate::door::Door;
+use crate::fabric::is_probe_source;
 use crate::policy::Policy;
 use arc_swap::{ArcSwap, Cache};
 use penstock_engine::{Class, EncapTemplate, Prior, Resolver, Why};
@@ -97,7 +97,13 @@ impl HostResolver {
 }
 
 /// Brings an ICMP error about a virtual address to the container that has it.
-pub(crate) fn bring_error(policy: &Policy, id: PortId, packet: &mut Packet<'_>, h: &Headers, why: &mut impl Why) -> Verdict {
+pub(crate) fn bring_error(
+    policy: &Policy,
+    id: PortId,
+    packet: &mut Packet<'_>,
+    h: &Headers,
+    why: &mut impl Why,
+) -> Verdict {
     let Some((port, network)) = policy.port(id).and_then(|p| Some((p, policy.network_of(p)?))) else {
         return Verdict::Drop(DropReason::UnknownPort);
     };
@@ -198,7 +204,9 @@ impl Resolver for HostResolver {
         let Some((port, network)) = port.and_then(|p| Some((p, self.policy.network_of(p)?))) else {
             return Verdict::Drop(DropReason::UnknownPort);
         };
-        let is_probe = headers.is_ip() && headers.protocol == penstock_model::Protocol::TCP && is_probe_source(headers.dst.to_ip());
+        let is_probe = headers.is_ip()
+            && headers.protocol == penstock_model::Protocol::TCP
+            && is_probe_source(headers.dst.to_ip());
         if !is_probe {
             return answer(network, port, packet, headers);
         }

@@ -176,7 +176,10 @@ fn a_new_connection_by_another_virtual_address_is_answered_by_that_one() {
 #[test]
 fn flows_that_are_denied_from_the_first_packet_take_no_place() {
     let mut goal = goal();
-    goal.acls = vec![Acl { name: "closed".to_owned(), rules: vec![rule("none", 100, AclAction::Deny, AclDirection::Inbound, None)] }];
+    goal.acls = vec![Acl {
+        name: "closed".to_owned(),
+        rules: vec![rule("none", 100, AclAction::Deny, AclDirection::Inbound, None)],
+    }];
     goal.ports[0].acl = Some(AclId(0));
     let mut host = Host::new(&goal);
     for n in 0..100 {

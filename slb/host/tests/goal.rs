@@ -14,7 +14,9 @@ fn a_bad_goal_is_refused_by_the_name_of_its_field() {
     let cases: [(&str, Spoil); 13] = [
         ("networks[1].vni", |g| g.networks[1].vni = g.networks[0].vni),
         ("networks[0].routes[2].next_hop", |g| {
-            g.networks[0].routes.push(Route { prefix: "0.0.0.0/0".parse().unwrap(), next_hop: NextHop::Tunnel(TunnelId(1)) });
+            g.networks[0]
+                .routes
+                .push(Route { prefix: "0.0.0.0/0".parse().unwrap(), next_hop: NextHop::Tunnel(TunnelId(1)) });
         }),
         ("networks.vnet1.endpoints[3].addr", |g| g.networks[0].endpoints[3].addr = g.networks[0].endpoints[1].addr),
         ("networks[0].endpoints[0].host", |g| g.networks[0].endpoints[0].host = Underlay(ip("2001:db8::1"))),

@@ -25,9 +25,15 @@ fn a_vip_connection_goes_to_the_container_and_its_answer_straight_to_the_client(
         let mut host = Host::new(&goal());
         for flags in [SYN, ACK, ACK] {
             let inside = see(&host.sent(UNDERLAY, &from_mux(client, vip, flags), port(1, 2)));
-            assert_eq!(inside, Seen { src: sock(client), dst: sock(dip), ttl: 64, eth_dst: mac(1, 2), eth_src: ROUTER_MAC });
+            assert_eq!(
+                inside,
+                Seen { src: sock(client), dst: sock(dip), ttl: 64, eth_dst: mac(1, 2), eth_src: ROUTER_MAC }
+            );
             let back = see(&host.sent(port(1, 2), &from_container(1, 2, dip, client, SYN | ACK), UNDERLAY));
-            assert_eq!(back, Seen { src: sock(vip), dst: sock(client), ttl: 63, eth_dst: NEXT_HOP_MAC, eth_src: HOST_MAC });
+            assert_eq!(
+                back,
+                Seen { src: sock(vip), dst: sock(client), ttl: 63, eth_dst: NEXT_HOP_MAC, eth_src: HOST_MAC }
+            );
         }
         assert_eq!(host.engine.resolved(), 1, "decided once, replayed after");
     }
@@ -39,7 +45,10 @@ fn a_host_that_has_forgotten_the_flow_still_answers_as_the_vip() {
     let back = see(&host.sent(port(1, 2), &from_container(1, 2, "10.0.0.2:8080", CLIENT, ACK), UNDERLAY));
     assert_eq!(back.src, sock(VIP));
     // But a connection that the container opens is nobody's answer.
-    assert_eq!(host.dropped(port(1, 2), &from_container(1, 2, "10.0.0.2:8080", "203.0.113.8:5", SYN)), DropReason::NoRoute);
+    assert_eq!(
+        host.dropped(port(1, 2), &from_container(1, 2, "10.0.0.2:8080", "203.0.113.8:5", SYN)),
+        DropReason::NoRoute
+    );
 }
 
 #[test]
@@ -99,7 +108,11 @@ fn no_tenant_receives_another_tenants_packet_whatever_pair_and_direction() {
             // From the underlay the VNI alone says whose it is: the MAC of the other tenant's container does not exist there.
             let inner = tcp(ROUTER_MAC, mac(*peer_tenant, *peer), "10.0.0.12:1", &dst, SYN);
             let (verdict, _) = host.put(UNDERLAY, &vxlan(OTHER_HOST, vni(t), &inner));
-            let expected = if *peer_tenant == t { Verdict::Transmit(port(t, *peer)) } else { Verdict::Drop(DropReason::UnknownPort) };
+            let expected = if *peer_tenant == t {
+                Verdict::Transmit(port(t, *peer))
+            } else {
+                Verdict::Drop(DropReason::UnknownPort)
+            };
             assert_eq!(verdict, expected);
         }
     }
@@ -108,14 +121,18 @@ fn no_tenant_receives_another_tenants_packet_whatever_pair_and_direction() {
 #[test]
 fn a_route_leads_to_the_gateway_and_its_answers_come_back() {
     let mut host = Host::new(&goal());
-    let (_, dst, id, inner) = unwrap_vxlan(&host.sent(port(2, 2), &from_container(2, 2, "10.0.0.2:1", "172.16.0.9:2", SYN), UNDERLAY));
+    let (_, dst, id, inner) =
+        unwrap_vxlan(&host.sent(port(2, 2), &from_container(2, 2, "10.0.0.2:1", "172.16.0.9:2", SYN), UNDERLAY));
     assert_eq!((dst, id, see(&inner).eth_dst, see(&inner).ttl), (ip(GATEWAY), vni(2), GATEWAY_MAC, 63));
     // A site opens a connection; the answer goes back by the gateway.
     let opened = tcp(GATEWAY_MAC, mac(2, 2), "172.16.0.9:7", "10.0.0.2:8080", SYN);
     host.sent(UNDERLAY, &vxlan(GATEWAY, vni(2), &opened), port(2, 2));
     let back = host.sent(port(2, 2), &from_container(2, 2, "10.0.0.2:8080", "172.16.0.9:7", SYN | ACK), UNDERLAY);
     assert_eq!(unwrap_vxlan(&back).1, ip(GATEWAY));
-    assert_eq!(host.dropped(port(2, 2), &from_container(2, 2, "10.0.0.2:1", "172.16.66.1:2", SYN)), DropReason::RouteDiscard);
+    assert_eq!(
+        host.dropped(port(2, 2), &from_container(2, 2, "10.0.0.2:1", "172.16.66.1:2", SYN)),
+        DropReason::RouteDiscard
+    );
     assert_eq!(host.dropped(port(2, 2), &from_container(2, 2, "10.0.0.2:1", "192.0.2.1:2", SYN)), DropReason::NoRoute);
 }
 
@@ -296,7 +313,15 @@ fn neighbour_solicitations_are_answered_and_duplicates_are_told() {
     let solicit = |src: &str, target: &str| {
         let mut l4 = vec![135, 0, 0, 0, 0, 0, 0, 0];
         l4.extend(target.parse::<std::net::Ipv6Addr>().unwrap().octets());
-        let mut f = transport(mac(1, 2), Mac([0x33, 0x33, 0xff, 0, 0, 1]), ip(src), ip("ff02::1:ff00:1"), Protocol::ICMPV6, 2, l4);
+        let mut f = transport(
+            mac(1, 2),
+            Mac([0x33, 0x33, 0xff, 0, 0, 1]),
+            ip(src),
+            ip("ff02::1:ff00:1"),
+            Protocol::ICMPV6,
+            2,
+            l4,
+        );
         f[21] = 255;
         f
     };
@@ -318,9 +343,25 @@ fn the_gateway_of_a_subnet_answers_ping() {
     for (src, dst, protocol, request, reply) in
         [("10.0.0.2", "10.0.0.1", Protocol::ICMP, 8, 0), ("fd00::2", "fd00::1", Protocol::ICMPV6, 128, 129)]
     {
-        let echo = transport(mac(1, 2), ROUTER_MAC, ip(src), ip(dst), protocol, 2, vec![request, 0, 0, 0, 0x12, 0x34, 0, 1, 9, 9]);
+        let echo = transport(
+            mac(1, 2),
+            ROUTER_MAC,
+            ip(src),
+            ip(dst),
+            protocol,
+            2,
+            vec![request, 0, 0, 0, 0x12, 0x34, 0, 1, 9, 9],
+        );
         let out = host.sent(port(1, 2), &echo, port(1, 2));
-        let expected = transport(ROUTER_MAC, mac(1, 2), ip(dst), ip(src), protocol, 2, vec![reply, 0, 0, 0, 0x12, 0x34, 0, 1, 9, 9]);
+        let expected = transport(
+            ROUTER_MAC,
+            mac(1, 2),
+            ip(dst),
+            ip(src),
+            protocol,
+            2,
+            vec![reply, 0, 0, 0, 0x12, 0x34, 0, 1, 9, 9],
+        );
         assert_eq!(out, expected);
     }
 }

@@ -84,7 +84,8 @@ fn a_client_cannot_pass_for_a_neighbour_of_the_container() {
 #[test]
 fn a_container_cannot_keep_another_ones_answers_from_the_probes() {
     let mut host = Host::new(&goal());
-    let probe = |tenant: u32, local: u16| tcp(ROUTER_MAC, mac(tenant, 2), &format!("{PROBE_V4}:{local}"), "10.0.0.2:8080", SYN);
+    let probe =
+        |tenant: u32, local: u16| tcp(ROUTER_MAC, mac(tenant, 2), &format!("{PROBE_V4}:{local}"), "10.0.0.2:8080", SYN);
     let answer = |tenant: u32, src: u16, local: u16| {
         tcp(mac(tenant, 2), ROUTER_MAC, &format!("10.0.0.2:{src}"), &format!("{PROBE_V4}:{local}"), SYN | ACK)
     };
@@ -93,7 +94,11 @@ fn a_container_cannot_keep_another_ones_answers_from_the_probes() {
     }
     for n in 0..300 {
         assert_eq!(host.dropped(port(2, 2), &answer(2, 1000 + n, 5)), DropReason::NoServiceOnPort, "no probe asked");
-        assert_eq!(host.dropped(port(2, 2), &answer(2, 8080, 40_000)), DropReason::NoServiceOnPort, "another one's probe");
+        assert_eq!(
+            host.dropped(port(2, 2), &answer(2, 8080, 40_000)),
+            DropReason::NoServiceOnPort,
+            "another one's probe"
+        );
     }
     let taken = (0..300).filter(|_| host.put(port(2, 2), &answer(2, 8080, 40_001)).0 == Verdict::Consumed).count();
     assert!((1..100).contains(&taken), "{taken}");

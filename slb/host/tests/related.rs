@@ -32,7 +32,9 @@ fn packet(src: &str, dst: &str) -> Vec<u8> {
 
 #[test]
 fn a_too_big_about_an_answer_reaches_the_container_as_if_the_answer_had_been_its_own() {
-    for (router, client, vip, dip) in [(ROUTER, CLIENT, VIP, "10.0.0.2:8080"), (ROUTER6, CLIENT6, VIP6, "[fd00::2]:8080")] {
+    for (router, client, vip, dip) in
+        [(ROUTER, CLIENT, VIP, "10.0.0.2:8080"), (ROUTER6, CLIENT6, VIP6, "[fd00::2]:8080")]
+    {
         // With the whole transport header quoted, and with no more than RFC 792 asks for.
         let least = if sock(vip).is_ipv6() { 48 } else { 28 };
         for quoted in [1000, least] {
@@ -53,7 +55,8 @@ fn an_error_about_udp_keeps_a_checksum_that_is_not_there() {
     goal.nat_rules[0].protocol = Protocol::UDP;
     let udp = |src: &str, sum: bool| {
         let l4 = [&sock(src).port().to_be_bytes()[..], &[0x9c, 0x40, 0, 8, 0, 0]].concat();
-        let mut p = transport(Mac::ZERO, Mac::ZERO, sock(src).ip(), sock(CLIENT).ip(), Protocol::UDP, 6, l4)[14..].to_vec();
+        let mut p =
+            transport(Mac::ZERO, Mac::ZERO, sock(src).ip(), sock(CLIENT).ip(), Protocol::UDP, 6, l4)[14..].to_vec();
         if !sum {
             p[26..28].fill(0);
         }
@@ -86,12 +89,16 @@ fn an_error_about_what_nobody_sent_is_dropped() {
 #[test]
 fn an_error_about_a_flow_that_is_denied_is_denied_and_explained() {
     let mut goal = goal();
-    goal.acls = vec![Acl { name: "closed".to_owned(), rules: vec![rule("none", 100, AclAction::Deny, AclDirection::Inbound, None)] }];
+    goal.acls = vec![Acl {
+        name: "closed".to_owned(),
+        rules: vec![rule("none", 100, AclAction::Deny, AclDirection::Inbound, None)],
+    }];
     goal.ports[0].acl = Some(AclId(0));
     let mut host = Host::new(&goal);
     let error = by_mux(&too_big(ROUTER, VIP, &packet(VIP, CLIENT), 100, (MUX_MAC, mac(1, 2))));
     assert_eq!(host.dropped(UNDERLAY, &error), DropReason::AclDenied);
-    let told = explain(&host.policies.load_full(), &penstock_flow::FlowHasher::new([7; 16]), &error, UNDERLAY, |_, _| None);
+    let told =
+        explain(&host.policies.load_full(), &penstock_flow::FlowHasher::new([7; 16]), &error, UNDERLAY, |_, _| None);
     assert_eq!(told.ending, Ending::Drop(DropReason::AclDenied));
     assert!(told.steps.iter().any(|s| s.layer == "icmp"));
 }

@@ -57,7 +57,9 @@ impl Agent {
     /// Opens the underlay and starts the threads, in the namespace of the calling thread.
     pub(crate) fn start(config: HostConfig, watcher: Watcher) -> Result<(Self, Ears), Error> {
         let view = watcher.view();
-        let underlay = view.link(&config.underlay_interface).ok_or_else(|| Error::NoUnderlay(config.underlay_interface.clone()))?;
+        let underlay = view
+            .link(&config.underlay_interface)
+            .ok_or_else(|| Error::NoUnderlay(config.underlay_interface.clone()))?;
         let fib = Arc::new(Fib { view: view.clone(), ifindex: underlay.index });
         let silent = SilentUdpListener::bind(SocketAddr::new(config.underlay_address, VXLAN_PORT))
             .map_err(Error::io("take UDP port 4789 of the underlay address (another VXLAN device may have it)"))?;
@@ -76,7 +78,9 @@ impl Agent {
         };
         let worker = worker(&config, policies.clone(), FlowHasher::new(secret), wiring)?;
         let waker = worker.waker();
-        let seed = u64::from_le_bytes([secret[0], secret[3], secret[5], secret[7], secret[8], secret[11], secret[13], secret[15]]);
+        let seed = u64::from_le_bytes([
+            secret[0], secret[3], secret[5], secret[7], secret[8], secret[11], secret[13], secret[15],
+        ]);
         let prober = Prober::new(seed, commands.clone(), waker.clone(), status_sender);
         let threads = vec![
             spawn("pst-host", move || worker.run().map_err(|e| e.to_string()))?,
@@ -221,7 +225,12 @@ impl Agent {
         match event {
             Event::Unresolved(addr) => self.watcher.solicit(addr),
             Event::Lost(id, why) => {
-                tracing::warn!(port = id.0, device = self.device_of(id), why, "port lost; it is taken again when it is back");
+                tracing::warn!(
+                    port = id.0,
+                    device = self.device_of(id),
+                    why,
+                    "port lost; it is taken again when it is back"
+                );
                 self.attached.remove(&id);
                 self.tell_attached();
             }
@@ -362,7 +371,10 @@ fn worker(
     Ok(Worker::new(engine, config.ports.len() + 1, poller, wiring))
 }
 
-fn spawn(name: &str, run: impl FnOnce() -> Result<(), String> + Send + 'static) -> Result<JoinHandle<Result<(), String>>, Error> {
+fn spawn(
+    name: &str,
+    run: impl FnOnce() -> Result<(), String> + Send + 'static,
+) -> Result<JoinHandle<Result<(), String>>, Error> {
     std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(Error::io("start a thread"))
 }
 

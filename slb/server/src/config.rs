@@ -58,7 +58,10 @@ impl HostConfig {
                 return Err(format!("host.ports[{i}].device: \"{}\" is used twice", port.device));
             }
             if !names.insert(&port.network_interface) {
-                return Err(format!("host.ports[{i}].network_interface: \"{}\" is there twice", port.network_interface));
+                return Err(format!(
+                    "host.ports[{i}].network_interface: \"{}\" is there twice",
+                    port.network_interface
+                ));
             }
         }
         if self.underlay_address.is_unspecified() || self.underlay_address.is_multicast() {

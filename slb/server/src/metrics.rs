@@ -15,7 +15,11 @@ pub const METRICS: RoleMetrics = RoleMetrics::new("host", OWN);
 const OWN: &[Row] = &[
     (UNSENT, "", "Frames that were to be sent and that no port took"),
     (PORT_UP, "network_interface, interface", "1 while the device of a container is attached"),
-    (PORT_PACKETS, "network_interface, direction", "Frames from and to a container; a frame of many segments counts once"),
+    (
+        PORT_PACKETS,
+        "network_interface, direction",
+        "Frames from and to a container; a frame of many segments counts once",
+    ),
     (PORT_BYTES, "network_interface, direction", "Bytes of these frames"),
     (PROBE_HEALTHY, "probe, network_interface, address", "1 while the probe's backend is healthy"),
     (PROBE_CHANGES, "probe, network_interface, address", "How often that has changed"),

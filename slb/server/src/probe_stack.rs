@@ -97,7 +97,9 @@ impl Stack {
             (_, ProbeKind::Tcp) => Some((true, "connection accepted".to_owned())),
             (_, ProbeKind::Http { path }) => {
                 if !attempt.asked {
-                    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: Penstock-Probe\r\nConnection: close\r\n\r\n");
+                    let request = format!(
+                        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: Penstock-Probe\r\nConnection: close\r\n\r\n"
+                    );
                     attempt.asked = true;
                     if socket.send_slice(request.as_bytes()) != Ok(request.len()) {
                         return Some((false, "the request could not be sent".to_owned()));
@@ -228,7 +230,10 @@ mod tests {
     fn two_hundred_alone_is_healthy() {
         assert_eq!(judge_status_line(b"HTTP/1.1 200 OK"), (true, "200 OK".to_owned()));
         assert_eq!(judge_status_line(b"HTTP/1.0 200"), (true, "200".to_owned()));
-        assert_eq!(judge_status_line(b"HTTP/1.1 503 Service Unavailable"), (false, "503 Service Unavailable".to_owned()));
+        assert_eq!(
+            judge_status_line(b"HTTP/1.1 503 Service Unavailable"),
+            (false, "503 Service Unavailable".to_owned())
+        );
         assert!(!judge_status_line(b"HTTP/1.1 2000 x").0);
         assert!(!judge_status_line(b"SSH-2.0-OpenSSH").0);
     }

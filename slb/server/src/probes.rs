@@ -64,7 +64,6 @@ pub(crate) struct Prober {
 
 impl Prober {
     pub(crate) fn new(
-
         seed: u64,
         commands: Sender<Command>,
         waker: Waker,
@@ -149,7 +148,9 @@ impl Prober {
     }
 
     fn forget(&mut self, running: Option<Running>) {
-        let Some(Running { attempt: Some(attempt), target: Target { port: Some((port, _)), .. }, .. }) = running else { return };
+        let Some(Running { attempt: Some(attempt), target: Target { port: Some((port, _)), .. }, .. }) = running else {
+            return;
+        };
         if let Some(stack) = self.stacks.get_mut(&port) {
             stack.close(&attempt);
         }

@@ -80,13 +80,7 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(
-        engine: Port<HostResolver>,
-        slots: usize,
-        poller: Poller,
-
-        wiring: Wiring,
-    ) -> Self {
+    pub(crate) fn new(engine: Port<HostResolver>, slots: usize, poller: Poller, wiring: Wiring) -> Self {
         Self {
             engine,
             ports: (0..slots).map(|_| None).collect(),

@@ -54,7 +54,9 @@ fn a_probe_finds_out_that_a_container_dies_and_comes_back() {
     let server = lab.serve("c1");
     let agent = Agent::start(&lab, goal());
     let health = |name: &'static str, healthy: bool| {
-        move |s: &penstock_slb_host::HostStatus| s.probes.iter().any(|p| p.name == name && p.healthy == healthy && p.changes > 0)
+        move |s: &penstock_slb_host::HostStatus| {
+            s.probes.iter().any(|p| p.name == name && p.healthy == healthy && p.changes > 0)
+        }
     };
     agent.wait("healthy", Duration::from_secs(5), health("http4", true));
     agent.wait("healthy by TCP", Duration::from_secs(5), health("tcp6", true));

@@ -17,7 +17,9 @@ use penstock_gateway_server::DataPath;
 use penstock_model::{
     BATCH, Epoch, HEADROOM, Mac, Nanos, Overlay, Packet, PortId, Protocol, TenantId, TunnelId, Underlay, Vni,
 };
-use penstock_policy::{Acl, AclAction, AclDirection, AclId, AclRule, Endpoint, NextHop, PortRange, Route, VirtualNetwork};
+use penstock_policy::{
+    Acl, AclAction, AclDirection, AclId, AclRule, Endpoint, NextHop, PortRange, Route, VirtualNetwork,
+};
 use penstock_wire::build::FrameBuilder;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -42,7 +44,8 @@ const SITE: &str = "10.200.0.7:40000";
 type Subject = Box<dyn FnMut(&mut Ways) -> Duration>;
 
 pub(crate) fn run(report: &mut Report) {
-    let names = ["tunnel/wireguard", "tunnel/wireguard-in", "tunnel/boringtun", "tunnel/raw-aead", "tunnel/raw-aead-ring-0.17"];
+    let names =
+        ["tunnel/wireguard", "tunnel/wireguard-in", "tunnel/boringtun", "tunnel/raw-aead", "tunnel/raw-aead-ring-0.17"];
     if !names.iter().any(|n| report.wants(n)) {
         return;
     }
@@ -119,7 +122,8 @@ impl Ways {
         let overlay = vxlan(HOST, GATEWAY, 5001, CONTAINER, SITE);
         let site_overlay = vxlan(HOST, SITE_OUTSIDE, 5001, SITE, CONTAINER);
         let rows = |n| vec![vec![0u8; SLOT]; n];
-        let mut ways = Self { gateway, site, overlay, site_overlay, tunn: tunn(), buffers: rows(BATCH), ring: rows(RING) };
+        let mut ways =
+            Self { gateway, site, overlay, site_overlay, tunn: tunn(), buffers: rows(BATCH), ring: rows(RING) };
         ways.outward();
         let tunnelled = ways.gateway.ledger().tunnelled;
         assert_eq!(tunnelled as usize, BATCHES * BATCH, "{:?}", ways.gateway.ledger());
@@ -265,7 +269,8 @@ fn vxlan(from: &str, to: &str, vni: u32, src: &str, dst: &str) -> Vec<u8> {
     let inner = FrameBuilder::between(src, dst, Protocol::TCP).payload(&[0x5a; LEN - 40]).build();
     assert_eq!(inner.len(), 14 + LEN);
     let pa = |s: &str| Underlay(s.parse::<IpAddr>().unwrap());
-    let template = EncapTemplate::vxlan(pa(from), pa(to), Vni::new(vni).unwrap(), Mac([2; 6]), Mac([2; 6]), UNDERLAY).unwrap();
+    let template =
+        EncapTemplate::vxlan(pa(from), pa(to), Vni::new(vni).unwrap(), Mac([2; 6]), Mac([2; 6]), UNDERLAY).unwrap();
     let mut frame = template.bytes().to_vec();
     frame.extend(inner);
     let total = (frame.len() - 14) as u16;

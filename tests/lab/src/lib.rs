@@ -3,7 +3,12 @@
 //! [`Lab::shared`] brings one lab up for the test process and takes it down when the process ends, also after a crash.
 //! On a machine without root it is `None`, and a line says so; with `CI=true` that is a failure.
 #![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on says why and stops")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on says why and stops"
+)]
 
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -120,7 +125,8 @@ impl Lab {
     /// Writes a file that the CLI can be given.
     pub fn file(&self, name: &str, content: &Value) -> PathBuf {
         let path = self.state().join(name);
-        std::fs::write(&path, serde_json::to_vec_pretty(content).expect("a value is JSON")).expect("the file is written");
+        std::fs::write(&path, serde_json::to_vec_pretty(content).expect("a value is JSON"))
+            .expect("the file is written");
         path
     }
 
@@ -162,7 +168,8 @@ impl Lab {
     pub fn capture(&self, interface: &str, filter: &str, during: impl FnOnce()) -> PathBuf {
         let path = self.state().join(format!("{interface}.pcap"));
         let _ = std::fs::remove_file(&path);
-        let mut tcpdump = self.start("router", &format!("exec tcpdump -U -ni {interface} -w {} '{filter}'", path.display()));
+        let mut tcpdump =
+            self.start("router", &format!("exec tcpdump -U -ni {interface} -w {} '{filter}'", path.display()));
         self.wait_until(Duration::from_secs(10), "tcpdump starts", || path.exists());
         std::thread::sleep(Duration::from_millis(300));
         during();

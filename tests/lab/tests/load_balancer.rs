@@ -28,10 +28,8 @@ fn tally(output: &str) -> BTreeMap<String, u32> {
 #[test]
 fn a_thousand_connections_spread_evenly_over_the_containers() {
     let lab = lab!();
-    let output = lab.out(
-        "client",
-        "curl -s --parallel --parallel-max 30 -H 'Connection: close' 'http://203.0.113.10/?[1-1000]'",
-    );
+    let output = lab
+        .out("client", "curl -s --parallel --parallel-max 30 -H 'Connection: close' 'http://203.0.113.10/?[1-1000]'");
     let counts = tally(&output);
     assert_eq!(counts.values().sum::<u32>(), 1000, "{counts:?}");
     assert_eq!(counts.keys().map(String::as_str).collect::<Vec<_>>(), BLUE);
@@ -140,9 +138,17 @@ fn a_gibibyte_arrives_intact_with_default_offloads() {
 #[test]
 fn a_dead_container_leaves_within_its_probe_time_and_comes_back() {
     let lab = lab!();
-    let steady = lab.start("client", "for i in 1 2 3 4 5 6; do curl -s -o /dev/null -D - -r 0-1999999 http://203.0.113.10/slow & done; wait");
+    let steady = lab.start(
+        "client",
+        "for i in 1 2 3 4 5 6; do curl -s -o /dev/null -D - -r 0-1999999 http://203.0.113.10/slow & done; wait",
+    );
     std::thread::sleep(Duration::from_millis(500));
-    let answers = || tally(&lab.out("client", "curl -s -m 1 --parallel --parallel-max 20 -H 'Connection: close' 'http://203.0.113.10/?[1-60]' || true"));
+    let answers = || {
+        tally(&lab.out(
+            "client",
+            "curl -s -m 1 --parallel --parallel-max 20 -H 'Connection: close' 'http://203.0.113.10/?[1-60]' || true",
+        ))
+    };
     lab.script(&["container-stop", "blue-2"]);
     // Interval 1 s, 2 failures: at most 3 s until the second failure is certain, and a second to publish.
     lab.wait_until(Duration::from_secs(5), "blue-2 leaves", || {
@@ -167,13 +173,18 @@ fn established_transfers_to_others_survive_a_dead_container() {
     lab.script(&["container-stop", "blue-2"]);
     std::thread::sleep(Duration::from_secs(6));
     lab.script(&["container-start", "blue-2"]);
-    let _ = lab.run("client", "pkill -f 'range-never-matches'; sleep 1; ss -K dst 203.0.113.10 dport = 80 >/dev/null 2>&1; pkill curl; true");
+    let _ = lab.run(
+        "client",
+        "pkill -f 'range-never-matches'; sleep 1; ss -K dst 203.0.113.10 dport = 80 >/dev/null 2>&1; pkill curl; true",
+    );
     let out = transfers.wait_with_output().unwrap();
     let output = String::from_utf8_lossy(&out.stdout).into_owned();
     let served_by_others: Vec<_> = output.lines().filter(|l| l.contains("blue-1") || l.contains("blue-3")).collect();
     assert!(served_by_others.len() >= 10, "{output}");
     assert!(served_by_others.iter().all(|l| l.starts_with("0 ")), "{output}");
-    lab.wait_until(Duration::from_secs(5), "blue-2 comes back", || lab.ok("client", "curl -s -m 1 -H 'Connection: close' 'http://203.0.113.10/?[1-60]' | grep -q blue-2"));
+    lab.wait_until(Duration::from_secs(5), "blue-2 comes back", || {
+        lab.ok("client", "curl -s -m 1 -H 'Connection: close' 'http://203.0.113.10/?[1-60]' | grep -q blue-2")
+    });
 }
 
 /// Until no slot table is on its way from one version to the next.
@@ -191,7 +202,10 @@ fn no_transfer_breaks_when_a_mux_is_killed() {
     let line = "curl -s --parallel --parallel-max 200 --parallel-immediate -H 'Connection: close' -r 0-3999999 \
                 -w '%{exitcode} %{size_download} %{num_connects}\\n' -o /dev/null 'http://203.0.113.10/slow?[1-200]'";
     let line = &line.replace("-o /dev/null", "-o '/dev/null#1'").replace("/dev/null#1", "/tmp/pst-void-#1");
-    let transfers = lab.start("client", &format!("d=$(mktemp -d); cd $d; {}; cd /; rm -rf $d", line.replace("/tmp/pst-void-", "void-")));
+    let transfers = lab.start(
+        "client",
+        &format!("d=$(mktemp -d); cd $d; {}; cd /; rm -rf $d", line.replace("/tmp/pst-void-", "void-")),
+    );
     std::thread::sleep(Duration::from_secs(3));
     let through_mux1 = lab.metric("mux1", "penstock_mux_received_packets_total", "");
     lab.script(&["kill", "mux1"]);

@@ -43,7 +43,8 @@ fn a_load_balancer_put_by_curl_serves_within_a_second() {
         .push(json!({"resourceRef": "/loadBalancers/curl-lb/backendAddressPools/pool"}));
     let put = |path: &str, body: &Value| {
         let file = lab.file("body.json", body);
-        let put = format!("-X PUT -H 'Content-Type: application/json; charset=UTF-8' -d @{} {API}/{path}", file.display());
+        let put =
+            format!("-X PUT -H 'Content-Type: application/json; charset=UTF-8' -d @{} {API}/{path}", file.display());
         curl(lab, &put)
     };
     let shown = put("publicIPAddresses/curl-vip", &vip);
@@ -102,11 +103,11 @@ fn mistakes_are_refused_all_at_once_and_nothing_is_applied() {
     assert!(!out.status.success());
     let all = text(&out);
     for expected in [
-        "/resources/1",                                                                    // an unknown kind
-        "/resources/2/properties/ipConfigurations/0/properties/privateIPAddress",          // outside its subnet
-        "/resources/3/properties/loadBalancingRules/0/properties/frontendPort",            // VIP:port taken
-        "/resources/3/properties/loadBalancingRules/1/properties/frontendPort",            // a wrong type
-        "/resources/3/properties/loadBalancingRules/1/properties/backendAddressPool",      // dangling
+        "/resources/1",                                                               // an unknown kind
+        "/resources/2/properties/ipConfigurations/0/properties/privateIPAddress",     // outside its subnet
+        "/resources/3/properties/loadBalancingRules/0/properties/frontendPort",       // VIP:port taken
+        "/resources/3/properties/loadBalancingRules/1/properties/frontendPort",       // a wrong type
+        "/resources/3/properties/loadBalancingRules/1/properties/backendAddressPool", // dangling
     ] {
         assert!(all.contains(expected), "no error at {expected}: {all}");
     }
@@ -124,7 +125,17 @@ fn status_top_and_trace_tell_the_same_story() {
     let top = lab.cli_json(&["top", "--once"]).to_string();
     assert!(top.contains("203.0.113.10") && top.contains("blue-1"), "{top}");
     let trace = lab.cli_json(&[
-        "trace", "--src", "198.51.100.2", "--dst", "203.0.113.10", "--proto", "tcp", "--sport", "40000", "--dport", "80",
+        "trace",
+        "--src",
+        "198.51.100.2",
+        "--dst",
+        "203.0.113.10",
+        "--proto",
+        "tcp",
+        "--sport",
+        "40000",
+        "--dport",
+        "80",
     ]);
     let text = trace.to_string();
     assert!(text.contains("mux") && text.contains("host"), "{text}");

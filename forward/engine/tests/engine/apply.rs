@@ -1,6 +1,8 @@
 use crate::toy::{Toy, UPLINK, send, template};
 use penstock_flow::{Flags, Transposition};
-use penstock_model::{Addr16, DropReason, EncapId, HEADROOM, Mac, Offload, Packet, PortId, TunnelId, Underlay, Verdict, Vni};
+use penstock_model::{
+    Addr16, DropReason, EncapId, HEADROOM, Mac, Offload, Packet, PortId, TunnelId, Underlay, Verdict, Vni,
+};
 use penstock_wire::build::{FrameBuilder, has_right_checksums, is_intact, vxlan_frame};
 use penstock_wire::{parse, parse_vxlan};
 
@@ -46,7 +48,8 @@ fn an_ipv6_encapsulation_has_the_traffic_class_and_length_of_what_it_carries() {
     let ip = |s: &str| Underlay(s.parse().unwrap());
     let mut toy = Toy::new().rule(80, Transposition::to_port(PortId(0)).encapsulated(EncapId(0)));
     let (a, b) = (ip("fd00::1"), ip("fd00::2"));
-    toy.encap = penstock_engine::EncapTemplate::vxlan(a, b, Vni::new(5).unwrap(), Mac([2; 6]), Mac([4; 6]), UPLINK).unwrap();
+    toy.encap =
+        penstock_engine::EncapTemplate::vxlan(a, b, Vni::new(5).unwrap(), Mac([2; 6]), Mac([4; 6]), UPLINK).unwrap();
     let frame = FrameBuilder::tcp("192.0.2.1:1000", "198.51.100.1:80").tos(0x2e).build();
     let (verdict, out) = send(&mut toy.port(), &frame, 1);
     assert_eq!(verdict, Verdict::Transmit(UPLINK));
@@ -79,7 +82,8 @@ fn what_decapsulation_leaves_is_the_inner_frame_rewritten() {
     let (a, b) = ("10.9.0.1".parse().unwrap(), "10.9.0.2".parse().unwrap());
     let (verdict, out) = run(t, &vxlan_frame(a, b, Vni::new(1).unwrap(), &inner));
     assert_eq!(verdict, Verdict::Transmit(PortId(3)));
-    let expected = FrameBuilder::tcp("192.0.2.1:1000", "10.1.0.4:8080").payload(b"hello").eth(Mac([8; 6]), Mac([6; 6])).build();
+    let expected =
+        FrameBuilder::tcp("192.0.2.1:1000", "10.1.0.4:8080").payload(b"hello").eth(Mac([8; 6]), Mac([6; 6])).build();
     assert_eq!(out, expected);
 }
 
@@ -107,7 +111,12 @@ fn an_expired_hop_limit_ends_the_packet() {
     assert_eq!((verdict, out), (Verdict::Drop(DropReason::TtlExceeded), frame));
 }
 
-fn apply_to(frame: &[u8], headroom: usize, t: &Transposition, offload: Offload) -> (Result<Verdict, DropReason>, Vec<u8>, Offload) {
+fn apply_to(
+    frame: &[u8],
+    headroom: usize,
+    t: &Transposition,
+    offload: Offload,
+) -> (Result<Verdict, DropReason>, Vec<u8>, Offload) {
     let mut buffer = vec![0; headroom + frame.len()];
     buffer[headroom..].copy_from_slice(frame);
     let mut packet = Packet::new(&mut buffer, headroom, frame.len(), PortId(1)).unwrap();

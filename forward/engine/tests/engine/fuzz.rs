@@ -47,13 +47,15 @@ fn transpositions() -> impl Strategy<Value = Transposition> {
 
 fn offloads() -> impl Strategy<Value = Offload> {
     let gso = prop::sample::select(vec![Gso::None, Gso::None, Gso::Tcp4, Gso::Tcp6, Gso::Udp]);
-    (any::<bool>(), any::<u16>(), any::<u16>(), gso, 0u16..100).prop_map(|(partial, start, offset, gso, size)| Offload {
-        partial_checksum: partial,
-        checksum_start: start,
-        checksum_offset: offset,
-        gso,
-        gso_size: size,
-        ..Offload::default()
+    (any::<bool>(), any::<u16>(), any::<u16>(), gso, 0u16..100).prop_map(|(partial, start, offset, gso, size)| {
+        Offload {
+            partial_checksum: partial,
+            checksum_start: start,
+            checksum_offset: offset,
+            gso,
+            gso_size: size,
+            ..Offload::default()
+        }
     })
 }
 

@@ -32,7 +32,9 @@ fn run(port: &mut Port<Toy>, scratch: usize) -> (Verdict, Vec<u8>, Vec<Ended>) {
     let mut packet = Packet::new(&mut buffer, HEADROOM, frame.len(), PortId(1)).unwrap();
     packet.offload = offload;
     let mut segments = Vec::new();
-    port.process_super(&mut packet, &mut vec![0; scratch], NOW, &mut |p| segments.push((p.verdict, p.frame().to_vec())));
+    port.process_super(&mut packet, &mut vec![0; scratch], NOW, &mut |p| {
+        segments.push((p.verdict, p.frame().to_vec()))
+    });
     assert!(port.ledger().balances());
     (packet.verdict, packet.frame().to_vec(), segments)
 }
@@ -87,7 +89,10 @@ fn what_cannot_be_cut_or_is_over_the_cap_is_dropped_and_counted() {
     port.set_meters(vec![Meter::new(8, 3100, NOW)]);
     let (_, _, segments) = run(&mut port, 2048);
     let verdicts: Vec<_> = segments.iter().map(|s| s.0).collect();
-    assert_eq!(verdicts, [Verdict::Transmit(UPLINK), Verdict::Transmit(UPLINK), Verdict::Drop(DropReason::MeterExceeded)]);
+    assert_eq!(
+        verdicts,
+        [Verdict::Transmit(UPLINK), Verdict::Transmit(UPLINK), Verdict::Drop(DropReason::MeterExceeded)]
+    );
 }
 
 #[test]

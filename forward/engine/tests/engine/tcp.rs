@@ -19,7 +19,8 @@ fn back(flags: u8) -> Vec<u8> {
 }
 
 fn port() -> Port<Toy> {
-    let mut toy = Toy::new().rule(80, Transposition::to_port(PortId(2))).rule(81, Transposition::drop(DropReason::AclDenied));
+    let mut toy =
+        Toy::new().rule(80, Transposition::to_port(PortId(2))).rule(81, Transposition::drop(DropReason::AclDenied));
     toy.with_peer = true;
     toy.port()
 }

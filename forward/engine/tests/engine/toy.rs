@@ -163,7 +163,12 @@ pub(crate) fn send(port: &mut Port<Toy>, frame: &[u8], seconds: u64) -> (Verdict
 }
 
 /// A ledger by what is not zero in it.
-pub(crate) fn ledger(received: (u64, u64), transmitted: (u64, u64), others: [u64; 3], drops: &[(DropReason, u64)]) -> Ledger {
+pub(crate) fn ledger(
+    received: (u64, u64),
+    transmitted: (u64, u64),
+    others: [u64; 3],
+    drops: &[(DropReason, u64)],
+) -> Ledger {
     let mut l = Ledger {
         received: received.0,
         received_bytes: received.1,

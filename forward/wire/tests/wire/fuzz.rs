@@ -18,7 +18,8 @@ fn do_everything(frame: &[u8]) {
 }
 
 fn assert_offsets(frame: &[u8], h: &Headers) {
-    let order = [usize::from(h.l2), usize::from(h.l3), usize::from(h.l4), usize::from(h.payload), h.end as usize, frame.len()];
+    let order =
+        [usize::from(h.l2), usize::from(h.l3), usize::from(h.l4), usize::from(h.payload), h.end as usize, frame.len()];
     assert!(order.is_sorted(), "{order:?}");
 }
 

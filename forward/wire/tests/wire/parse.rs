@@ -72,9 +72,12 @@ fn ipv4_options_are_skipped_and_covered_by_the_checksum() {
 
 #[test]
 fn fragments_say_whether_they_have_ports() {
-    for (flags, fragment, port) in
-        [(0x2000u16, Fragment::First, 80), (0x2001, Fragment::Later, 0), (0x0001, Fragment::Later, 0), (0x4000, Fragment::No, 80)]
-    {
+    for (flags, fragment, port) in [
+        (0x2000u16, Fragment::First, 80),
+        (0x2001, Fragment::Later, 0),
+        (0x0001, Fragment::Later, 0),
+        (0x4000, Fragment::No, 80),
+    ] {
         let mut frame = FrameBuilder::tcp(V4.0, V4.1).build();
         frame[20..22].copy_from_slice(&flags.to_be_bytes());
         fix_ipv4(&mut frame);

@@ -1,7 +1,7 @@
 use penstock_model::{Addr16, DropReason, Protocol};
 use penstock_wire::build::{FrameBuilder, has_right_checksums, is_intact};
-use penstock_wire::rewrite::{Rewrite, complete_checksum, complete_partial_checksum, decrement_ttl, rewrite};
 use penstock_wire::parse;
+use penstock_wire::rewrite::{Rewrite, complete_checksum, complete_partial_checksum, decrement_ttl, rewrite};
 use proptest::prelude::*;
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,7 +10,10 @@ fn frames() -> impl Strategy<Value = (Vec<u8>, bool)> {
     (ends, prop::collection::vec(any::<u8>(), 0..80), 0u8..4, 0u8..3).prop_map(
         |(([a, b], sport, dport, v6), payload, kind, checksum)| {
             let (src, dst): (IpAddr, IpAddr) = if v6 {
-                (IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, u16::from(a), 1]), IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, u16::from(b), 2]))
+                (
+                    IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, u16::from(a), 1]),
+                    IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, u16::from(b), 2]),
+                )
             } else {
                 (IpAddr::from([10, 0, a, 1]), IpAddr::from([10, 1, b, 2]))
             };
@@ -20,8 +23,8 @@ fn frames() -> impl Strategy<Value = (Vec<u8>, bool)> {
                 (_, false) => Protocol::ICMP,
                 (_, true) => Protocol::ICMPV6,
             };
-            let builder =
-                FrameBuilder::between(SocketAddr::new(src, sport), SocketAddr::new(dst, dport), protocol).payload(&payload);
+            let builder = FrameBuilder::between(SocketAddr::new(src, sport), SocketAddr::new(dst, dport), protocol)
+                .payload(&payload);
             let is_partial = checksum == 1 && kind < 3;
             let builder = match checksum {
                 1 if kind < 3 => builder.partial_checksum(),
@@ -33,13 +36,20 @@ fn frames() -> impl Strategy<Value = (Vec<u8>, bool)> {
     )
 }
 
-fn changes() -> impl Strategy<Value = (Option<[u8; 16]>, Option<[u8; 16]>, Option<u16>, Option<u16>)> {
+/// New source and destination address and port.
+type Changed = (Option<[u8; 16]>, Option<[u8; 16]>, Option<u16>, Option<u16>);
+
+fn changes() -> impl Strategy<Value = Changed> {
     any::<(Option<[u8; 16]>, Option<[u8; 16]>, Option<u16>, Option<u16>)>()
 }
 
 /// Some address of the family that can be forwarded.
 fn address(bytes: [u8; 16], v4: bool) -> Addr16 {
-    if v4 { Addr16::from_v4([10, bytes[0], bytes[1], bytes[2]]) } else { Addr16([0x20, bytes[0], 1, bytes[1], bytes[2], 0, 0, 0, 0, 0, 0, 0, 0, 0, bytes[3], bytes[4]]) }
+    if v4 {
+        Addr16::from_v4([10, bytes[0], bytes[1], bytes[2]])
+    } else {
+        Addr16([0x20, bytes[0], 1, bytes[1], bytes[2], 0, 0, 0, 0, 0, 0, 0, 0, 0, bytes[3], bytes[4]])
+    }
 }
 
 proptest! {
@@ -107,7 +117,8 @@ fn the_hop_limit_goes_down_to_one_and_no_further() {
 #[test]
 fn every_hop_limit_keeps_the_header_checksum_right() {
     for ttl in 2..=255 {
-        let mut frame = FrameBuilder::udp("192.0.2.1:1", "192.0.2.2:2").ttl(ttl).identification(u16::from(ttl) * 257).build();
+        let mut frame =
+            FrameBuilder::udp("192.0.2.1:1", "192.0.2.2:2").ttl(ttl).identification(u16::from(ttl) * 257).build();
         let mut h = parse(&frame).unwrap();
         decrement_ttl(&mut frame, &mut h).unwrap();
         assert_eq!(parse(&frame).map(|h| h.ttl), Ok(ttl - 1));
@@ -117,7 +128,8 @@ fn every_hop_limit_keeps_the_header_checksum_right() {
 #[test]
 fn a_complete_checksum_is_left_alone_and_a_partial_one_is_completed_once() {
     let whole = FrameBuilder::tcp("192.0.2.1:1000", "192.0.2.2:80").payload(b"abc").padded().build();
-    let mut partial = FrameBuilder::tcp("192.0.2.1:1000", "192.0.2.2:80").payload(b"abc").padded().partial_checksum().build();
+    let mut partial =
+        FrameBuilder::tcp("192.0.2.1:1000", "192.0.2.2:80").payload(b"abc").padded().partial_checksum().build();
     let h = parse(&whole).unwrap();
     assert_ne!(partial, whole);
     assert!(complete_partial_checksum(&mut partial, &h));

@@ -85,15 +85,8 @@ impl Lab {
         let (goals, goal_receiver) = watch::channel(None);
         let (status_sender, status) = watch::channel(GatewayStatus::default());
         let (stop, stop_receiver) = watch::channel(false);
-        let mut lab = Self {
-            name,
-            children: Vec::new(),
-            goals,
-            status,
-            stop,
-            gateway: None,
-            goal: GatewayGoal::default(),
-        };
+        let mut lab =
+            Self { name, children: Vec::new(), goals, status, stop, gateway: None, goal: GatewayGoal::default() };
         lab.wire();
         if packet_io == PacketIoMode::AfPacket {
             lab.segment_before_the_gateway();

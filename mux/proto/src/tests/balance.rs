@@ -55,7 +55,8 @@ fn another_hash_seed_is_another_choice() {
     let one = goal(&[1, 2, 3, 4]);
     let two = crate::MuxGoal { hash_seed: [11, 23], ..one.clone() };
     let (mut a, mut b) = (Mux::new(&one), Mux::new(&two));
-    let same = (0..1_000).filter(|n| a.backend(&tcp(client(*n), VIP, 80, SYN)) == b.backend(&tcp(client(*n), VIP, 80, SYN)));
+    let same =
+        (0..1_000).filter(|n| a.backend(&tcp(client(*n), VIP, 80, SYN)) == b.backend(&tcp(client(*n), VIP, 80, SYN)));
     assert!((150..350).contains(&same.count()), "a quarter agrees by chance");
 }
 
@@ -63,10 +64,11 @@ fn another_hash_seed_is_another_choice() {
 #[test]
 fn the_slot_of_a_packet_is_pinned() {
     let policy = build(&goal(&[1, 2, 3]));
-    let slot = |frame: &[u8]| match crate::decide::decide(&policy, frame, &penstock_wire::parse(frame).unwrap(), &mut ()) {
-        crate::decide::Decision::Stable(place) => place.slot,
-        other => panic!("{other:?}"),
-    };
+    let slot =
+        |frame: &[u8]| match crate::decide::decide(&policy, frame, &penstock_wire::parse(frame).unwrap(), &mut ()) {
+            crate::decide::Decision::Stable(place) => place.slot,
+            other => panic!("{other:?}"),
+        };
     let slots = [0, 1, 2].map(|n| slot(&tcp(client(n), VIP, 80, SYN)));
     let slots6 = [0, 1, 2].map(|n| slot(&udp(client6(n), VIP6, 53)));
     assert_eq!((slots, slots6), (PINNED, PINNED6));
@@ -112,7 +114,8 @@ fn the_frame_on_the_underlay_is_vxlan_to_the_backend_s_host() {
 #[test]
 fn outer_source_ports_vary_between_flows_and_not_within_one() {
     let mut mux = Mux::new(&goal(&[1]));
-    let ports: HashSet<u16> = (0..500).map(|n| mux.send(&tcp(client(n), VIP, 80, ACK)).unwrap().outer.src_port).collect();
+    let ports: HashSet<u16> =
+        (0..500).map(|n| mux.send(&tcp(client(n), VIP, 80, ACK)).unwrap().outer.src_port).collect();
     assert!(ports.len() > 400, "{} ports for 500 flows", ports.len());
     let mut again = || mux.send(&tcp(client(3), VIP, 80, ACK)).unwrap().outer.src_port;
     assert_eq!(again(), again());
@@ -159,7 +162,8 @@ fn fragmented(mut frame: Vec<u8>, flags_offset: u16) -> Vec<u8> {
 #[test]
 fn fragments_pass_only_where_ports_do_not_choose() {
     let mut by_ports = goal(&[1, 2, 3, 4]);
-    let (first, later) = (|n| fragmented(udp(client(n), VIP, 53), 0x2000), |n| fragmented(udp(client(n), VIP, 53), 0x0001));
+    let (first, later) =
+        (|n| fragmented(udp(client(n), VIP, 53), 0x2000), |n| fragmented(udp(client(n), VIP, 53), 0x0001));
     let mut mux = Mux::new(&by_ports);
     assert_eq!(mux.send(&first(1)), Err(DropReason::FragmentUnsupported));
     assert_eq!(mux.send(&later(1)), Err(DropReason::FragmentUnsupported));

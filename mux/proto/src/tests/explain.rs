@@ -33,7 +33,9 @@ fn an_explanation_says_why_a_moving_slot_goes_to_whom() {
     let before = goal(&[1, 2]);
     let after = changed(&before, &[1, 2, 3], &[1, 2]);
     let policy = Arc::new(build(&after));
-    let n = (0..).find(|n| layers(&explain(&policy, &tcp(client(*n), VIP, 80, SYN), PortId(0))).contains(&"affinity")).unwrap();
+    let n = (0..)
+        .find(|n| layers(&explain(&policy, &tcp(client(*n), VIP, 80, SYN), PortId(0))).contains(&"affinity"))
+        .unwrap();
     let new = explain(&policy, &tcp(client(n), VIP, 80, SYN), PortId(0));
     assert!(text(&new, "affinity").contains("opens a connection"), "{new:?}");
     assert!(text(&new, "backend").starts_with("web-3"));
@@ -46,7 +48,10 @@ fn an_explanation_says_why_a_moving_slot_goes_to_whom() {
 fn an_explanation_of_a_drop_names_the_reason() {
     let policy = Arc::new(build(&goal(&[])));
     let e = explain(&policy, &tcp(client(1), VIP, 80, SYN), PortId(0));
-    assert_eq!((e.ending.clone(), text(&e, "backend")), (Ending::Drop(DropReason::NoHealthyBackend), "the pool has no healthy backend"));
+    assert_eq!(
+        (e.ending.clone(), text(&e, "backend")),
+        (Ending::Drop(DropReason::NoHealthyBackend), "the pool has no healthy backend")
+    );
     let e = explain(&policy, &[1, 2, 3], PortId(0));
     assert_eq!((e.ending.clone(), layers(&e)), (Ending::Drop(DropReason::TruncatedEthernet), vec!["parse"]));
     let e = explain(&policy, &tcp(client(1), "9.9.9.9", 80, SYN), PortId(0));

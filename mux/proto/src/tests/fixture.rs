@@ -196,7 +196,13 @@ pub(super) fn udp(src: SocketAddr, dst: &str, port: u16) -> Vec<u8> {
 }
 
 /// Ethernet and IP around a transport segment; its checksum is written at `sum_at`.
-pub(super) fn packet(src: IpAddr, dst: IpAddr, protocol: Protocol, mut segment: Vec<u8>, sum_at: Option<usize>) -> Vec<u8> {
+pub(super) fn packet(
+    src: IpAddr,
+    dst: IpAddr,
+    protocol: Protocol,
+    mut segment: Vec<u8>,
+    sum_at: Option<usize>,
+) -> Vec<u8> {
     let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 9];
     let mut pseudo = Vec::new();
     match (src, dst) {

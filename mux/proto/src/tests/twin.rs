@@ -8,7 +8,14 @@ use proptest::prelude::*;
 use std::net::SocketAddr;
 
 /// Whom a packet without any flow entry goes to, straight from the goal.
-fn twin(goal: &MuxGoal, src: SocketAddr, vip: &str, protocol: Protocol, port: u16, opens: bool) -> Result<BackendId, DropReason> {
+fn twin(
+    goal: &MuxGoal,
+    src: SocketAddr,
+    vip: &str,
+    protocol: Protocol,
+    port: u16,
+    opens: bool,
+) -> Result<BackendId, DropReason> {
     let of_vip: Vec<&Service> = goal.services.iter().filter(|s| s.vip == ip(vip)).collect();
     if of_vip.is_empty() {
         return Err(DropReason::NotOurs);
@@ -19,9 +26,7 @@ fn twin(goal: &MuxGoal, src: SocketAddr, vip: &str, protocol: Protocol, port: u1
     let word = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap());
     let (c, v) = (Addr16::from(src.ip()).0, Addr16::from(service.vip).0);
     let rest = match service.distribution {
-        Distribution::Default => {
-            u64::from(protocol.0) << 32 | u64::from(src.port()) << 16 | u64::from(port)
-        }
+        Distribution::Default => u64::from(protocol.0) << 32 | u64::from(src.port()) << 16 | u64::from(port),
         Distribution::SourceIp => 0,
         Distribution::SourceIpProtocol => u64::from(protocol.0) << 32,
     };

@@ -81,9 +81,11 @@ impl Lab {
             self.ip(ns, &format!("addr add {v4} dev {interface}"));
             self.ip(ns, &format!("addr add {v6} dev {interface} nodad"));
         }
-        for (ns, v4, v6) in
-            [("c", "198.18.0.1", "2001:db8:1::1"), ("m", "192.0.2.1", "2001:db8:2::1"), ("h", "198.51.100.1", "2001:db8:3::1")]
-        {
+        for (ns, v4, v6) in [
+            ("c", "198.18.0.1", "2001:db8:1::1"),
+            ("m", "192.0.2.1", "2001:db8:2::1"),
+            ("h", "198.51.100.1", "2001:db8:3::1"),
+        ] {
             self.ip(ns, &format!("route add default via {v4}"));
             self.ip(ns, &format!("-6 route add default via {v6}"));
         }
@@ -97,7 +99,8 @@ impl Lab {
 
     fn remove(&self) {
         for ns in ["c", "r", "m", "h"] {
-            let _ = Command::new("ip").args(["netns", "del", &self.ns(ns)]).stderr(std::process::Stdio::null()).status();
+            let _ =
+                Command::new("ip").args(["netns", "del", &self.ns(ns)]).stderr(std::process::Stdio::null()).status();
         }
     }
 }

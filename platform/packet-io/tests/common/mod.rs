@@ -1,5 +1,12 @@
 //! Namespaces for tests: made with `ip`, named `pst-<what><n>-<pid>`, removed on drop and, after a crash, by the next test.
-#![allow(dead_code, unreachable_pub, missing_debug_implementations, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_debug_implementations,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
 
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -184,7 +184,12 @@ impl Host {
     pub fn blind(goal: &HostGoal, blind: bool) -> Self {
         let policies = Arc::new(ArcSwap::from_pointee(build(goal, &empty(), blind, 1).unwrap()));
         let resolver = HostResolver::new(policies.clone(), FlowHasher::new([7; 16]));
-        Self { engine: Port::new(resolver, flow_table(4096, PORTS.len())), policies, now: Nanos::from_secs(1), generation: 1 }
+        Self {
+            engine: Port::new(resolver, flow_table(4096, PORTS.len())),
+            policies,
+            now: Nanos::from_secs(1),
+            generation: 1,
+        }
     }
 
     pub fn publish(&mut self, goal: &HostGoal) {

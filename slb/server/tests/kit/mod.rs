@@ -56,7 +56,9 @@ pub fn is_root() -> bool {
 fn remove_stale() {
     let list = String::from_utf8(run("ip netns list").stdout).unwrap();
     for name in list.lines().filter_map(|l| l.split_whitespace().next()) {
-        let Some(pid) = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok()) else { continue };
+        let Some(pid) = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok()) else {
+            continue;
+        };
         if !std::path::Path::new(&format!("/proc/{pid}")).exists() {
             quietly(&format!("ip netns del {name}"));
         }
@@ -360,7 +362,10 @@ pub fn goal() -> HostGoal {
         revision: Revision(1),
         vteps: vec![Underlay(ip("10.9.0.2")), Underlay(ip("10.9.0.3"))],
         networks: vec![
-            network(1, &[("c1", "2", c1, "10.9.0.1"), ("c2", "3", c2, "10.9.0.1"), ("peer", "12", PEER_MAC, "10.9.0.2")]),
+            network(
+                1,
+                &[("c1", "2", c1, "10.9.0.1"), ("c2", "3", c2, "10.9.0.1"), ("peer", "12", PEER_MAC, "10.9.0.2")],
+            ),
             network(2, &[("c3", "2", c3, "10.9.0.1"), ("peer", "12", PEER_MAC, "10.9.0.2")]),
         ],
         acls: vec![],

@@ -9,7 +9,9 @@ use penstock_flow::{FlowHasher, FlowTable};
 use penstock_gateway_proto::{
     GatewayGoal, GatewayResolver, Policy, ROUTER_MAC, Secret32, Tunnel, TunnelKind, UnderlayHop,
 };
-use penstock_model::{Epoch, Mac, Nanos, Overlay, Packet, PortId, Protocol, Revision, TenantId, TunnelId, Underlay, Verdict, Vni};
+use penstock_model::{
+    Epoch, Mac, Nanos, Overlay, Packet, PortId, Protocol, Revision, TenantId, TunnelId, Underlay, Verdict, Vni,
+};
 use penstock_policy::{
     Acl, AclAction, AclDirection, AclId, AclRule, Endpoint, NextHop, PortRange, Route, VirtualNetwork,
 };
@@ -73,7 +75,8 @@ impl Gateway {
         let mut port = Port::new(resolver, FlowTable::with_probation(entries, 1 << 16));
         port.ensure_counters(counters);
         let (site, container) = (SocketAddr::new(site(0).into(), 1), SocketAddr::new(ip([10, 1, 0, 4]), 80));
-        let template = FrameBuilder::between(site, container, Protocol::TCP).eth(Mac::ZERO, Mac::ZERO).payload(&[0; 1346]).build();
+        let template =
+            FrameBuilder::between(site, container, Protocol::TCP).eth(Mac::ZERO, Mac::ZERO).payload(&[0; 1346]).build();
         Self { port, template }
     }
 

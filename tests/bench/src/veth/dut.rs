@@ -1,5 +1,5 @@
 //! The four devices under test, each started for its window and stopped after it.
-use super::goal::{goal, is_backend, nft_rules, VIP};
+use super::goal::{VIP, goal, is_backend, nft_rules};
 use super::nets::{DUT_ADDRESS, Nets, shell_in};
 use super::traffic::{FRAME, Load};
 use super::{DUT_CPU, GENERATOR_CPU, before_others};

@@ -24,9 +24,14 @@ use dut::Variant;
 use nets::Nets;
 use penstock_packet_io::{netns, pin_this_thread};
 use rustix::process::{Pid, setpriority_process};
-use traffic::Load;
+use std::time::{Duration, Instant};
+use traffic::{Load, Window};
 
+/// Rounds that count.
 const ROUNDS: usize = 7;
+/// A round that others disturbed more is repeated, as long as there is patience.
+const QUIET: f64 = 0.02;
+const PATIENCE: Duration = Duration::from_secs(90);
 const FLOWS: [u32; 2] = [1 << 14, 1];
 /// With the frame check sequence, which a veth does not carry.
 const PACKET_BYTES: u64 = 64;
@@ -43,46 +48,72 @@ pub(crate) fn run(report: &mut Report) {
         return;
     }
     for flows in FLOWS {
-        let rates = rates(&variants, flows);
+        let rounds = rounds(&variants, flows);
+        let rates: Vec<Vec<f64>> =
+            (0..variants.len()).map(|v| rounds.iter().map(|round| round[v].pps).collect()).collect();
         for (variant, rates) in variants.iter().zip(&rates) {
             report.add(row(variant.name(), flows, rates));
         }
         let of = |wanted| variants.iter().zip(&rates).find(|(v, _)| **v == wanted).map(|(_, r)| r.as_slice());
         verdict::judge(report, flows, of);
+        let worst = rounds.iter().map(|r| disturbance(r)).fold(0.0, f64::max);
+        report.note(format!(
+            "veth: at {flows} flows, threads waited for a processor in at most {:.1} % of the time of the windows that count.",
+            worst * 100.0
+        ));
     }
     report.note(format!(
-        "veth: median of {ROUNDS} rounds of one second each; generator on processor {GENERATOR_CPU}, device under test and sink on processor {DUT_CPU}."
+        "veth: median of {ROUNDS} rounds; generator on processor {GENERATOR_CPU}, device under test and sink on processor {DUT_CPU}."
     ));
     report.note(format!("veth: load average after the last round {}.", load_average()));
 }
 
-/// Packets per second, by variant and round.
-fn rates(variants: &[Variant], flows: u32) -> Vec<Vec<f64>> {
+/// Windows by round, of the rounds that others on the machine disturbed least.
+fn rounds(variants: &[Variant], flows: u32) -> Vec<Vec<Window>> {
     let nets = Nets::new();
     let measured = netns::run_in(nets.generator(), || {
         pin_this_thread(GENERATOR_CPU).unwrap();
         before_others(None);
         let load = Load::new(&nets, flows);
-        let mut rates = vec![Vec::new(); variants.len()];
-        for round in 0..ROUNDS {
-            // Each begins a round in its turn: none is always the one after the slowest.
-            for place in 0..variants.len() {
-                let index = (round + place) % variants.len();
-                rates[index].push(one(variants[index], &nets, &load));
+        let (start, mut rounds) = (Instant::now(), Vec::new());
+        for first in 0.. {
+            rounds.push(round(variants, first, &nets, &load));
+            let quiet = rounds.iter().filter(|r| disturbance(r) <= QUIET).count();
+            if quiet == ROUNDS || (start.elapsed() > PATIENCE && rounds.len() >= ROUNDS) {
+                break;
             }
         }
-        rates
+        rounds.sort_by(|a, b| disturbance(a).total_cmp(&disturbance(b)));
+        rounds.truncate(ROUNDS);
+        rounds
     });
     measured.unwrap()
 }
 
-fn one(variant: Variant, nets: &Nets, load: &Load) -> f64 {
+/// Each variant once. Each begins a round in its turn: none is always the one after the slowest.
+fn round(variants: &[Variant], first: usize, nets: &Nets, load: &Load) -> Vec<Window> {
+    let mut windows = vec![None; variants.len()];
+    for place in 0..variants.len() {
+        let index = (first + place) % variants.len();
+        windows[index] = Some(window(variants[index], nets, load));
+    }
+    windows.into_iter().flatten().collect()
+}
+
+fn window(variant: Variant, nets: &Nets, load: &Load) -> Window {
     let dut = dut::start(variant, nets);
     load.warm_up(|frame| dut::is_right(variant, frame));
     dut.await_flows(nets, load);
-    let pps = load.window(dut::frame_bytes(variant));
+    let window = load.window(dut::frame_bytes(variant));
     dut.check_flows(nets, load);
-    pps
+    if std::env::var_os("PB_TRACE").is_some() {
+        eprintln!("{} {:.0} ns, disturbance {:.3}", variant.name(), 1e9 / window.pps, window.disturbance);
+    }
+    window
+}
+
+fn disturbance(round: &[Window]) -> f64 {
+    round.iter().map(|w| w.disturbance).fold(0.0, f64::max)
 }
 
 /// Lets a thread (the calling one: `None`) run before what else the machine does. Its caches it shares all the same.

@@ -47,8 +47,7 @@ impl Nets {
         let dut_port = format!("d{pid}");
         ip(&format!("netns add {generator}"));
         ip(&format!("netns add {dut}"));
-        let mut nets =
-            Self { generator, dut, dut_port, generator_mac: Mac::ZERO, dut_mac: Mac::ZERO, keeper };
+        let mut nets = Self { generator, dut, dut_port, generator_mac: Mac::ZERO, dut_mac: Mac::ZERO, keeper };
         nets.link();
         nets
     }
@@ -84,7 +83,9 @@ impl Nets {
             })
             .unwrap();
         }
-        ip(&format!("link add {GENERATOR_PORT} netns {generator} mtu 1600 type veth peer name {port} netns {dut} mtu 1600"));
+        ip(&format!(
+            "link add {GENERATOR_PORT} netns {generator} mtu 1600 type veth peer name {port} netns {dut} mtu 1600"
+        ));
         let mac = |ns: &str, name: &str| netns::run_in(ns, || Interface::open(name).unwrap().mac().unwrap()).unwrap();
         (self.generator_mac, self.dut_mac) = (mac(generator, GENERATOR_PORT), mac(dut, port));
         for (ns, name, address, peer, peer_mac) in [

@@ -7,11 +7,20 @@ use penstock_packet_io::{AfPacket, AfPacketOptions, PacketIo, interface_index};
 use std::time::{Duration, Instant};
 
 pub(super) const FRAME: usize = 60;
-const WARM_UP: Duration = Duration::from_millis(300);
-const WINDOW: Duration = Duration::from_secs(1);
-/// Frames of one call: some 10 ms.
-const BURST: u32 = 2_000_000;
+const WARM_UP: Duration = Duration::from_millis(100);
+const WINDOW: Duration = Duration::from_millis(400);
+/// Frames of one call, some 100 to 300 ms: between calls the kernel pauses for some milliseconds.
+const BURST: u32 = 1_000_000;
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What one window saw.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Window {
+    pub(super) pps: f64,
+    /// The part of the time in which some thread waited for a processor. Both are busy with what is measured, so that whoever
+    /// else wants to run waits, and then runs in its place.
+    pub(super) disturbance: f64,
+}
 
 /// The generator and the sink, at the same interface. On the thread that made it.
 #[derive(Debug)]
@@ -26,13 +35,8 @@ impl Load {
     pub(super) fn new(nets: &Nets, flows: u32) -> Self {
         let ifindex = interface_index(GENERATOR_PORT).unwrap();
         let frame = frame(nets);
-        let order = Flows {
-            count: flows,
-            stride: 7919,
-            base_address: [198, 18, 0, 1].into(),
-            ports: 256,
-            first_port: 20_000,
-        };
+        let order =
+            Flows { count: flows, stride: 7919, base_address: [198, 18, 0, 1].into(), ports: 256, first_port: 20_000 };
         let generator = Generator::new(ifindex, order, &frame).unwrap();
         Self { flows, generator, sink: Sink::attach(ifindex, SinkPoint::Tc).unwrap() }
     }
@@ -62,20 +66,29 @@ impl Load {
     pub(super) fn send_for(&self, time: Duration) {
         let start = Instant::now();
         while start.elapsed() < time {
-            self.generator.send(std::env::var("PB_BURST").ok().and_then(|v| v.parse().ok()).unwrap_or(BURST)).unwrap();
+            self.generator.send(BURST).unwrap();
         }
     }
 
     /// Frames per second at the sink, which must be `bytes` long.
-    pub(super) fn window(&self, bytes: usize) -> f64 {
-        let (start, before) = (Instant::now(), self.sink.tally().unwrap());
+    pub(super) fn window(&self, bytes: usize) -> Window {
+        let (start, before, waited_before) = (Instant::now(), self.sink.tally().unwrap(), waited());
         self.send_for(WINDOW);
-        let (time, after) = (start.elapsed(), self.sink.tally().unwrap());
+        let (time, after, waited_by_now) = (start.elapsed(), self.sink.tally().unwrap(), waited());
+        let disturbance = waited_by_now.saturating_sub(waited_before).as_secs_f64() / time.as_secs_f64();
         let packets = (after.packets - before.packets) as f64;
         let mean = (after.bytes - before.bytes) as f64 / packets;
         assert!((mean - bytes as f64).abs() < 0.01, "frames at the sink are {mean} bytes long and not {bytes}");
-        packets / time.as_secs_f64()
+        Window { pps: packets / time.as_secs_f64(), disturbance }
     }
+}
+
+/// How long, since the machine's start, some thread was ready to run and had no processor: Documentation/accounting/psi.rst.
+fn waited() -> Duration {
+    let text = std::fs::read_to_string("/proc/pressure/cpu").unwrap_or_default();
+    let total =
+        text.lines().next().and_then(|some| some.rsplit_once("total=")).and_then(|(_, us)| us.trim().parse().ok());
+    Duration::from_micros(total.unwrap_or(0))
 }
 
 /// UDP without a checksum: the generator writes addresses over it, and connection tracking would refuse a wrong one.

@@ -4,10 +4,8 @@ use crate::report::{Comparison, Report, Row};
 
 /// A reference that moves more than this between rounds measures the machine's neighbours.
 const STEADY: f64 = 0.15;
-const AIMS: [(&str, Variant, f64); 2] = [
-    ("veth/penstock-to-floor", Variant::Floor, 0.95),
-    ("veth/penstock-to-nft", Variant::Nft, 1.4),
-];
+const AIMS: [(&str, Variant, f64); 2] =
+    [("veth/penstock-to-floor", Variant::Floor, 0.95), ("veth/penstock-to-nft", Variant::Nft, 1.4)];
 
 /// Holds Penstock's rate against the others, if it and they were measured.
 pub(super) fn judge<'a>(report: &mut Report, flows: u32, of: impl Fn(Variant) -> Option<&'a [f64]>) {
@@ -26,7 +24,12 @@ pub(super) fn judge<'a>(report: &mut Report, flows: u32, of: impl Fn(Variant) ->
         let Some(other) = of(other) else { continue };
         let ratio = spread(penstock).1 / spread(other).1;
         let verdict = steady.then_some(if ratio >= aim { "reached" } else { "missed" });
-        let row = Row { name: name.to_owned(), flows: Some(flows.into()), packet_bytes: Some(PACKET_BYTES), ..Row::default() };
+        let row = Row {
+            name: name.to_owned(),
+            flows: Some(flows.into()),
+            packet_bytes: Some(PACKET_BYTES),
+            ..Row::default()
+        };
         report.compare(Comparison { row, ratio, aim, verdict, reference_moved: moved });
     }
 }
