@@ -228,10 +228,14 @@ impl PacketIo for AfXdp {
         }
         drop(packets);
         let mut kept = 0u64;
+        let mut next = 0;
         for (address, len) in leaving {
             let chunk = chunk_of(address);
-            if let Some(i) = descs.iter().position(|d| chunk_of(d.addr) == chunk).filter(|i| kept & (1 << i) == 0) {
+            let is_it = |i: &usize| descs.get(*i).is_some_and(|d| chunk_of(d.addr) == chunk) && kept & (1 << i) == 0;
+            // In the order in which they came, as a rule.
+            if let Some(i) = (next..descs.len()).chain(0..next).find(is_it) {
                 kept |= 1 << i;
+                next = i + 1;
                 self.queue(address, len);
             }
         }

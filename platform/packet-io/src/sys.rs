@@ -118,11 +118,34 @@ pub(crate) struct Mapping {
 unsafe impl Send for Mapping {}
 
 impl Mapping {
-    /// Zeroed private memory.
+    /// Zeroed private memory, on huge pages where the kernel has them to give: each system call may cost the worker what it
+    /// knew of its page tables, and a batch of frames on small pages then costs a walk for each frame.
     pub(crate) fn anonymous(len: usize) -> io::Result<Self> {
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        let span = len.checked_add(HUGE_PAGE).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOMEM))?;
         // SAFETY: a fresh anonymous mapping touches no memory in use.
-        Self::from_raw(unsafe { libc::mmap(std::ptr::null_mut(), len, PROT_RW, flags, -1, 0) }, len)
+        let whole = Self::from_raw(unsafe { libc::mmap(std::ptr::null_mut(), span, PROT_RW, flags, -1, 0) }, span)?;
+        let memory = whole.aligned(len);
+        // SAFETY: advice about a range that is ours; where it is not taken, small pages serve.
+        unsafe { libc::madvise(memory.start.as_ptr().cast(), memory.len, libc::MADV_HUGEPAGE) };
+        Ok(memory)
+    }
+
+    /// `len` bytes of it that begin on a huge page; the rest, at least one huge page, is given back.
+    fn aligned(self, len: usize) -> Self {
+        let before = self.start.as_ptr().align_offset(HUGE_PAGE).min(self.len - len);
+        let after = self.len - len - before;
+        // SAFETY: `before + len + after` is the length of the mapping.
+        let (start, rest) = unsafe { (self.start.add(before), self.start.add(before + len)) };
+        let head = self.start;
+        std::mem::forget(self);
+        for (start, len) in [(head, before), (rest, after)] {
+            if len > 0 {
+                // SAFETY: a part of the mapping of which nobody holds a reference.
+                unsafe { libc::munmap(start.as_ptr().cast(), len) };
+            }
+        }
+        Self { start, len }
     }
 
     /// `len` bytes of what `fd` offers at `offset`, shared with the kernel.
@@ -149,6 +172,8 @@ impl Mapping {
     }
 }
 
+/// Of x86-64, and of arm64 with pages of 4 KiB.
+const HUGE_PAGE: usize = 2 << 20;
 const PROT_RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
 
 impl Drop for Mapping {
