@@ -30,7 +30,7 @@ use traffic::{Load, Window};
 /// Rounds that count.
 const ROUNDS: usize = 7;
 /// A round that others disturbed more is repeated, as long as there is patience.
-const QUIET: f64 = 0.02;
+const QUIET: f64 = 0.08;
 const PATIENCE: Duration = Duration::from_secs(90);
 const FLOWS: [u32; 2] = [1 << 14, 1];
 /// With the frame check sequence, which a veth does not carry.
