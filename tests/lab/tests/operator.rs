@@ -148,8 +148,12 @@ fn status_top_and_trace_tell_the_same_story() {
 #[test]
 fn every_node_has_metrics_and_malformed_packets_are_counted() {
     let lab = lab!();
+    // Enough connections that the router gives each mux some, and a packet by the tunnel.
+    lab.out("client", "curl -s -H 'Connection: close' 'http://203.0.113.10/?[1-40]'");
+    lab.wait_until(Duration::from_secs(15), "the site's tunnel", || lab.ok("branch-a", "ping -c 1 -W 1 10.0.0.11"));
     for (node, name) in [
         ("mux1", "penstock_mux_received_packets_total"),
+        ("mux2", "penstock_mux_received_packets_total"),
         ("host1", "penstock_host_received_packets_total"),
         ("gateway", "penstock_gateway_received_packets_total"),
     ] {
