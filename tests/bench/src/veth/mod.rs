@@ -106,9 +106,6 @@ fn window(variant: Variant, nets: &Nets, load: &Load) -> Window {
     dut.await_flows(nets, load);
     let window = load.window(dut::frame_bytes(variant));
     dut.check_flows(nets, load);
-    if std::env::var_os("PB_TRACE").is_some() {
-        eprintln!("{} {:.0} ns, disturbance {:.3}", variant.name(), 1e9 / window.pps, window.disturbance);
-    }
     window
 }
 
