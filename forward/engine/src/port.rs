@@ -262,20 +262,14 @@ impl<R: Resolver> Port<R> {
     }
 
     /// Whether a SYN may begin the flow anew: it is neither an answer nor denied.
-    fn is_forward(&self, value: &R::Value) -> bool {
+    pub(crate) fn is_forward(&self, value: &R::Value) -> bool {
         !self.resolver.transposition(value).flags.has(Flags::REPLY | Flags::DROP)
     }
 
     /// A SYN for a flow that is known. If its connection has closed it begins anew (RFC 9293 section 3.6.1 allows it in
     /// TIME-WAIT) and has to prove itself again. If it has not, the SYN may be forged: what is given is still to be heeded.
     fn reopen(&mut self, key: &R::Key, hash: u64, value: &R::Value, is_new: bool, now: Coarse) -> Option<R::Value> {
-        let closing = |tcp: crate::TcpIdle| [tcp.half_closed, tcp.peer_closed, tcp.closed];
-        let is_closing =
-            R::TCP.is_some_and(|tcp| closing(tcp).iter().any(|idle| self.flows.has_idle(key, hash, *idle)));
-        if !is_new && !is_closing {
-            return Some(*value);
-        }
-        if is_closing {
+        if self.is_closing(key, hash) {
             self.flows.remove(key, hash);
             let peer = self.resolver.peer_of(key, value).map(|peer| (peer, self.resolver.hash(&peer)));
             if let Some((peer, peer_hash)) = peer
@@ -283,8 +277,15 @@ impl<R: Resolver> Port<R> {
             {
                 self.flows.remove(&peer, peer_hash);
             }
+            return None;
         }
-        None
+        (!is_new).then_some(*value)
+    }
+
+    /// One side of the connection at least has ended it.
+    pub(crate) fn is_closing(&self, key: &R::Key, hash: u64) -> bool {
+        let closing = |tcp: crate::TcpIdle| [tcp.half_closed, tcp.peer_closed, tcp.closed];
+        R::TCP.is_some_and(|tcp| closing(tcp).iter().any(|idle| self.flows.has_idle(key, hash, *idle)))
     }
 
     /// FIN and RST: both directions are not remembered for long any more.

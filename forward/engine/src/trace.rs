@@ -1,4 +1,5 @@
 use crate::port::{Stats, replay};
+use crate::tcp::Turn;
 use crate::{Class, Ending, Explanation, Port, Prior, Resolution, Resolver, Step, Why};
 use penstock_model::{DropReason, Epoch, HEADROOM, Nanos, Packet, PortId, Verdict};
 use penstock_wire::Headers;
@@ -69,16 +70,21 @@ impl<R: Resolver> Port<R> {
         why: &mut Vec<Step>,
     ) -> Verdict {
         let hit = self.flows.peek(key, hash, now.coarse());
-        if let Some(hit) = hit
-            && hit.is_of(epoch)
-        {
+        let begins = hit.is_some_and(|hit| self.begins(h, &hit.value));
+        if let Some(hit) = hit.filter(|hit| hit.is_of(epoch) && !begins) {
             why.because("flow", || format!("an entry decides: {key:?}"));
             let t = *self.resolver.transposition(&hit.value);
             return replay(&self.resolver, &mut Stats::default(), &t, packet, &mut { *h }, hash, now);
         }
-        why.because("flow", || match hit {
-            Some(_) => "the entry is of an older policy and is decided again".to_owned(),
-            None => "no entry: this is decided as the first packet of a flow".to_owned(),
+        let hit = hit.filter(|hit| !begins || !hit.is_new && !self.is_closing(key, hash));
+        why.because("flow", || {
+            match (begins, hit) {
+                (true, Some(_)) => "a SYN for a connection that is under way is decided again",
+                (true, None) => "a SYN begins the connection anew: what was known of it does not count",
+                (false, Some(_)) => "the entry is of an older policy and is decided again",
+                (false, None) => "no entry: this is decided as the first packet of a flow",
+            }
+            .to_owned()
         });
         let prior = hit.map(|hit| *self.resolver.transposition(&hit.value));
         let prior = prior.as_ref().map(|transposition| Prior { transposition });
@@ -89,5 +95,10 @@ impl<R: Resolver> Port<R> {
                 replay(&self.resolver, &mut Stats::default(), &t, packet, &mut { *h }, hash, now)
             }
         }
+    }
+
+    /// Whether the packet is decided by the resolver although the flow of this `value` is known. See `Port::decide_flow`.
+    fn begins(&self, h: &Headers, value: &R::Value) -> bool {
+        R::TCP.is_some() && Turn::of(h) == Some(Turn::Opens) && self.is_forward(value)
     }
 }

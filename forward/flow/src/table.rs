@@ -185,16 +185,14 @@ impl<K: Copy + Eq + Default, V: Copy + Default> FlowTable<K, V> {
     /// What is known of `key`, without noting anything.
     #[must_use]
     pub fn peek(&self, key: &K, hash: u64, now: Coarse) -> Option<Hit<V>> {
-        let found = |slot: &Slot<K, V>| {
-            (!slot.stamp.is_expired(now)).then(|| Hit {
-                value: slot.value,
-                epoch: slot.stamp.epoch_low(),
-                is_new: false,
-            })
+        let found = |slot: &Slot<K, V>, is_new| {
+            (!slot.stamp.is_expired(now)).then(|| Hit { value: slot.value, epoch: slot.stamp.epoch_low(), is_new })
         };
-        let established = self.established.find(key, hash).and_then(|p| found(self.established.slot(p)));
-        established
-            .or_else(|| self.probation.find(key, self.region(key, hash)).and_then(|p| found(self.probation.slot(p))))
+        let established = self.established.find(key, hash).and_then(|p| found(self.established.slot(p), false));
+        established.or_else(|| {
+            let place = self.probation.find(key, self.region(key, hash))?;
+            found(self.probation.slot(place), true)
+        })
     }
 
     /// Remembers `value` for `key`: in place if it is known, in probation if it is new.

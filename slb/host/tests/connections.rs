@@ -4,6 +4,7 @@
 mod kit;
 
 use kit::*;
+use penstock_engine::Ending;
 use penstock_model::*;
 use penstock_policy::{Acl, AclAction, AclDirection, AclId};
 use penstock_slb_host::ROUTER_MAC;
@@ -188,4 +189,25 @@ fn flows_that_are_denied_from_the_first_packet_take_no_place() {
         }
     }
     assert_eq!(host.engine.flows(), 0);
+}
+
+#[test]
+fn a_syn_is_explained_as_it_is_decided() {
+    // A connection that is under way keeps the service that is gone; one that has closed begins anew, without it.
+    for (last, reason) in [(None, None), (Some(FIN | ACK), Some(DropReason::UnknownPort))] {
+        let mut host = Host::new(&goal());
+        open(&mut host, CLIENT, VIP);
+        if let Some(flags) = last {
+            host.sent(UNDERLAY, &from_mux(CLIENT, VIP, flags), port(1, 2));
+        }
+        let mut goal = goal();
+        goal.nat_rules.clear();
+        goal.networks[0].epoch = Epoch(2);
+        host.publish(&goal);
+        let syn = from_mux(CLIENT, VIP, SYN);
+        let explained = host.engine.explain(&syn, UNDERLAY, host.now).ending;
+        let (verdict, _) = host.put(UNDERLAY, &syn);
+        assert_eq!(verdict, reason.map_or(Verdict::Transmit(port(1, 2)), Verdict::Drop));
+        assert_eq!(explained, reason.map_or(Ending::Transmit(port(1, 2)), Ending::Drop));
+    }
 }
