@@ -1,0 +1,131 @@
+//! Load balancers, what serves them and what they serve with ([MS-NCNBI] 3.1.5.5 to 3.1.5.7, 3.1.5.14).
+use super::*;
+
+pub(super) const LOAD_BALANCERS: Kind = kind(
+    "loadBalancers",
+    Compiled,
+    &[opt("updateBackendAddressPools", Bool)],
+    &[
+        kind(
+            "frontendIPConfigurations",
+            Compiled,
+            &[
+                opt("publicIPAddress", PUBLIC_IP),
+                opt("subnet", ANY_SUBNET),
+                opt("privateIPAddress", Ip),
+                opt("privateIPAllocationMethod", OneOf(&["Static", "Dynamic"])),
+                ro("loadBalancingRules", BackRefs("loadBalancers/loadBalancingRules")),
+                ro("inboundNatRules", BackRefs("loadBalancers/inboundNatRules")),
+                ro("outboundNatRules", BackRefs("loadBalancers/outboundNatRules")),
+            ],
+            &[],
+        ),
+        kind(
+            "backendAddressPools",
+            Compiled,
+            &[
+                ro("backendIPConfigurations", BackRefs("networkInterfaces/ipConfigurations")),
+                ro("loadBalancingRules", BackRefs("loadBalancers/loadBalancingRules")),
+                ro("outboundNatRules", BackRefs("loadBalancers/outboundNatRules")),
+            ],
+            &[],
+        ),
+        kind(
+            "loadBalancingRules",
+            Compiled,
+            &[
+                req("frontendIPConfigurations", FRONTENDS),
+                req("protocol", PROTOCOL),
+                opt("frontendPort", PORT),
+                opt("backendPort", PORT),
+                opt("backendAddressPool", POOL),
+                opt("probe", Ref(&["loadBalancers/probes"])),
+                opt("enableFloatingIP", Bool),
+                opt("idleTimeoutInMinutes", IDLE),
+                opt("loadDistribution", OneOf(&["Default", "SourceIP", "SourceIPProtocol"])),
+                opt("enableTcpReset", Bool),
+            ],
+            &[],
+        ),
+        kind(
+            "inboundNatRules",
+            Stored,
+            &[
+                req("frontendIPConfigurations", FRONTENDS),
+                req("protocol", PROTOCOL),
+                opt("frontendPort", PORT),
+                opt("backendPort", PORT),
+                opt("enableFloatingIP", Bool),
+                opt("idleTimeoutInMinutes", IDLE),
+                opt("enableTcpReset", Bool),
+                ro("backendIPConfiguration", BackRef("networkInterfaces/ipConfigurations")),
+            ],
+            &[],
+        ),
+        kind(
+            "outboundNatRules",
+            Stored,
+            &[
+                req("frontendIPConfigurations", FRONTENDS),
+                req("backendAddressPool", POOL),
+                req("protocol", PROTOCOL),
+                opt("idleTimeoutInMinutes", IDLE),
+                opt("enableTcpReset", Bool),
+            ],
+            &[],
+        ),
+        kind(
+            "probes",
+            Compiled,
+            &[
+                req("protocol", OneOf(&["Tcp", "TCP", "Http", "HTTP"])),
+                req("port", Int(1, 65535)),
+                opt("intervalInSeconds", Int(1, 65535)),
+                opt("numberOfProbes", Int(1, 65535)),
+                opt("requestPath", Text),
+                ro("loadBalancingRules", BackRefs("loadBalancers/loadBalancingRules")),
+            ],
+            &[],
+        ),
+    ],
+);
+
+pub(super) const LOAD_BALANCER_MANAGER: Kind = single(
+    "loadBalancerManager",
+    "config",
+    Compiled,
+    &[
+        opt("loadBalancerManagerIPAddress", Ip),
+        opt("outboundNatIPExemptions", TEXTS),
+        opt("vipIpPools", List(&Ref(&["logicalNetworks/subnets/ipPools"]))),
+        opt("loadBalancerMuxMode", OneOf(&["BgpPeering", "L2Forwarding"])),
+    ],
+);
+
+pub(super) const LOAD_BALANCER_MUXES: Kind = kind(
+    "loadBalancerMuxes",
+    Compiled,
+    &[
+        opt("routerConfiguration", Object(&[])),
+        opt("virtualServer", Ref(&["virtualServers"])),
+        CONNECTIONS,
+        NODE_INTERFACES,
+        UNDERLAY,
+        ro("activityState", Text),
+    ],
+    &[],
+);
+
+pub(super) const PUBLIC_IP_ADDRESSES: Kind = kind(
+    "publicIPAddresses",
+    Compiled,
+    &[
+        opt("ipAddress", Ip),
+        opt("publicIPAllocationMethod", OneOf(&["Static", "Dynamic"])),
+        opt("publicIPAddressVersion", OneOf(&["IPv4", "IPv6"])),
+        opt("idleTimeoutInMinutes", IDLE),
+        opt("dnsSettings", Object(&[])),
+        ro("ipConfiguration", BackRef("networkInterfaces/ipConfigurations|loadBalancers/frontendIPConfigurations")),
+    ],
+    &[],
+);
