@@ -24,15 +24,17 @@ struct penstock_address {
 _Static_assert(sizeof(struct penstock_address) == 16, "layout");
 _Static_assert(__builtin_offsetof(struct penstock_address, bytes) == 0, "layout");
 
-/* A tunnel endpoint: an address of the node itself and a UDP port on it. */
+/* A tunnel endpoint: an address of the node itself, and an IP protocol or a UDP port on it. */
 struct penstock_endpoint {
 	struct penstock_address address;
 	__u8 port[2];
-	__u8 pad[2];
+	__u8 protocol;
+	__u8 pad;
 };
 _Static_assert(sizeof(struct penstock_endpoint) == 20, "layout");
 _Static_assert(__builtin_offsetof(struct penstock_endpoint, address) == 0, "layout");
 _Static_assert(__builtin_offsetof(struct penstock_endpoint, port) == 16, "layout");
-_Static_assert(__builtin_offsetof(struct penstock_endpoint, pad) == 18, "layout");
+_Static_assert(__builtin_offsetof(struct penstock_endpoint, protocol) == 18, "layout");
+_Static_assert(__builtin_offsetof(struct penstock_endpoint, pad) == 19, "layout");
 
 #endif

@@ -3,7 +3,7 @@ use zerocopy::{Immutable, IntoBytes};
 /// Virtual IPs that one node can own: ten thousand by design, with room. 65,536 x 96 bytes of kernel memory at most; the
 /// map allocates as it fills.
 pub const VIP_CAPACITY: u32 = 65_536;
-/// Own tunnel endpoints (address and UDP port).
+/// Own tunnel endpoints (address and UDP port, or IP protocol).
 pub const ENDPOINT_CAPACITY: u32 = 4_096;
 /// Receive queues of one interface.
 pub const QUEUES: u32 = 64;
@@ -53,14 +53,16 @@ shared! {
         "IPv6, or IPv4 mapped into IPv6 (RFC 4291 section 2.5.5.2)."
         bytes: [u8; 16] as "__u8 bytes[16]",
     }
-    "A tunnel endpoint: an address of the node itself and a UDP port on it."
+    "A tunnel endpoint: an address of the node itself, and an IP protocol or a UDP port on it."
     struct OwnedEndpoint as "penstock_endpoint" {
         "As in penstock_address."
         address: OwnedAddress as "struct penstock_address address",
-        "Network byte order."
+        "Network byte order; zero if the protocol is not UDP."
         port: [u8; 2] as "__u8 port[2]",
+        "As in the IP header."
+        protocol: u8 as "__u8 protocol",
         "Zero."
-        pad: [u8; 2] as "__u8 pad[2]",
+        pad: u8 as "__u8 pad",
     }
 }
 
@@ -79,8 +81,15 @@ impl OwnedAddress {
 
 impl OwnedEndpoint {
     #[must_use]
-    pub fn new(address: core::net::IpAddr, port: u16) -> Self {
-        Self { address: OwnedAddress::new(address), port: port.to_be_bytes(), pad: [0; 2] }
+    pub fn udp(address: core::net::IpAddr, port: u16) -> Self {
+        const UDP: u8 = 17;
+        Self { address: OwnedAddress::new(address), port: port.to_be_bytes(), protocol: UDP, pad: 0 }
+    }
+
+    /// Everything of an IP protocol that has no ports, such as GRE.
+    #[must_use]
+    pub fn protocol(address: core::net::IpAddr, protocol: u8) -> Self {
+        Self { address: OwnedAddress::new(address), port: [0; 2], protocol, pad: 0 }
     }
 }
 
@@ -196,8 +205,8 @@ mod tests {
 
     #[test]
     fn ipv4_is_mapped_and_ports_are_in_network_order() {
-        let e = OwnedEndpoint::new("192.0.2.1".parse().unwrap(), 4789);
-        assert_eq!(e.as_bytes(), [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 192, 0, 2, 1, 0x12, 0xb5, 0, 0]);
+        let e = OwnedEndpoint::udp("192.0.2.1".parse().unwrap(), 4789);
+        assert_eq!(e.as_bytes(), [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 192, 0, 2, 1, 0x12, 0xb5, 17, 0]);
         let six = OwnedAddress::new("2001:db8::1".parse().unwrap());
         assert_eq!(six.as_bytes()[..4], [0x20, 0x01, 0x0d, 0xb8]);
     }

@@ -1,7 +1,7 @@
 //! The underlay interface, open, and what tells the kernel which packets are ours.
 use crate::config::{GatewayConfig, PacketIoMode};
 use crate::error::Error;
-use penstock_bpf::Steering;
+use penstock_bpf::{OwnedEndpoint, Steering};
 use penstock_model::{PortId, Protocol};
 use penstock_netlink::Link;
 use penstock_packet_io::{AfPacket, AfPacketOptions, AfXdp, AfXdpOptions, FrameKind, PacketIo, SilentUdpListener};
@@ -83,7 +83,9 @@ impl Claim {
     pub(crate) fn set(&mut self, own: IpAddr, listen_ports: impl Iterator<Item = u16>) -> Result<(), Error> {
         let wanted: BTreeSet<u16> = listen_ports.chain([VXLAN_PORT]).collect();
         match self {
-            Self::Steering(steering) => Ok(steering.set_endpoints(wanted.into_iter().map(|port| (own, port)))?),
+            Self::Steering(steering) => {
+                Ok(steering.set_endpoints(wanted.into_iter().map(|port| OwnedEndpoint::udp(own, port)))?)
+            }
             Self::Silence(listeners) => {
                 listeners.retain(|port, _| wanted.contains(port));
                 for port in wanted {

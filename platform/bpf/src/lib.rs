@@ -15,5 +15,6 @@ pub mod testrun;
 
 pub use error::BpfError;
 pub use object::XdpMode;
+pub use penstock_maps::OwnedEndpoint;
 pub use sink::{Sink, SinkPoint, Tally};
 pub use steering::{SteerCounts, Steering};

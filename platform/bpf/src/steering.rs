@@ -106,12 +106,12 @@ impl Steering {
         self.vips.set(vips.into_iter().map(OwnedAddress::new).collect())
     }
 
-    /// Owns exactly these UDP endpoints on the node's own addresses.
+    /// Owns exactly these tunnel endpoints on the node's own addresses.
     ///
     /// # Errors
     /// As for [`Steering::set_vips`].
-    pub fn set_endpoints(&mut self, endpoints: impl IntoIterator<Item = (IpAddr, u16)>) -> Result<(), BpfError> {
-        self.endpoints.set(endpoints.into_iter().map(|(address, port)| OwnedEndpoint::new(address, port)).collect())
+    pub fn set_endpoints(&mut self, endpoints: impl IntoIterator<Item = OwnedEndpoint>) -> Result<(), BpfError> {
+        self.endpoints.set(endpoints.into_iter().collect())
     }
 
     /// # Errors

@@ -7,7 +7,7 @@ mod common;
 use common::{Nets, may_make_namespaces};
 use penstock_bpf::testrun::{Flows, Generator};
 use penstock_bpf::{Sink, SinkPoint, Steering};
-use penstock_maps::SteerCounter;
+use penstock_maps::{OwnedEndpoint, SteerCounter};
 use penstock_model::{Nanos, Packet, PortId, Verdict};
 use penstock_packet_io::{AfXdp, AfXdpOptions, IdlePolicy, PacketIo, Poller, interface_index, netns};
 use std::net::{IpAddr, UdpSocket};
@@ -108,7 +108,8 @@ fn echo(ready: &AtomicBool, stop: &AtomicBool) -> Report {
     eprintln!("steering {}, {}", steering.mode(), port.capabilities().mode);
     steering.register_socket(0, port.fd()).unwrap();
     steering.set_vips([VIP4, VIP6].map(|ip| ip.parse::<IpAddr>().unwrap())).unwrap();
-    steering.set_endpoints([("192.0.2.2".parse().unwrap(), 4789)]).unwrap();
+    let own = "192.0.2.2".parse().unwrap();
+    steering.set_endpoints([OwnedEndpoint::udp(own, 4789), OwnedEndpoint::protocol(own, 47)]).unwrap();
     ready.store(true, Ordering::Release);
     let mut poller = Poller::new(&[port.fd()], IdlePolicy::default()).unwrap();
     let start = Instant::now();
@@ -167,6 +168,8 @@ fn virtual_ips_and_tunnel_ports_reach_the_socket_and_the_rest_reaches_the_kernel
             assert!(ask(&v6, &format!("[{VIP6}]:80"), &i.to_be_bytes()), "IPv6 packet {i}");
         }
         assert!(ask(&v4, "192.0.2.2:4789", b"tunnel"), "the tunnel's port on the node's own address");
+        let gre = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_RAW, 47); s.sendto(bytes(4), ('192.0.2.2', 0))";
+        assert!(std::process::Command::new("python3").args(["-c", gre]).status().unwrap().success(), "GRE");
         assert!(ping(VIP4), "ICMP to a virtual IP is answered by the echo");
         assert!(ping("192.0.2.2"), "ICMP to the node's own address is answered by its kernel");
         assert!(ping("2001:db8::2"), "and over IPv6");
@@ -177,11 +180,11 @@ fn virtual_ips_and_tunnel_ports_reach_the_socket_and_the_rest_reaches_the_kernel
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
     });
     assert_eq!(report.counts.get(SteerCounter::Vip), 200 + 1 + 50 + 1);
-    assert_eq!(report.counts.get(SteerCounter::Endpoint), 1);
+    assert_eq!(report.counts.get(SteerCounter::Endpoint), 2, "a datagram and a GRE packet");
     assert_eq!(report.counts.get(SteerCounter::NoSocket), 0);
     assert!(report.counts.get(SteerCounter::Passed) >= 4, "{:?}", report.counts);
-    assert_eq!(report.received, 253);
-    assert_eq!(report.stats.transmitted, 253);
+    assert_eq!(report.received, 254);
+    assert_eq!(report.stats.transmitted, 254);
     assert_eq!((report.stats.missed, report.stats.transmit_failed), (0, 0));
 }
 

@@ -2,11 +2,11 @@
 /*
  * Steering: what the node owns goes to the AF_XDP socket of its receive queue, everything else to the kernel's stack.
  *
- * Owned is (a) any packet to a virtual IP, whatever its protocol, fragments and ICMP included, and (b) UDP to a tunnel
- * endpoint. A packet that cannot be parsed is not ours: the kernel counts it.
+ * Owned is (a) any packet to a virtual IP, whatever its protocol, fragments and ICMP included, and (b) what is to a tunnel
+ * endpoint: a UDP port, or an IP protocol such as GRE. A packet that cannot be parsed is not ours: the kernel counts it.
  *
- * UDP behind IPv6 extension headers and later fragments to a tunnel endpoint pass to the kernel: tunnels do not fragment
- * the underlay (RFC 7348 section 4.3).
+ * What stands behind IPv6 extension headers and later fragments to a tunnel endpoint pass to the kernel: tunnels do not
+ * fragment the underlay (RFC 7348 section 4.3).
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -77,16 +77,21 @@ static __always_inline int pass(void)
 	return XDP_PASS;
 }
 
-/* The address in one form for both families; `port` stays zero unless the packet is UDP with a port in sight. */
-static __always_inline int classify(struct xdp_md *ctx, struct penstock_endpoint *to, struct udphdr *udp)
+/* The address in one form for both families; `l4` is not there in a later fragment. */
+static __always_inline int classify(struct xdp_md *ctx, struct penstock_endpoint *to, void *l4)
 {
 	void *end = (void *)(long)ctx->data_end;
+	struct udphdr *udp = l4;
 
 	if (bpf_map_lookup_elem(&vips, &to->address))
 		return to_socket(ctx, PENSTOCK_VIP);
-	if (!udp || (void *)(udp + 1) > end)
+	if (!l4)
 		return pass();
-	__builtin_memcpy(to->port, &udp->dest, sizeof(to->port));
+	if (to->protocol == IPPROTO_UDP) {
+		if ((void *)(udp + 1) > end)
+			return pass();
+		__builtin_memcpy(to->port, &udp->dest, sizeof(to->port));
+	}
 	if (bpf_map_lookup_elem(&endpoints, to))
 		return to_socket(ctx, PENSTOCK_ENDPOINT);
 	return pass();
@@ -98,8 +103,8 @@ int penstock_steer(struct xdp_md *ctx)
 	void *end = (void *)(long)ctx->data_end;
 	struct ethhdr *eth = (void *)(long)ctx->data;
 	struct penstock_endpoint to = {};
-	struct udphdr *udp = 0;
 	void *next = eth + 1;
+	void *l4 = 0;
 	__be16 type;
 
 	if (next > end)
@@ -123,20 +128,21 @@ int penstock_steer(struct xdp_md *ctx)
 		to.address.bytes[10] = 0xff;
 		to.address.bytes[11] = 0xff;
 		__builtin_memcpy(to.address.bytes + 12, &ip->daddr, 4);
-		if (ip->protocol == IPPROTO_UDP && !(ip->frag_off & bpf_htons(FRAGMENT_OFFSET)))
-			udp = next + ip->ihl * 4;
+		to.protocol = ip->protocol;
+		if (!(ip->frag_off & bpf_htons(FRAGMENT_OFFSET)))
+			l4 = next + ip->ihl * 4;
 	} else if (type == bpf_htons(ETH_P_IPV6)) {
 		struct ipv6hdr *ip6 = next;
 
 		if ((void *)(ip6 + 1) > end)
 			return pass();
 		__builtin_memcpy(to.address.bytes, &ip6->daddr, 16);
-		if (ip6->nexthdr == IPPROTO_UDP)
-			udp = (void *)(ip6 + 1);
+		to.protocol = ip6->nexthdr;
+		l4 = ip6 + 1;
 	} else {
 		return pass();
 	}
-	return classify(ctx, &to, udp);
+	return classify(ctx, &to, l4);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
