@@ -7,16 +7,20 @@
 //! Main type: [`run`] with a [`ControllerConfig`]; [`GoalHub`] is where goals and reports meet: [`run_with_hub`] when nodes of the
 //! same process meet there, too.
 //!
-//! The way of a change: `http` -> `resources` (read, complete by `allocate`, validate, commit) -> `compile` -> [`GoalHub`] -> node.
+//! The way of a change: `http` -> `resources` (`draft`: read, complete by `allocate`, validate; commit with its `history`) -> `compile` -> [`GoalHub`] -> node.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod absence;
 mod allocate;
 mod compile;
+mod access;
 mod config;
+mod draft;
+mod history;
 mod http;
 mod hub;
+mod impact;
 mod observe;
 mod refusal;
 mod resources;

@@ -25,6 +25,13 @@ pub enum Refusal {
     },
     /// Another controller changed something meanwhile.
     Conflict,
+    /// A change waits to be confirmed; until then no other is made.
+    ConfirmationPending {
+        author: String,
+        deadline: String,
+    },
+    /// What was asked for is not kept any more.
+    Gone(String),
     TooLarge(String),
     Internal(String),
     Unavailable(String),
@@ -48,7 +55,7 @@ impl From<crate::secrets::SecretError> for Refusal {
 impl Refusal {
     /// Whether it says what is wrong with one resource, rather than that nothing can be done now.
     pub(crate) fn is_of_one_resource(&self) -> bool {
-        !matches!(self, Self::Conflict | Self::Internal(_) | Self::Unavailable(_))
+        !matches!(self, Self::Conflict | Self::ConfirmationPending { .. } | Self::Internal(_) | Self::Unavailable(_))
     }
 
     pub(crate) fn into_parts(self) -> (StatusCode, ErrorBody) {
@@ -67,6 +74,14 @@ impl Refusal {
                     "the resources changed meanwhile: read them and try again",
                 ),
             ),
+            Self::ConfirmationPending { author, deadline } => (
+                StatusCode::CONFLICT,
+                ErrorBody::new(
+                    "AnotherOperationInProgress",
+                    format!("a change of {author} waits to be confirmed until {deadline}: confirm it, or wait until it is undone"),
+                ),
+            ),
+            Self::Gone(m) => (StatusCode::GONE, ErrorBody::new("Gone", m)),
             Self::TooLarge(m) => (StatusCode::PAYLOAD_TOO_LARGE, ErrorBody::new("BadRequest", m)),
             Self::Internal(m) => (StatusCode::INTERNAL_SERVER_ERROR, ErrorBody::new("InternalServerError", m)),
             Self::Unavailable(m) => (StatusCode::SERVICE_UNAVAILABLE, ErrorBody::new("ServiceUnavailable", m)),

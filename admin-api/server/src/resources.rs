@@ -1,56 +1,63 @@
-//! Changes of resources: read, completed, validated together, committed at once.
-use crate::allocate;
+//! Resources and how they change: one writer at a time, all or nothing, each change with its record.
+use crate::draft::{Change, Draft, Outcome};
+use crate::history::{self, Record, UnixMillis};
 use crate::refusal::Refusal;
 use crate::secrets::Sealer;
 use crate::state::{PREFIX, State, StateError};
 use penstock_admin_store::{Compare, Operation, Rev, Store, StoreError, Txn};
 use penstock_admin_types::intent::Misplaced;
-use penstock_admin_types::{
-    Documents, ErrorDetail, Problems, ResourcePath, adopt, each_secret, node_at, node_at_mut, pointer_join, read, value,
-};
-use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use penstock_admin_types::{ErrorDetail, ResourcePath, adopt, same_content};
+use penstock_clock::WallClock;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use tokio::sync::{Mutex, watch};
+use std::time::Duration;
+use tokio::sync::{Mutex, broadcast, watch};
 
 /// Each writing transaction compares and bumps this key: what is validated against all resources is committed against the same.
+/// Its version is the number of the change.
 const SERIAL: &str = "/penstock/serial";
+/// The change that is undone unless it is confirmed.
+const PENDING: &str = "/penstock/serial/pending";
+/// Changes that a reader of [`Resources::records`] may be behind.
+const FEED: usize = 256;
+/// Between two looks at the time of day, which may jump, while a change waits to be confirmed.
+const LOOK: Duration = Duration::from_millis(250);
 
-/// One resource to be put or deleted.
+/// By whom, and how, a change is made.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Manner {
+    pub author: String,
+    pub comment: Option<String>,
+    /// Check everything and commit nothing.
+    pub what_if: bool,
+    /// Undo it unless it is confirmed in this time.
+    pub confirm_within: Option<Duration>,
+}
+
+/// What a change has done, or (what if) would do.
 #[derive(Debug)]
-pub(crate) struct Change {
-    pub path: ResourcePath,
-    pub action: Action,
-    pub condition: Condition,
-    /// Where its body stands in the request: prefix of the pointers in errors.
-    pub at: String,
+pub(crate) struct Applied {
+    pub before: Arc<State>,
+    pub after: Arc<State>,
+    pub outcomes: Vec<Outcome>,
 }
 
-#[derive(Debug)]
-pub(crate) enum Action {
-    Put(Value),
-    Delete,
+/// A change that waits to be confirmed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Pending {
+    /// What to go back to.
+    pub restores: u64,
+    pub deadline: UnixMillis,
+    pub author: String,
 }
 
-/// If-Match and If-None-Match.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(crate) enum Condition {
-    #[default]
-    None,
-    Exists,
-    Absent,
-    Etag(String),
-}
-
-/// How a change ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    Created,
-    Replaced,
-    Unchanged,
-    Deleted,
-    /// Deleting what was not there.
-    Absent,
+/// Where the writer stands.
+#[derive(Debug, Clone, Copy)]
+struct Serial {
+    rev: Rev,
+    number: u64,
+    /// The last that this controller has read or written.
+    seen: Rev,
 }
 
 #[derive(Debug)]
@@ -58,8 +65,10 @@ pub(crate) struct Resources {
     store: Arc<dyn Store>,
     sealer: Sealer,
     state: watch::Sender<Arc<State>>,
-    /// One writer at a time; it holds the revision of [`SERIAL`].
-    writer: Mutex<Rev>,
+    pending: watch::Sender<Option<Pending>>,
+    records: broadcast::Sender<Arc<Record>>,
+    /// One writer at a time; it holds where [`SERIAL`] stands.
+    writer: Mutex<Serial>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -72,14 +81,28 @@ pub enum OpenError {
 
 impl Resources {
     pub(crate) async fn open(store: Arc<dyn Store>, sealer: Sealer) -> Result<Self, OpenError> {
-        let (state, serial) = Self::load(&*store).await?;
-        Ok(Self { store, sealer, state: watch::Sender::new(Arc::new(state)), writer: Mutex::new(serial) })
+        let (state, serial, pending) = Self::load(&*store).await?;
+        Ok(Self {
+            store,
+            sealer,
+            state: watch::Sender::new(Arc::new(state)),
+            pending: watch::Sender::new(pending),
+            records: broadcast::Sender::new(FEED),
+            writer: Mutex::new(serial),
+        })
     }
 
-    async fn load(store: &dyn Store) -> Result<(State, Rev), OpenError> {
+    async fn load(store: &dyn Store) -> Result<(State, Serial, Option<Pending>), OpenError> {
         let range = store.range(&format!("{PREFIX}/"), None).await?;
-        let serial = store.get(SERIAL, Some(range.rev)).await?.map_or(0, |e| e.mod_rev);
-        Ok((State::load(range.rev, &range.entries)?, serial))
+        let serial = store.get(SERIAL, Some(range.rev)).await?;
+        let serial = serial.map_or((0, 0), |e| (e.mod_rev, e.version));
+        let serial = Serial { rev: serial.0, number: serial.1, seen: range.rev };
+        let damaged = |e: serde_json::Error| StoreError::Damaged(format!("{PENDING}: {e}"));
+        let pending = match store.get(PENDING, Some(range.rev)).await? {
+            Some(entry) => Some(serde_json::from_slice(&entry.value).map_err(damaged)?),
+            None => None,
+        };
+        Ok((State::load(serial.number, &range.entries)?, serial, pending))
     }
 
     pub(crate) fn state(&self) -> Arc<State> {
@@ -88,6 +111,19 @@ impl Resources {
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<State>> {
         self.state.subscribe()
+    }
+
+    pub(crate) fn pending(&self) -> Option<Pending> {
+        self.pending.borrow().clone()
+    }
+
+    /// Changes from now on. A reader that is too far behind is told so.
+    pub(crate) fn records(&self) -> broadcast::Receiver<Arc<Record>> {
+        self.records.subscribe()
+    }
+
+    pub(crate) fn store(&self) -> &dyn Store {
+        &*self.store
     }
 
     pub(crate) fn sealer(&self) -> &Sealer {
@@ -110,56 +146,186 @@ impl Resources {
             .unwrap_or_else(|| Refusal::Internal("refused without a reason".to_owned()))
     }
 
-    /// All changes or none. With `what_if` nothing is committed.
-    pub(crate) async fn apply(
-        &self,
-        changes: Vec<Change>,
-        what_if: bool,
-    ) -> Result<(Arc<State>, Vec<Outcome>), Refusal> {
+    /// All changes or none.
+    pub(crate) async fn apply(&self, changes: Vec<Change>, manner: Manner) -> Result<Applied, Refusal> {
         let mut serial = self.writer.lock().await;
         let before = self.state();
         let mut draft = Draft::new(&before);
         let outcomes = draft.all(&changes, &self.sealer)?;
-        let next = draft.finish(&before, &changes, &self.sealer, &|_| false)?;
-        let operations = operations(&before.documents, &next.documents)?;
-        if operations.is_empty() || what_if {
-            return Ok((Arc::new(next), outcomes));
+        let after = draft.finish(&before, &changes, &self.sealer, &|_| false)?;
+        if manner.what_if {
+            return Ok(Applied { before, after: Arc::new(after), outcomes });
         }
-        let rev = self.commit(operations, *serial).await;
-        let rev = match rev {
-            Err(Refusal::Conflict) => {
-                self.reload(&mut serial).await?;
-                return Err(Refusal::Conflict);
+        self.none_pending()?;
+        let after = self.commit(&mut serial, &before, after, manner, false).await?;
+        Ok(Applied { before, after, outcomes })
+    }
+
+    /// Makes all resources again what they were after change `to`.
+    pub(crate) async fn roll_back(&self, to: u64, manner: Manner) -> Result<Applied, Refusal> {
+        let mut serial = self.writer.lock().await;
+        let before = self.state();
+        if !manner.what_if {
+            self.none_pending()?;
+        }
+        let after = self.restored(&before, to).await?;
+        if manner.what_if {
+            return Ok(Applied { before, after: Arc::new(after), outcomes: Vec::new() });
+        }
+        let after = self.commit(&mut serial, &before, after, manner, false).await?;
+        Ok(Applied { before, after, outcomes: Vec::new() })
+    }
+
+    async fn restored(&self, before: &State, to: u64) -> Result<State, Refusal> {
+        let mut documents = history::documents_at(&*self.store, &before.documents, before.rev, to).await?;
+        for (path, document) in &mut documents {
+            match before.documents.get(path) {
+                Some(now) if Arc::ptr_eq(now, document) => {}
+                Some(now) if same_content(now, document) => *document = now.clone(),
+                now => {
+                    let mut restored = (**document).clone();
+                    adopt(path.kind(), &mut restored, now.map(|n| &**n), &mut mint);
+                    *document = Arc::new(restored);
+                }
             }
-            other => other?,
-        };
-        *serial = rev;
-        let next = Arc::new(State { rev, ..next });
-        self.state.send_replace(next.clone());
-        Ok((next, outcomes))
+        }
+        State::new(before.rev, documents).map_err(|misplaced| {
+            let detail = |m: Misplaced| ErrorDetail {
+                code: m.problem.code.to_owned(),
+                message: m.problem.message,
+                target: format!("{}#{}", m.document, m.problem.pointer),
+            };
+            Refusal::Invalid(misplaced.into_iter().map(detail).collect())
+        })
     }
 
-    async fn commit(&self, mut operations: Vec<Operation>, serial: Rev) -> Result<Rev, Refusal> {
+    fn none_pending(&self) -> Result<(), Refusal> {
+        match self.pending() {
+            None => Ok(()),
+            Some(p) => Err(Refusal::ConfirmationPending { author: p.author, deadline: p.deadline.to_string() }),
+        }
+    }
+
+    /// Keeps the change that waits.
+    pub(crate) async fn confirm(&self) -> Result<u64, Refusal> {
+        let mut serial = self.writer.lock().await;
+        if self.pending().is_none() {
+            return Err(Refusal::NotFound("no change waits to be confirmed".to_owned()));
+        }
+        // The serial is compared and not bumped: nothing changes but that the change stays.
+        let compares = vec![Compare::ModRev { key: SERIAL.to_owned(), is: serial.rev }];
+        let txn = Txn { compares, then: vec![Operation::delete(PENDING)], otherwise: Vec::new() };
+        let result = self.store.txn(txn).await?;
+        if !result.succeeded {
+            self.reload(&mut serial).await?;
+            return Err(Refusal::Conflict);
+        }
+        serial.seen = result.rev;
+        self.pending.send_replace(None);
+        Ok(serial.number)
+    }
+
+    async fn commit(
+        &self,
+        serial: &mut Serial,
+        before: &Arc<State>,
+        after: State,
+        manner: Manner,
+        settles_pending: bool,
+    ) -> Result<Arc<State>, Refusal> {
+        let steps = Record::steps(&before.documents, &after.documents);
+        if steps.is_empty() && !settles_pending {
+            return Ok(before.clone());
+        }
+        let number = serial.number + 1;
+        let at = UnixMillis::of(WallClock::now());
+        let record = Record { number, at, author: manner.author.clone(), comment: manner.comment, steps };
+        let pending = manner.confirm_within.map(|within| Pending {
+            restores: serial.number,
+            deadline: at.plus(within),
+            author: manner.author,
+        });
+        let mut operations = resource_operations(&record)?;
+        operations.extend(record.operations()?);
         operations.push(Operation::put(SERIAL, ""));
-        let compares = vec![Compare::ModRev { key: SERIAL.to_owned(), is: serial }];
+        if let Some(pending) = &pending {
+            let bytes = serde_json::to_vec(pending).map_err(|e| Refusal::Internal(e.to_string()))?;
+            operations.push(Operation::put(PENDING, bytes));
+        } else if settles_pending {
+            operations.push(Operation::delete(PENDING));
+        }
+        let compares = vec![Compare::ModRev { key: SERIAL.to_owned(), is: serial.rev }];
         let result = self.store.txn(Txn { compares, then: operations, otherwise: Vec::new() }).await?;
-        if result.succeeded { Ok(result.rev) } else { Err(Refusal::Conflict) }
+        if !result.succeeded {
+            self.reload(serial).await?;
+            return Err(Refusal::Conflict);
+        }
+        *serial = Serial { rev: result.rev, number, seen: result.rev };
+        let after = Arc::new(State { rev: number, ..after });
+        self.pending.send_replace(pending);
+        self.state.send_replace(after.clone());
+        // Nobody may be listening.
+        let _ = self.records.send(Arc::new(record));
+        Ok(after)
     }
 
-    async fn reload(&self, serial: &mut Rev) -> Result<(), Refusal> {
-        let (state, rev) = Self::load(&*self.store).await.map_err(|e| Refusal::Unavailable(e.to_string()))?;
-        *serial = rev;
+    async fn reload(&self, serial: &mut Serial) -> Result<(), Refusal> {
+        let (state, now, pending) =
+            Self::load(&*self.store).await.map_err(|e| Refusal::Unavailable(e.to_string()))?;
+        let missed = history::records(&*self.store, serial.number, now.number).await?;
+        *serial = now;
+        self.pending.send_replace(pending);
         self.state.send_replace(Arc::new(state));
+        for record in missed.into_iter().flatten() {
+            let _ = self.records.send(Arc::new(record));
+        }
         Ok(())
+    }
+
+    /// Undoes what is not confirmed in time. Never returns.
+    pub(crate) async fn undo_unconfirmed(&self) {
+        let mut waits = self.pending.subscribe();
+        loop {
+            let Some(pending) = waits.borrow_and_update().clone() else {
+                if waits.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            };
+            let left = UnixMillis::of(WallClock::now()).until(pending.deadline);
+            if !left.is_zero() {
+                tokio::time::sleep(left.min(LOOK)).await;
+                continue;
+            }
+            if let Err(error) = self.undo(&pending).await {
+                tracing::error!(?error, restores = pending.restores, "an unconfirmed change is not undone yet");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+
+    async fn undo(&self, pending: &Pending) -> Result<(), Refusal> {
+        let mut serial = self.writer.lock().await;
+        // Confirmed, or undone by another controller, while this one waited.
+        if self.pending().as_ref() != Some(pending) {
+            return Ok(());
+        }
+        let before = self.state();
+        let after = self.restored(&before, pending.restores).await?;
+        let comment = format!("revision {} of {} was not confirmed in time", serial.number, pending.author);
+        tracing::warn!(restores = pending.restores, "{comment}: undone");
+        let manner = Manner { author: "penstock".to_owned(), comment: Some(comment), ..Manner::default() };
+        self.commit(&mut serial, &before, after, manner, true).await.map(drop)
     }
 
     /// Follows changes that others make to the same store. Returns when the store is closed.
     pub(crate) async fn follow(&self) {
+        let mut from = self.writer.lock().await.rev + 1;
         loop {
-            let from = self.state().rev + 1;
             let mut watch = match self.store.watch(SERIAL, from).await {
                 Ok(watch) => watch,
-                Err(StoreError::Compacted { .. }) => {
+                Err(StoreError::Compacted { oldest }) => {
+                    from = oldest + 1;
                     let mut serial = self.writer.lock().await;
                     if self.reload(&mut serial).await.is_err() {
                         return;
@@ -169,8 +335,9 @@ impl Resources {
                 Err(_) => return,
             };
             while let Some(batch) = watch.next().await {
+                from = batch.rev + 1;
                 let mut serial = self.writer.lock().await;
-                if batch.rev > *serial
+                if batch.rev > serial.seen
                     && let Err(e) = self.reload(&mut serial).await
                 {
                     tracing::error!(error = ?e, "resources changed elsewhere and cannot be read; the last known ones stand");
@@ -184,232 +351,19 @@ impl Resources {
     }
 }
 
-fn operations(before: &Documents, after: &Documents) -> Result<Vec<Operation>, Refusal> {
-    let key = |path: &ResourcePath| format!("{PREFIX}{path}");
-    let mut out = Vec::new();
-    for (path, document) in after {
-        if before.get(path).is_none_or(|old| !Arc::ptr_eq(old, document) && old != document) {
-            let bytes = serde_json::to_vec(&**document).map_err(|e| Refusal::Internal(e.to_string()))?;
-            out.push(Operation::put(key(path), bytes));
-        }
-    }
-    out.extend(before.keys().filter(|p| !after.contains_key(*p)).map(|p| Operation::delete(key(p))));
-    Ok(out)
-}
-
-/// Resources as they would be.
-struct Draft {
-    documents: Documents,
-    touched: BTreeSet<ResourcePath>,
-    problems: Vec<ErrorDetail>,
-}
-
-impl Draft {
-    fn new(before: &State) -> Self {
-        Self { documents: before.documents.clone(), touched: BTreeSet::new(), problems: Vec::new() }
-    }
-
-    /// One change alone is refused in its own way; of several, what each is refused for becomes a detail of all.
-    fn all(&mut self, changes: &[Change], sealer: &Sealer) -> Result<Vec<Outcome>, Refusal> {
-        let mut outcomes = Vec::with_capacity(changes.len());
-        for change in changes {
-            match self.apply(change, sealer) {
-                Ok(outcome) => outcomes.push(outcome),
-                Err(refusal) if changes.len() + self.problems.len() > 1 && refusal.is_of_one_resource() => {
-                    let (_, error) = refusal.into_parts();
-                    self.problems.push(ErrorDetail {
-                        code: error.code,
-                        message: error.message,
-                        target: change.at.clone(),
-                    });
-                }
-                Err(refusal) => return Err(refusal),
+fn resource_operations(record: &Record) -> Result<Vec<Operation>, Refusal> {
+    let mut out = Vec::with_capacity(record.steps.len());
+    for step in &record.steps {
+        let key = format!("{PREFIX}{}", step.path);
+        out.push(match &step.after {
+            Some(document) => {
+                let bytes = serde_json::to_vec(&**document).map_err(|e| Refusal::Internal(e.to_string()))?;
+                Operation::put(key, bytes)
             }
-        }
-        Ok(outcomes)
-    }
-
-    fn apply(&mut self, change: &Change, sealer: &Sealer) -> Result<Outcome, Refusal> {
-        let document = change.path.document();
-        let old = self.documents.get(&document).cloned();
-        let old_node = old.as_deref().and_then(|d| node_at(d, &change.path));
-        change.condition.check(old_node, &change.path)?;
-        match &change.action {
-            Action::Delete if change.path.kind().is_singleton() => {
-                Err(Refusal::MethodNotAllowed(format!("'{}' cannot be deleted", change.path)))
-            }
-            Action::Delete if old_node.is_none() => Ok(Outcome::Absent),
-            Action::Delete => {
-                self.delete(change);
-                Ok(Outcome::Deleted)
-            }
-            Action::Put(body) => {
-                let mut problems = Problems::default();
-                let mut node = read(&change.path, body, &change.at, &mut mint, &mut problems);
-                let details = problems.0.into_iter();
-                self.problems.extend(details.map(|p| ErrorDetail {
-                    code: p.code.to_owned(),
-                    message: p.message,
-                    target: p.pointer,
-                }));
-                each_secret(change.path.kind(), &mut node, &mut |v| sealer.seal_value(v))?;
-                let created = old_node.is_none();
-                let changed = self.put(&change.path, node, old.as_deref())?;
-                Ok(match (created, changed) {
-                    (true, _) => Outcome::Created,
-                    (false, true) => Outcome::Replaced,
-                    (false, false) => Outcome::Unchanged,
-                })
-            }
-        }
-    }
-
-    fn put(&mut self, path: &ResourcePath, node: Value, old: Option<&Value>) -> Result<bool, Refusal> {
-        let top = path.document();
-        let mut document = node;
-        if !path.is_top() {
-            let missing = || Refusal::NotFound(format!("'{path}' has no parent: put it first"));
-            let mut whole = old.cloned().ok_or_else(missing)?;
-            let parent = path.parent().ok_or_else(missing)?;
-            place(&mut whole, &parent, path, Some(document)).ok_or_else(missing)?;
-            document = whole;
-        }
-        if let Some(old) = old {
-            allocate::unsay(top.kind(), &mut document, old);
-        }
-        let changed = adopt(top.kind(), &mut document, old, &mut mint);
-        if changed {
-            self.touched.insert(top.clone());
-            self.documents.insert(top, Arc::new(document));
-        }
-        Ok(changed)
-    }
-
-    fn delete(&mut self, change: &Change) {
-        let top = change.path.document();
-        if change.path.is_top() {
-            self.documents.remove(&top);
-            return;
-        }
-        let (Some(old), Some(parent)) = (self.documents.get(&top).cloned(), change.path.parent()) else { return };
-        let mut document = (*old).clone();
-        if place(&mut document, &parent, &change.path, None).is_some() {
-            adopt(top.kind(), &mut document, Some(&old), &mut mint);
-            self.touched.insert(top.clone());
-            self.documents.insert(top, Arc::new(document));
-        }
-    }
-
-    fn finish(
-        mut self,
-        before: &State,
-        changes: &[Change],
-        sealer: &Sealer,
-        unnamed: &(dyn Fn(&ResourcePath) -> bool + Sync),
-    ) -> Result<State, Refusal> {
-        allocate::complete(&mut self.documents, &self.touched, sealer)?;
-        if !self.problems.is_empty() {
-            // Cross-checks of what is there go with them, as far as they can be made.
-            let rest = State::new(before.rev, self.documents.clone()).err().unwrap_or_default();
-            let index = penstock_admin_types::ReferenceIndex::build(&self.documents);
-            let excused: BTreeSet<(ResourcePath, &str)> = index
-                .iter()
-                .filter(|r| unnamed(&r.target.document()) && !self.documents.contains_key(&r.target.document()))
-                .map(|r| (r.owner.document(), r.pointer.as_str()))
-                .collect();
-            let more = rest
-                .into_iter()
-                .filter(|m| self.touched.contains(&m.document))
-                .filter(|m| !excused.contains(&(m.document.clone(), m.problem.pointer.as_str())))
-                .map(|m| locate(m, &self.documents, changes));
-            for detail in more {
-                if !self.problems.iter().any(|p| p.target == detail.target) {
-                    self.problems.push(detail);
-                }
-            }
-            return Err(Refusal::Invalid(self.problems));
-        }
-        let deleted = changes.iter().filter(|c| matches!(c.action, Action::Delete)).map(|c| &c.path);
-        let index = penstock_admin_types::ReferenceIndex::build(&self.documents);
-        for path in deleted {
-            let referrers = index.referrers(path);
-            let gone = self.documents.get(&path.document()).and_then(|d| node_at(d, path)).is_none();
-            if gone && !referrers.is_empty() {
-                return Err(Refusal::InUse { path: path.clone(), referrers });
-            }
-        }
-        let documents = self.documents;
-        State::new(before.rev, documents.clone()).map_err(|misplaced| {
-            Refusal::Invalid(misplaced.into_iter().map(|m| locate(m, &documents, changes)).collect())
-        })
-    }
-}
-
-/// Replaces, adds or (without a node) removes a child.
-fn place(document: &mut Value, parent: &ResourcePath, child: &ResourcePath, node: Option<Value>) -> Option<()> {
-    let properties = node_at_mut(document, parent)?.as_object_mut()?.entry("properties").or_insert_with(|| json!({}));
-    let siblings =
-        properties.as_object_mut()?.entry(child.kind().collection).or_insert_with(|| json!([])).as_array_mut()?;
-    let position = siblings.iter().position(|s| s.get("resourceId").and_then(Value::as_str) == Some(child.id()));
-    match (position, node) {
-        (Some(i), Some(node)) => *siblings.get_mut(i)? = node,
-        (Some(i), None) => drop(siblings.remove(i)),
-        (None, Some(node)) => siblings.push(node),
-        (None, None) => {}
-    }
-    Some(())
-}
-
-/// Says where a problem stands in the request; or, if in another resource, names that.
-fn locate(m: Misplaced, documents: &Documents, changes: &[Change]) -> ErrorDetail {
-    let found = changes
-        .iter()
-        .filter(|c| matches!(c.action, Action::Put(_)) && c.path.document() == m.document)
-        .find_map(|c| {
-            let prefix = documents.get(&m.document).and_then(|d| pointer_of(d, &c.path))?;
-            let rest = m.problem.pointer.strip_prefix(prefix.as_str())?;
-            (rest.is_empty() || rest.starts_with('/')).then(|| format!("{}{rest}", c.at))
+            None => Operation::delete(key),
         });
-    let target = found.unwrap_or_else(|| format!("{}#{}", m.document, m.problem.pointer));
-    ErrorDetail { code: m.problem.code.to_owned(), message: m.problem.message, target }
-}
-
-/// Where a resource stands in its document.
-fn pointer_of(document: &Value, path: &ResourcePath) -> Option<String> {
-    let mut pointer = String::new();
-    let mut node = document;
-    for (collection, id) in path.below_top() {
-        let siblings = value::list(value::properties(node), collection);
-        let i = siblings.iter().position(|s| s.get("resourceId").and_then(Value::as_str) == Some(id))?;
-        pointer = pointer_join(&pointer_join(&pointer_join(&pointer, "properties"), collection), i);
-        node = siblings.get(i)?;
     }
-    Some(pointer)
-}
-
-impl Condition {
-    fn check(&self, node: Option<&Value>, path: &ResourcePath) -> Result<(), Refusal> {
-        let etag = node.and_then(|n| n.get("etag")).and_then(Value::as_str);
-        let holds = match self {
-            Self::None => true,
-            Self::Exists => node.is_some(),
-            Self::Absent => node.is_none(),
-            Self::Etag(wanted) => etag.is_some_and(|e| opaque(e) == opaque(wanted)),
-        };
-        if holds {
-            return Ok(());
-        }
-        Err(Refusal::Precondition(match etag {
-            Some(etag) => format!("'{path}' is there with etag {etag}"),
-            None => format!("'{path}' does not exist"),
-        }))
-    }
-}
-
-/// The tag within `W/"..."`: comparison is weak (RFC 9110 section 8.8.3.2), and clients quote it in every way.
-fn opaque(etag: &str) -> &str {
-    let etag = etag.trim();
-    etag.strip_prefix("W/").unwrap_or(etag).trim_matches('"')
+    Ok(out)
 }
 
 pub(crate) fn mint() -> String {

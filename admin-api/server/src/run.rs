@@ -83,8 +83,13 @@ pub async fn run_with_hub(
     let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
     tracing::info!(listen = %config.listen, southbound = %config.southbound_listen, "controller started");
 
-    let api = Api::new(resources.clone(), hub.clone());
+    let api = Api::new(resources.clone(), hub.clone(), shutdown.clone());
     let mut tasks = JoinSet::new();
+    let undoing = resources.clone();
+    tasks.spawn(async move {
+        undoing.undo_unconfirmed().await;
+        "the undoing of unconfirmed changes"
+    });
     tasks.spawn(async move {
         resources.follow().await;
         "the watch on the store"

@@ -1,4 +1,4 @@
-use penstock_admin_store::{Entry, Rev};
+use penstock_admin_store::Entry;
 use penstock_admin_types::intent::Misplaced;
 use penstock_admin_types::{Documents, Intent, ReferenceIndex, ResourcePath, node_at};
 use serde_json::Value;
@@ -7,10 +7,11 @@ use std::sync::Arc;
 /// Prefix of the store's keys of resources.
 pub(crate) const PREFIX: &str = "/resources";
 
-/// All resources at one revision, found valid.
+/// All resources as they stood after one change, found valid.
 #[derive(Debug)]
 pub(crate) struct State {
-    pub rev: Rev,
+    /// The number of the change.
+    pub rev: u64,
     pub documents: Documents,
     pub index: ReferenceIndex,
     pub intent: Intent,
@@ -25,13 +26,13 @@ pub enum StateError {
 }
 
 impl State {
-    pub(crate) fn new(rev: Rev, documents: Documents) -> Result<Self, Vec<Misplaced>> {
+    pub(crate) fn new(rev: u64, documents: Documents) -> Result<Self, Vec<Misplaced>> {
         let index = ReferenceIndex::build(&documents);
         let intent = Intent::build(&documents, &index)?;
         Ok(Self { rev, documents, index, intent })
     }
 
-    pub(crate) fn load(rev: Rev, entries: &[Entry]) -> Result<Self, StateError> {
+    pub(crate) fn load(rev: u64, entries: &[Entry]) -> Result<Self, StateError> {
         let mut documents = Documents::new();
         for e in entries {
             let bad = |reason: String| StateError::Entry { key: e.key.clone(), reason };

@@ -5,10 +5,13 @@ use tokio::sync::mpsc;
 /// A revision of the whole store: grows by one with each transaction that changes something.
 pub type Rev = u64;
 
-/// Operations of one transaction at most: etcd's default (`--max-txn-ops`), so that a site can move there.
-pub const MAX_OPERATIONS: usize = 128;
-/// Bytes of one request at most: etcd's default (`--max-request-bytes`).
-pub const MAX_REQUEST_BYTES: usize = 1_572_864;
+/// What one transaction may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    pub operations: usize,
+    /// Of keys and values together.
+    pub bytes: usize,
+}
 
 /// Time since an arbitrary start, for leases.
 pub type Clock = Box<dyn Fn() -> Duration + Send>;
@@ -154,6 +157,8 @@ impl Watch {
 
 /// etcd's semantics; one implementation is embedded, another may be etcd.
 pub trait Store: std::fmt::Debug + Send + Sync {
+    fn limits(&self) -> Limits;
+
     /// The key as it stands, or stood at a revision.
     fn get(&self, key: &str, at: Option<Rev>) -> Answer<'_, Option<Entry>>;
 

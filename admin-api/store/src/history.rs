@@ -1,11 +1,13 @@
 //! The table: one row a change. Runs on the store's own thread.
 use crate::{
-    Batch, Compare, Entry, Event, LeaseId, MAX_OPERATIONS, MAX_REQUEST_BYTES, Operation, Range, Rev, StoreError, Txn,
-    TxnResult,
+    Batch, Compare, Entry, Event, LeaseId, Limits, Operation, Range, Rev, StoreError, Txn, TxnResult,
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::path::Path;
 use std::time::Duration;
+
+/// What is committed at once is held in memory once: 64 MiB.
+pub(crate) const LIMITS: Limits = Limits { operations: 32_768, bytes: 64 << 20 };
 
 /// Deletions are rows without a value. `sub` is the place within the transaction.
 const SCHEMA: &str = "
@@ -221,23 +223,23 @@ impl History {
 fn check_limits(txn: &Txn) -> Result<(), StoreError> {
     let too_large = |what, given, max| Err(StoreError::TooLarge { what, given, max });
     for list in [&txn.then, &txn.otherwise] {
-        if list.len() > MAX_OPERATIONS {
-            return too_large("operations", list.len(), MAX_OPERATIONS);
+        if list.len() > LIMITS.operations {
+            return too_large("operations", list.len(), LIMITS.operations);
         }
         let bytes: usize = list
             .iter()
             .map(|o| o.key().len() + if let Operation::Put { value, .. } = o { value.len() } else { 0 })
             .sum();
-        if bytes > MAX_REQUEST_BYTES {
-            return too_large("bytes", bytes, MAX_REQUEST_BYTES);
+        if bytes > LIMITS.bytes {
+            return too_large("bytes", bytes, LIMITS.bytes);
         }
         let mut keys = std::collections::BTreeSet::new();
         if let Some(twice) = list.iter().find(|o| !keys.insert(o.key())) {
             return Err(StoreError::DuplicateKey(twice.key().to_owned()));
         }
     }
-    if txn.compares.len() > MAX_OPERATIONS {
-        return too_large("compares", txn.compares.len(), MAX_OPERATIONS);
+    if txn.compares.len() > LIMITS.operations {
+        return too_large("compares", txn.compares.len(), LIMITS.operations);
     }
     Ok(())
 }

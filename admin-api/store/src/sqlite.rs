@@ -1,7 +1,7 @@
-use crate::history::History;
+use crate::history::{History, LIMITS};
 use crate::lease::Leases;
 use crate::watchers::Watchers;
-use crate::{Answer, Clock, Entry, Event, LeaseId, Range, Rev, Store, StoreError, Txn, TxnResult, Watch};
+use crate::{Answer, Clock, Entry, Event, LeaseId, Limits, Range, Rev, Store, StoreError, Txn, TxnResult, Watch};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
@@ -122,6 +122,10 @@ impl Worker {
 }
 
 impl Store for SqliteStore {
+    fn limits(&self) -> Limits {
+        LIMITS
+    }
+
     fn get(&self, key: &str, at: Option<Rev>) -> Answer<'_, Option<Entry>> {
         let key = key.to_owned();
         self.ask(move |w| w.history.get(&key, at))

@@ -184,14 +184,19 @@ async fn a_lease_takes_its_keys_with_it<S: Store>(s: &S) {
     assert_eq!(s.get("/l/4", None).await.unwrap(), None);
 }
 
-async fn limits_are_those_of_etcd<S: Store>(s: &S) {
-    let many = (0..129).map(|i| Operation::put(format!("/m/{i}"), "")).collect();
-    assert!(matches!(s.txn(Txn { then: many, ..Txn::default() }).await, Err(StoreError::TooLarge { .. })));
-    let large = Txn { then: vec![Operation::put("/m", vec![0; 1_600_000])], ..Txn::default() };
+async fn a_transaction_beyond_the_limits_is_refused_whole<S: Store>(s: &S) {
+    let limits = s.limits();
+    let keys = |n: usize| (0..n).map(|i| Operation::put(format!("/m/{i}"), "")).collect::<Vec<_>>();
+    let most = Txn { then: keys(limits.operations), ..Txn::default() };
+    assert!(s.txn(most).await.unwrap().succeeded);
+    let many = Txn { then: keys(limits.operations + 1), ..Txn::default() };
+    assert!(matches!(s.txn(many).await, Err(StoreError::TooLarge { .. })));
+    let large = Txn { then: vec![Operation::put("/n", vec![0; limits.bytes + 1])], ..Txn::default() };
     assert!(matches!(s.txn(large).await, Err(StoreError::TooLarge { .. })));
-    let twice = Txn { then: vec![Operation::put("/m", "1"), Operation::delete("/m")], ..Txn::default() };
+    let twice = Txn { then: vec![Operation::put("/n", "1"), Operation::delete("/n")], ..Txn::default() };
     assert!(matches!(s.txn(twice).await, Err(StoreError::DuplicateKey(_))));
-    assert!(s.range("/m", None).await.unwrap().entries.is_empty());
+    assert_eq!(s.get("/n", None).await.unwrap(), None);
+    assert_eq!(s.range("/m/", None).await.unwrap().entries.len(), limits.operations);
 }
 
 async fn conforms<S: Store + Clone + 'static>(s: &S) {
@@ -202,7 +207,7 @@ async fn conforms<S: Store + Clone + 'static>(s: &S) {
     a_watch_is_complete_ordered_and_resumable(s).await;
     a_reader_that_falls_behind_is_cut_and_can_resume(s).await;
     a_lease_takes_its_keys_with_it(s).await;
-    limits_are_those_of_etcd(s).await;
+    a_transaction_beyond_the_limits_is_refused_whole(s).await;
     what_was_compacted_cannot_be_read(s).await;
 }
 

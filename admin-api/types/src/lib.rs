@@ -6,7 +6,7 @@
 //! It knows no store, no HTTP and no node.
 //!
 //! Order of calls: [`ResourcePath::parse`] -> [`read`] a body -> [`adopt`] identities of the resource that stood there
-//! before -> [`Intent::build`] over all documents; [`Render`] for answers.
+//! before -> [`Intent::build`] over all documents; [`Render`] for answers, [`changes`] for what differs.
 //!
 //! A kind is added by a row in `kinds.rs`; it is then stored, validated by its row and returned. It gets a function when
 //! [`Intent`] reads it.
@@ -14,6 +14,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod check;
+mod diff;
 mod document;
 mod error;
 pub mod intent;
@@ -24,6 +25,7 @@ mod reference;
 mod render;
 pub mod value;
 
+pub use diff::{ChangeKind, FieldChange, ResourceChange, changes, redacted};
 pub use document::{ALLOCATED, Mint, SEALED, adopt, each_secret, node_at, node_at_mut, read, same_content};
 pub use error::{ErrorBody, ErrorDetail, ErrorEnvelope, Problem, Problems, pointer_join};
 pub use intent::Intent;

@@ -5,7 +5,7 @@
 
 use penstock_model::Nanos;
 use std::sync::LazyLock;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 /// Where the clock stands at its first reading, so that "some time ago" can be expressed.
 const HEAD_START: Nanos = Nanos::from_secs(1);
@@ -22,6 +22,17 @@ impl MonotonicClock {
     #[inline]
     pub fn now() -> Nanos {
         HEAD_START.plus(ORIGIN.elapsed())
+    }
+}
+
+/// The time of day: for what people read and what must mean the same after a restart. It may jump.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct WallClock;
+
+impl WallClock {
+    #[must_use]
+    pub fn now() -> SystemTime {
+        SystemTime::now()
     }
 }
 

@@ -97,7 +97,7 @@ impl Kept {
             }
         }
         last.push(Operation::put(PLANNER, format!("{generation} {}", pieces.len())));
-        let old = self.pieces.min(penstock_admin_store::MAX_OPERATIONS - 2);
+        let old = self.pieces.min(self.store.limits().operations.saturating_sub(2));
         last.extend((0..old).map(|i| Operation::delete(piece(self.generation, i))));
         let rev = self.store.txn(Txn { then: last, ..Txn::default() }).await?.rev;
         (self.generation, self.pieces) = (generation, pieces.len());

@@ -2,18 +2,23 @@
 //!
 //! `{"resources": [{"kind": "virtualNetworks", "resourceId": "blue", "properties": {...}}, ...]}`; a resource is named by
 //! `resourceRef`, or by `kind` and `resourceId`. `"method": "DELETE"` deletes instead. The answer is `{"value": [...],
-//! "outcomes": [...]}` in the same order. `?whatIf=true` checks and commits nothing.
-use super::{Api, flag, operations};
+//! "outcomes": [...]}` in the same order. `?whatIf=true` checks and commits nothing; the answer then
+//! has `changes` and `impact`, too.
+use super::asked::Asked;
+use super::{Api, operations};
+use crate::draft::{Action, Change, Condition, Outcome};
+use crate::impact::impact;
 use crate::observe::Observer;
 use crate::refusal::Refusal;
-use crate::resources::{Action, Change, Condition, Outcome};
+use crate::resources::Applied;
 use axum::Json;
-use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
-use penstock_admin_types::{ErrorDetail, ResourcePath, pointer_join, value};
+use penstock_admin_types::{ErrorDetail, ResourcePath, changes, pointer_join, value};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
-pub(super) async fn handle(api: &Api, uri: &Uri, body: Value) -> Result<Response, Refusal> {
+pub(super) async fn handle(api: &Api, asked: &Asked<'_>) -> Result<Response, Refusal> {
+    let body = asked.json()?;
     let Some(items) = value::get(&body, "resources").and_then(Value::as_array) else {
         return Err(Refusal::BadRequest {
             code: "InvalidRequestFormat",
@@ -26,19 +31,45 @@ pub(super) async fn handle(api: &Api, uri: &Uri, body: Value) -> Result<Response
         return Err(api.resources.refuse(&changes, problems, &unnamed).await);
     }
     let paths: Vec<ResourcePath> = changes.iter().map(|c| c.path.clone()).collect();
-    let (state, outcomes) = api.resources.apply(changes, flag(uri, "whatIf")).await?;
-    let observer = Observer::new(&state, &api.hub);
-    let rendered: Vec<Value> = paths
-        .iter()
-        .map(|path| match state.node(path) {
-            Some(node) => observer.render(path, node),
-            None => json!({"resourceRef": path.as_str()}),
-        })
-        .collect();
-    let words: Vec<&str> = outcomes.iter().map(|o| word(*o)).collect();
-    let mut response = Json(json!({"value": rendered, "outcomes": words, "nextLink": ""})).into_response();
+    let manner = asked.manner()?;
+    let what_if = manner.what_if;
+    let applied = api.resources.apply(changes, manner).await?;
+    let words: Vec<&str> = applied.outcomes.iter().map(|o| word(*o)).collect();
+    let mut body = json!({"value": rendered(api, &applied, &paths), "outcomes": words, "nextLink": ""});
+    if what_if {
+        extend(&mut body, plan(api, &applied));
+        return Ok(Json(body).into_response());
+    }
+    extend(&mut body, json!({"revision": applied.after.rev}));
+    let mut response = Json(body).into_response();
     operations::done(api, response.headers_mut(), false);
     Ok(response)
+}
+
+fn extend(body: &mut Value, more: Value) {
+    if let (Value::Object(body), Value::Object(more)) = (body, more) {
+        body.extend(more);
+    }
+}
+
+fn rendered(api: &Api, applied: &Applied, paths: &[ResourcePath]) -> Vec<Value> {
+    let observer = Observer::new(&applied.after, &api.hub);
+    let one = |path: &ResourcePath| match applied.after.node(path) {
+        Some(node) => observer.render(path, node),
+        None => json!({"resourceRef": path.as_str()}),
+    };
+    paths.iter().map(one).collect()
+}
+
+/// What would be different, and what that would do: the answer to `whatIf`.
+pub(super) fn plan(api: &Api, applied: &Applied) -> Value {
+    let (before, after) = (&applied.before.documents, &applied.after.documents);
+    let paths: BTreeSet<&ResourcePath> = before.keys().chain(after.keys()).collect();
+    let differing = paths.into_iter().filter(|p| before.get(*p) != after.get(*p));
+    let diff: Vec<_> = differing
+        .flat_map(|p| changes(p, before.get(p).map(|d| &**d), after.get(p).map(|d| &**d)))
+        .collect();
+    json!({"whatIf": true, "changes": diff, "impact": impact(&applied.before, &applied.after, &api.hub)})
 }
 
 /// Whether an item that has no readable name could be the one that others call `path`: it says no kind, or that kind. One of

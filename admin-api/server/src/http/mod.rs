@@ -1,13 +1,18 @@
 //! The northbound interface: paths in any letter case, so one dispatcher instead of a table of routes.
+mod asked;
 mod batch;
 mod operations;
+mod own;
 mod resource;
 mod url;
+mod watch;
 
+use crate::access::Caller;
 use crate::hub::GoalHub;
 use crate::refusal::Refusal;
 use crate::resources::Resources;
 use crate::{status, trace};
+use asked::Asked;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, Method, Uri};
@@ -15,14 +20,14 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json, Router};
 use operations::Operations;
 use penstock_admin_types::VERSIONS;
-use penstock_southbound::{CertRole, Identity};
-use serde::de::DeserializeOwned;
+use penstock_southbound::Identity;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use tokio::sync::watch as signal;
 use url::Target;
 
-/// The largest body: what the store takes in one transaction.
-const MAX_BODY: usize = penstock_admin_store::MAX_REQUEST_BYTES;
+/// The largest body: a site of ten thousand resources in one transaction.
+const MAX_BODY: usize = 16 << 20;
 
 /// What handlers work with.
 #[derive(Debug)]
@@ -30,11 +35,13 @@ pub(crate) struct Api {
     pub resources: Arc<Resources>,
     pub hub: Arc<GoalHub>,
     pub operations: Operations,
+    /// Ends streams when the controller stops.
+    pub shutdown: signal::Receiver<bool>,
 }
 
 impl Api {
-    pub(crate) fn new(resources: Arc<Resources>, hub: Arc<GoalHub>) -> Arc<Self> {
-        Arc::new(Self { resources, hub, operations: Operations::default() })
+    pub(crate) fn new(resources: Arc<Resources>, hub: Arc<GoalHub>, shutdown: signal::Receiver<bool>) -> Arc<Self> {
+        Arc::new(Self { resources, hub, operations: Operations::default(), shutdown })
     }
 }
 
@@ -51,8 +58,8 @@ async fn handle(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let answer = match authorize(identity.as_ref().map(|i| &i.0)) {
-        Ok(()) => dispatch(&api, &method, &uri, &headers, &body).await,
+    let answer = match Caller::of(identity.as_deref().map(|i| &**i)) {
+        Ok(caller) => dispatch(&api, &Asked { caller, method, uri, headers: &headers, body }).await,
         Err(refusal) => Err(refusal),
     };
     let mut response = answer.unwrap_or_else(IntoResponse::into_response);
@@ -70,48 +77,26 @@ fn return_request_id(request: &HeaderMap, response: &mut Response) {
     }
 }
 
-fn authorize(identity: Option<&Arc<Identity>>) -> Result<(), Refusal> {
-    match identity {
-        Some(identity) if identity.may_be(CertRole::Operator) => Ok(()),
-        Some(identity) => Err(Refusal::Forbidden(format!("the certificate of {identity} is not an operator's"))),
-        None => Err(Refusal::Forbidden("no client certificate".to_owned())),
-    }
-}
-
-async fn dispatch(
-    api: &Api,
-    method: &Method,
-    uri: &Uri,
-    headers: &HeaderMap,
-    body: &Bytes,
-) -> Result<Response, Refusal> {
-    match url::parse(uri.path())? {
-        Target::Resource(path) => resource::handle(api, method, &path, uri, headers, body).await,
-        Target::Collection { parent, kind } if *method == Method::GET => resource::list(api, parent.as_ref(), kind),
-        Target::Batch if *method == Method::POST => batch::handle(api, uri, parse_body(body)?).await,
-        Target::Operation(id) if *method == Method::GET => operations::status(api, &id),
-        Target::OperationResult(id) if *method == Method::GET => operations::result(api, &id),
-        Target::Discovery if *method == Method::GET => Ok(Json(discovery()).into_response()),
-        Target::Status if *method == Method::GET => {
-            Ok(Json(status::status(&api.resources.state(), &api.hub)).into_response())
+async fn dispatch(api: &Arc<Api>, asked: &Asked<'_>) -> Result<Response, Refusal> {
+    let get = asked.method == Method::GET;
+    match url::parse(asked.uri.path())? {
+        Target::Resource(path) if get && asked.wants_watch() => watch::of_resource(api, asked, path).await,
+        Target::Collection { parent, kind } if get && asked.wants_watch() => {
+            watch::of_collection(api, asked, parent, kind).await
         }
-        Target::Trace if *method == Method::POST => {
-            let question = typed(body)?;
-            Ok(Json(trace::trace(&api.resources.state(), &api.hub, &question)?).into_response())
+        Target::Resource(path) => resource::handle(api, asked, &path).await,
+        Target::Collection { parent, kind } if get => resource::list(api, asked, parent.as_ref(), kind),
+        Target::Batch if asked.method == Method::POST => batch::handle(api, asked).await,
+        Target::Operation(id) if get => operations::status(api, &id),
+        Target::OperationResult(id) if get => operations::result(api, &id),
+        Target::Discovery if get => Ok(Json(discovery()).into_response()),
+        Target::Status if get => Ok(Json(status::status(&api.resources.state(), &api.hub)).into_response()),
+        Target::Trace if asked.method == Method::POST => {
+            Ok(Json(trace::trace(&api.resources.state(), &api.hub, &asked.typed()?)?).into_response())
         }
-        _ => Err(Refusal::MethodNotAllowed(format!("{method} is not for {}", uri.path()))),
+        Target::Own(own) => own::handle(api, asked, own).await,
+        _ => Err(Refusal::MethodNotAllowed(format!("{} is not for {}", asked.method, asked.uri.path()))),
     }
-}
-
-fn parse_body(body: &Bytes) -> Result<Value, Refusal> {
-    // Windows clients begin with a byte order mark.
-    let bytes = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    serde_json::from_slice(bytes).map_err(|e| Refusal::BadRequest { code: "InvalidJson", message: e.to_string() })
-}
-
-fn typed<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refusal> {
-    serde_json::from_value(parse_body(body)?)
-        .map_err(|e| Refusal::BadRequest { code: "InvalidRequestFormat", message: e.to_string() })
 }
 
 fn discovery() -> Value {
@@ -126,12 +111,5 @@ fn discovery() -> Value {
             "currentRestVersion": versions.last(),
             "supportedRestVersions": versions,
         }
-    })
-}
-
-/// Whether the query has `name=true`.
-fn flag(uri: &Uri, name: &str) -> bool {
-    uri.query().unwrap_or_default().split('&').any(|pair| {
-        pair.split_once('=').is_some_and(|(k, v)| k.eq_ignore_ascii_case(name) && v.eq_ignore_ascii_case("true"))
     })
 }

@@ -1,27 +1,24 @@
-use super::{Api, flag, operations, parse_body};
+use super::asked::{Asked, invalid};
+use super::url::encode;
+use super::{Api, batch, operations};
+use crate::draft::{Action, Change, Outcome};
 use crate::observe::Observer;
 use crate::refusal::Refusal;
-use crate::resources::{Action, Change, Condition, Outcome};
 use axum::Json;
-use axum::body::Bytes;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use penstock_admin_types::{Kind, ResourcePath, value};
+use penstock_admin_types::{Documents, Kind, ResourcePath, node_at, value};
 use serde_json::{Value, json};
 
-pub(super) async fn handle(
-    api: &Api,
-    method: &Method,
-    path: &ResourcePath,
-    uri: &Uri,
-    headers: &HeaderMap,
-    body: &Bytes,
-) -> Result<Response, Refusal> {
-    match *method {
+/// Resources in one answer, unless fewer are asked for; `nextLink` leads to the others.
+const PAGE: usize = 1000;
+
+pub(super) async fn handle(api: &Api, asked: &Asked<'_>, path: &ResourcePath) -> Result<Response, Refusal> {
+    match asked.method {
         Method::GET | Method::HEAD => get(api, path),
-        Method::PUT => put(api, path, headers, parse_body(body)?, flag(uri, "whatIf")).await,
-        Method::DELETE => delete(api, path, headers).await,
-        _ => Err(Refusal::MethodNotAllowed(format!("{method} is not for resources: GET, PUT or DELETE"))),
+        Method::PUT => put(api, asked, path).await,
+        Method::DELETE => delete(api, asked, path).await,
+        _ => Err(Refusal::MethodNotAllowed(format!("{} is not for resources: GET, PUT or DELETE", asked.method))),
     }
 }
 
@@ -31,78 +28,91 @@ fn get(api: &Api, path: &ResourcePath) -> Result<Response, Refusal> {
     Ok(with_etag(StatusCode::OK, Observer::new(&state, &api.hub).render(path, node)))
 }
 
-pub(super) fn list(api: &Api, parent: Option<&ResourcePath>, kind: &'static Kind) -> Result<Response, Refusal> {
-    let state = api.resources.state();
-    let observer = Observer::new(&state, &api.hub);
-    let items: Vec<Value> = match parent {
-        None => state
-            .documents
-            .iter()
-            .filter(|(path, _)| path.kind_path() == kind.collection)
-            .map(|(path, node)| observer.render(path, node))
-            .collect(),
-        Some(parent) => {
-            let node = state.node(parent).ok_or_else(|| Refusal::NotFound(format!("'{parent}' does not exist")))?;
-            value::list(value::properties(node), kind.collection)
-                .iter()
-                .filter_map(|child| {
-                    let path = parent.child(kind, child.get("resourceId")?.as_str()?).ok()?;
-                    Some(observer.render(&path, child))
-                })
-                .collect()
-        }
+/// A page of a collection: those after `$skipToken`, at most `$top`.
+pub(super) fn list(
+    api: &Api,
+    asked: &Asked<'_>,
+    parent: Option<&ResourcePath>,
+    kind: &'static Kind,
+) -> Result<Response, Refusal> {
+    let most = match asked.number("$top")? {
+        None => PAGE,
+        Some(0) => return Err(invalid("$top is at least 1".to_owned())),
+        Some(n) => usize::try_from(n).unwrap_or(PAGE).min(PAGE),
     };
-    Ok(Json(json!({"value": items, "nextLink": ""})).into_response())
+    let after = asked.query("$skipToken").unwrap_or_default();
+    let state = api.resources.state();
+    let nodes = nodes(&state.documents, parent, kind)
+        .ok_or_else(|| Refusal::NotFound(format!("'{}' does not exist", parent.map_or("", ResourcePath::as_str))))?;
+    let mut rest = nodes.into_iter().filter(|(path, _)| after.is_empty() || path.as_str() > after.as_str());
+    let page: Vec<_> = rest.by_ref().take(most).collect();
+    let next = match (rest.next(), page.last()) {
+        (Some(_), Some((last, _))) => {
+            format!("{}?$top={most}&$skipToken={}", asked.uri.path(), encode(last.as_str()))
+        }
+        _ => String::new(),
+    };
+    let observer = Observer::new(&state, &api.hub);
+    let items: Vec<Value> = page.iter().map(|(path, node)| observer.render(path, node)).collect();
+    Ok(Json(json!({"value": items, "nextLink": next})).into_response())
 }
 
-async fn put(
-    api: &Api,
-    path: &ResourcePath,
-    headers: &HeaderMap,
-    body: Value,
-    what_if: bool,
-) -> Result<Response, Refusal> {
-    let condition = condition(headers)?;
-    let change = Change { path: path.clone(), action: Action::Put(body), condition, at: String::new() };
-    let (state, outcomes) = api.resources.apply(vec![change], what_if).await?;
+/// The resources of a collection, in order of their paths; none without the parent.
+pub(super) fn nodes<'a>(
+    documents: &'a Documents,
+    parent: Option<&ResourcePath>,
+    kind: &'static Kind,
+) -> Option<Vec<(ResourcePath, &'a Value)>> {
+    let Some(parent) = parent else {
+        let of_kind = documents.iter().filter(|(path, _)| path.kind_path() == kind.collection);
+        return Some(of_kind.map(|(path, node)| (path.clone(), &**node)).collect());
+    };
+    let node = node_at(documents.get(&parent.document())?, parent)?;
+    let child = |node: &'a Value| Some((parent.child(kind, node.get("resourceId")?.as_str()?).ok()?, node));
+    let mut out: Vec<_> = value::list(value::properties(node), kind.collection).iter().filter_map(child).collect();
+    out.sort_by(|(a, _), (b, _)| a.cmp(b));
+    Some(out)
+}
+
+async fn put(api: &Api, asked: &Asked<'_>, path: &ResourcePath) -> Result<Response, Refusal> {
+    let action = Action::Put(asked.json()?);
+    let change = Change { path: path.clone(), action, condition: asked.condition()?, at: String::new() };
+    let manner = asked.manner()?;
+    let what_if = manner.what_if;
+    let applied = api.resources.apply(vec![change], manner).await?;
+    if what_if {
+        return Ok(Json(batch::plan(api, &applied)).into_response());
+    }
+    let state = &applied.after;
     let node = state.node(path).ok_or_else(|| Refusal::Internal(format!("'{path}' is gone")))?;
-    let status = match outcomes.first() {
+    let status = match applied.outcomes.first() {
         Some(Outcome::Created) => StatusCode::CREATED,
         _ => StatusCode::OK,
     };
-    let mut response = with_etag(status, Observer::new(&state, &api.hub).render(path, node));
+    let mut response = with_etag(status, Observer::new(state, &api.hub).render(path, node));
     operations::done(api, response.headers_mut(), false);
     Ok(response)
 }
 
-async fn delete(api: &Api, path: &ResourcePath, headers: &HeaderMap) -> Result<Response, Refusal> {
-    let condition = condition(headers)?;
-    let change = Change { path: path.clone(), action: Action::Delete, condition, at: String::new() };
+async fn delete(api: &Api, asked: &Asked<'_>, path: &ResourcePath) -> Result<Response, Refusal> {
+    let change =
+        Change { path: path.clone(), action: Action::Delete, condition: asked.condition()?, at: String::new() };
     // The table of 1.3.2: deleting what is not there is 204, whatever If-Match says.
     if api.resources.state().node(path).is_none() && !path.kind().is_singleton() {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let (_, outcomes) = api.resources.apply(vec![change], false).await?;
-    if outcomes == [Outcome::Absent] {
+    let manner = asked.manner()?;
+    let what_if = manner.what_if;
+    let applied = api.resources.apply(vec![change], manner).await?;
+    if what_if {
+        return Ok(Json(batch::plan(api, &applied)).into_response());
+    }
+    if applied.outcomes == [Outcome::Absent] {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let mut response = StatusCode::ACCEPTED.into_response();
     operations::done(api, response.headers_mut(), true);
     Ok(response)
-}
-
-fn condition(headers: &HeaderMap) -> Result<Condition, Refusal> {
-    let text = |name| headers.get(name).and_then(|v| v.to_str().ok()).map(str::trim).unwrap_or_default();
-    match (text(header::IF_MATCH), text(header::IF_NONE_MATCH)) {
-        ("", "") => Ok(Condition::None),
-        ("*", "") => Ok(Condition::Exists),
-        ("", "*") => Ok(Condition::Absent),
-        (etag, "") => Ok(Condition::Etag(etag.to_owned())),
-        _ => Err(Refusal::BadRequest {
-            code: "BadRequest",
-            message: "If-None-Match may be *, and not together with If-Match".to_owned(),
-        }),
-    }
 }
 
 fn with_etag(status: StatusCode, body: Value) -> Response {

@@ -12,6 +12,17 @@ pub(super) enum Target {
     Discovery,
     Status,
     Trace,
+    Own(Own),
+}
+
+/// What the Network Controller's interface lacks: `/penstock/v1/...`.
+#[derive(Debug)]
+pub(super) enum Own {
+    History,
+    Change(u64),
+    Rollback,
+    Confirm,
+    Export,
 }
 
 /// `/networking/{version}/...` and our own `/penstock/v1/...`.
@@ -22,8 +33,7 @@ pub(super) fn parse(path: &str) -> Result<Target, Refusal> {
     let words: Vec<&str> = segments.iter().map(String::as_str).collect();
     let is = |s: &str, word: &str| s.eq_ignore_ascii_case(word);
     match words.as_slice() {
-        [a, b, c] if is(a, "penstock") && is(b, "v1") && is(c, "status") => Ok(Target::Status),
-        [a, b, c] if is(a, "penstock") && is(b, "v1") && is(c, "trace") => Ok(Target::Trace),
+        [a, b, rest @ ..] if is(a, "penstock") && is(b, "v1") => own(rest).ok_or_else(not_found),
         [a, b, ..] if is(a, "networking") && is(b, "discovery") => Ok(Target::Discovery),
         [a, version, rest @ ..] if is(a, "networking") && VERSIONS.iter().any(|v| is(v, version)) => match rest {
             [b] if is(b, "$batch") => Ok(Target::Batch),
@@ -37,6 +47,19 @@ pub(super) fn parse(path: &str) -> Result<Target, Refusal> {
         }
         _ => Err(not_found()),
     }
+}
+
+fn own(words: &[&str]) -> Option<Target> {
+    Some(match words {
+        ["status"] => Target::Status,
+        ["trace"] => Target::Trace,
+        ["history"] => Target::Own(Own::History),
+        ["history", number] => Target::Own(Own::Change(number.parse().ok()?)),
+        ["rollback"] => Target::Own(Own::Rollback),
+        ["confirm"] => Target::Own(Own::Confirm),
+        ["export"] => Target::Own(Own::Export),
+        _ => return None,
+    })
 }
 
 fn resource(segments: &[&str]) -> Result<Target, PathError> {
@@ -61,7 +84,7 @@ fn resource(segments: &[&str]) -> Result<Target, PathError> {
 }
 
 /// Percent-decoding (RFC 3986 section 2.1).
-fn decode(segment: &str) -> Option<String> {
+pub(super) fn decode(segment: &str) -> Option<String> {
     let mut out = Vec::with_capacity(segment.len());
     let mut bytes = segment.bytes();
     while let Some(b) = bytes.next() {
@@ -73,6 +96,20 @@ fn decode(segment: &str) -> Option<String> {
         out.push(u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?);
     }
     String::from_utf8(out).ok()
+}
+
+/// A segment of a URL, or a value in its query, out of any text.
+pub(super) fn encode(text: &str) -> String {
+    use std::fmt::Write;
+    let mut out = String::with_capacity(text.len());
+    for b in text.bytes() {
+        if b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~') {
+            out.push(char::from(b));
+        } else {
+            let _ = write!(out, "%{b:02X}");
+        }
+    }
+    out
 }
 
 #[cfg(test)]
