@@ -148,9 +148,9 @@ pub(crate) async fn documents_at(
     }
     let mut documents = current.clone();
     for number in (to + 1..=now).rev() {
-        let record = record(store, number).await?.ok_or_else(|| {
-            Refusal::Gone(format!("revision {to} is older than the {KEPT} changes that are kept"))
-        })?;
+        let record = record(store, number)
+            .await?
+            .ok_or_else(|| Refusal::Gone(format!("revision {to} is older than the {KEPT} changes that are kept")))?;
         for step in record.steps {
             let path = ResourcePath::parse(&step.path).map_err(|e| Refusal::Internal(e.to_string()))?;
             match step.before {

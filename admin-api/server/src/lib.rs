@@ -12,9 +12,9 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod absence;
+mod access;
 mod allocate;
 mod compile;
-mod access;
 mod config;
 mod draft;
 mod history;

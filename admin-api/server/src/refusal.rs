@@ -78,7 +78,9 @@ impl Refusal {
                 StatusCode::CONFLICT,
                 ErrorBody::new(
                     "AnotherOperationInProgress",
-                    format!("a change of {author} waits to be confirmed until {deadline}: confirm it, or wait until it is undone"),
+                    format!(
+                        "a change of {author} waits to be confirmed until {deadline}: confirm it, or wait until it is undone"
+                    ),
                 ),
             ),
             Self::Gone(m) => (StatusCode::GONE, ErrorBody::new("Gone", m)),

@@ -270,8 +270,7 @@ impl Resources {
     }
 
     async fn reload(&self, serial: &mut Serial) -> Result<(), Refusal> {
-        let (state, now, pending) =
-            Self::load(&*self.store).await.map_err(|e| Refusal::Unavailable(e.to_string()))?;
+        let (state, now, pending) = Self::load(&*self.store).await.map_err(|e| Refusal::Unavailable(e.to_string()))?;
         let missed = history::records(&*self.store, serial.number, now.number).await?;
         *serial = now;
         self.pending.send_replace(pending);

@@ -171,7 +171,9 @@ async fn history_says_who_changed_what_and_a_rollback_restores_it() {
     assert_ne!(after["etag"], before["etag"], "it was changed twice");
     assert_eq!(after["properties"]["probes"][0]["properties"], before["properties"]["probes"][0]["properties"]);
     let gateway = lab.get("/virtualGateways/blue").await;
-    let key = |g: &Value| g["properties"]["networkConnections"][0]["properties"]["wireGuardConfiguration"]["publicKey"].clone();
+    let key = |g: &Value| {
+        g["properties"]["networkConnections"][0]["properties"]["wireGuardConfiguration"]["publicKey"].clone()
+    };
     assert_eq!(key(&gateway), key(&secret), "with its private key");
     assert_eq!(lab.call(Method::GET, "/networking/v1/securityTags/t", None).await.0, StatusCode::NOT_FOUND);
     let (status, _) = own(&lab, Method::POST, "/rollback", Some(&json!({"revision": 999}))).await;
@@ -215,7 +217,8 @@ async fn what_is_not_confirmed_is_undone_by_itself() {
     assert_eq!(lab.call(Method::PUT, url, Some(&body(81))).await.0, StatusCode::OK);
     let (_, pending) = own(&lab, Method::GET, "/confirm", None).await;
     assert_eq!((&pending["pending"], &pending["author"]), (&json!(true), &json!("alice")));
-    let (status, refused) = lab.call(Method::PUT, "/networking/v1/securityTags/t", Some(&json!({"properties": {}}))).await;
+    let (status, refused) =
+        lab.call(Method::PUT, "/networking/v1/securityTags/t", Some(&json!({"properties": {}}))).await;
     assert_eq!((status, &refused["error"]["code"]), (StatusCode::CONFLICT, &json!("AnotherOperationInProgress")));
     assert_eq!(port(&lab).await, 81);
     // Confirmed, it stays.

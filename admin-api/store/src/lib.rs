@@ -18,7 +18,7 @@ mod sqlite;
 mod watchers;
 
 pub use api::{
-    Answer, Batch, Clock, Compare, Entry, Event, LeaseId, Limits, Operation, Range, Rev,
-    Store, StoreError, Txn, TxnResult, Watch,
+    Answer, Batch, Clock, Compare, Entry, Event, LeaseId, Limits, Operation, Range, Rev, Store, StoreError, Txn,
+    TxnResult, Watch,
 };
 pub use sqlite::SqliteStore;

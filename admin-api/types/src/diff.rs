@@ -140,8 +140,18 @@ mod tests {
     fn shown(old: Option<Value>, new: Option<Value>) -> Vec<String> {
         let path = ResourcePath::parse("/loadBalancers/web").unwrap();
         let line = |c: ResourceChange| {
-            let fields: Vec<String> =
-                c.fields.iter().map(|f| format!("{} {:?}>{:?}", f.path, f.was.as_ref().map(Value::to_string), f.is.as_ref().map(Value::to_string))).collect();
+            let fields: Vec<String> = c
+                .fields
+                .iter()
+                .map(|f| {
+                    format!(
+                        "{} {:?}>{:?}",
+                        f.path,
+                        f.was.as_ref().map(Value::to_string),
+                        f.is.as_ref().map(Value::to_string)
+                    )
+                })
+                .collect();
             format!("{:?} {} {}", c.change, c.resource_ref, fields.join(" ")).trim_end().to_owned()
         };
         changes(&path, old.as_ref(), new.as_ref()).into_iter().map(line).collect()

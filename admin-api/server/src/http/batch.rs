@@ -66,9 +66,8 @@ pub(super) fn plan(api: &Api, applied: &Applied) -> Value {
     let (before, after) = (&applied.before.documents, &applied.after.documents);
     let paths: BTreeSet<&ResourcePath> = before.keys().chain(after.keys()).collect();
     let differing = paths.into_iter().filter(|p| before.get(*p) != after.get(*p));
-    let diff: Vec<_> = differing
-        .flat_map(|p| changes(p, before.get(p).map(|d| &**d), after.get(p).map(|d| &**d)))
-        .collect();
+    let diff: Vec<_> =
+        differing.flat_map(|p| changes(p, before.get(p).map(|d| &**d), after.get(p).map(|d| &**d))).collect();
     json!({"whatIf": true, "changes": diff, "impact": impact(&applied.before, &applied.after, &api.hub)})
 }
 

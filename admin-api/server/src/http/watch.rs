@@ -79,7 +79,9 @@ async fn resumable(api: &Api, from: u64, latest: u64) -> Result<(), Refusal> {
         return Err(invalid(format!("revision {from} has not been reached: the latest is {latest}")));
     }
     if from < latest && history::record(api.resources.store(), from + 1).await?.is_none() {
-        return Err(Refusal::Gone(format!("the changes after revision {from} are not all kept: read everything again")));
+        return Err(Refusal::Gone(format!(
+            "the changes after revision {from} are not all kept: read everything again"
+        )));
     }
     Ok(())
 }
