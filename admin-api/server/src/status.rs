@@ -176,7 +176,7 @@ fn services(intent: &Intent, goal: &MuxGoal, reports: &[Reported], probes: &[Pro
                 "port": service.port,
                 "pool": pool.map(|p| &p.name),
                 "tableVersion": pool.map(|p| p.version),
-                "settling": pool.is_some_and(|p| p.previous.is_some()),
+                "settling": pool.is_some_and(|p| !p.previous.is_empty()),
                 "packets": sum.packets,
                 "bytes": sum.bytes,
                 "packetsPerSecond": sum.packet_rate,

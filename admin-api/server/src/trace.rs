@@ -202,7 +202,8 @@ fn on_underlay<'a>(intent: &'a Intent, frame: &[u8]) -> Next<'a> {
         return end(false, "what left is not an IP packet".to_owned());
     };
     let destination = headers.dst.to_ip();
-    if headers.protocol != Protocol::UDP || headers.dst_port != penstock_wire::VXLAN_PORT {
+    let is_overlay = [penstock_wire::VXLAN_PORT, penstock_wire::geneve::GENEVE_PORT].contains(&headers.dst_port);
+    if headers.protocol != Protocol::UDP || !is_overlay {
         return end(true, format!("leaves for {destination} by the underlay, not encapsulated"));
     }
     let has = |n: &&Node| n.address == Some(destination);

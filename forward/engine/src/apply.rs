@@ -1,8 +1,8 @@
 use crate::EncapTemplate;
 use penstock_flow::{Flags, Transposition};
 use penstock_model::{DropReason, Gso, Offload, Packet, PortId, TunnelId, Verdict};
+use penstock_wire::Headers;
 use penstock_wire::rewrite::{Rewrite, complete_checksum, complete_partial_checksum, decrement_ttl, rewrite};
-use penstock_wire::{Headers, VXLAN_HEADER_LEN};
 
 /// Replays a decision on a packet: pop, rewrite, TTL, Ethernet, push or strip. Meters and counters are the caller's.
 ///
@@ -132,7 +132,7 @@ fn encapsulate(packet: &mut Packet<'_>, h: &Headers, hash: u64, template: &Encap
     }
     let push = template.bytes().len();
     let ip_len = packet.len() + push - 14;
-    let udp_len = packet.len() + 8 + VXLAN_HEADER_LEN;
+    let udp_len = packet.len() + template.udp_overhead();
     let (Ok(ip_len), Ok(udp_len)) = (u16::try_from(ip_len), u16::try_from(udp_len)) else {
         return Err(DropReason::TooLarge);
     };

@@ -322,6 +322,10 @@ impl<R: Resolver> Port<R> {
         match self.resolver.resolve(key, hash, packet, h, prior, now) {
             Resolution::Drop(reason) => Err(reason),
             Resolution::Once(value) => Ok(value),
+            Resolution::Instead(other) => {
+                let hash = self.resolver.hash(&other);
+                self.decide_flow(packet, h, &other, hash, epoch, now, coarse)
+            }
             Resolution::Install { value, peer, idle_seconds } => {
                 let opens = R::TCP.is_some() && Turn::of(h) == Some(Turn::Opens);
                 let idle_seconds = match R::TCP {

@@ -42,6 +42,9 @@ pub enum Resolution<K, V> {
     Install { value: V, peer: Option<(K, V)>, idle_seconds: u16 },
     /// Replay this once, remember nothing.
     Once(V),
+    /// Look for this flow in its place, and ask about it if it is not known. Who answers so for the other flow, too, must come to
+    /// an end.
+    Instead(K),
     /// Drop this packet, remember nothing.
     Drop(DropReason),
 }

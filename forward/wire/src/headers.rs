@@ -184,7 +184,7 @@ pub fn parse_vxlan(frame: &[u8], outer: &Headers) -> Result<(Vni, Headers), Drop
 }
 
 #[inline]
-fn parse_ethernet_at(frame: &[u8], l2: usize, h: &mut Headers) -> Result<(), DropReason> {
+pub(crate) fn parse_ethernet_at(frame: &[u8], l2: usize, h: &mut Headers) -> Result<(), DropReason> {
     let eth = frame.get(l2..).and_then(|f| f.first_chunk::<14>()).ok_or(DropReason::TruncatedEthernet)?;
     let mut kind = u16::from_be_bytes([eth[12], eth[13]]);
     let mut l3 = l2 + 14;

@@ -1,11 +1,11 @@
 //! What do these bytes say, and how are they written?
 //!
 //! Bytes to typed headers and back: Ethernet, VLAN, ARP, IPv4 with options, IPv6 with extension headers, TCP, UDP, ICMP,
-//! VXLAN; internet checksums, full and incremental (RFC 1624); segmentation of frames that a sender left whole.
+//! VXLAN, Geneve; internet checksums, full and incremental (RFC 1624); segmentation of frames that a sender left whole.
 //! It knows no flow, policy or tenant. Nothing here can panic on any input.
 //!
 //! Order of use: [`parse`] gives [`Headers`] (offsets and the fields that decisions need, all bounds checked);
-//! [`parse_vxlan`] goes on into the inner frame; [`rewrite`], [`icmp`] and [`checksum`] change bytes in place; [`arp`] and
+//! [`parse_vxlan`] or [`geneve`] goes on into the inner frame; [`rewrite`], [`icmp`] and [`checksum`] change bytes in place; [`arp`] and
 //! [`nd`] read questions and write answers; [`gso`] cuts; [`build`] makes frames for tests and probes.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -13,6 +13,7 @@
 pub mod arp;
 pub mod build;
 pub mod checksum;
+pub mod geneve;
 pub mod gso;
 mod headers;
 pub mod icmp;

@@ -82,7 +82,7 @@ pub(crate) fn decide(policy: &Policy, frame: &[u8], h: &Headers, why: &mut impl 
     }
 }
 
-/// Chooses the owner for a flow that the table has no valid entry for. `prior` is the backend of an older entry.
+/// Chooses for a flow that the table has no valid entry for. `prior` is what an older entry says.
 pub(crate) fn choose(
     policy: &Policy,
     place: &Place,
@@ -92,36 +92,42 @@ pub(crate) fn choose(
     why: &mut impl Why,
 ) -> Choice {
     let Some(info) = policy.tables.slots.pool(pool) else { return Choice::Drop(DropReason::NoHealthyBackend) };
-    if let Some(backend) = prior.filter(|b| info.serves(*b)) {
-        why.because("affinity", || format!("the flow stays with {}", policy.backend_name(backend)));
-        return Choice::Remember(backend);
+    let chances = &policy.tables.chances;
+    let kept = prior.map(|p| chances.candidates(p).iter().filter(|b| info.serves(*b)).collect());
+    if let Some(value) = kept.and_then(|list| chances.value(&list)) {
+        why.because("affinity", || format!("the flow stays with {}", policy.backend_name(value)));
+        return Choice::Remember(value);
     }
     let owner = policy.tables.slots.owner(place.slot);
-    let previous = info.previous_owner(place.slot as usize % SLOTS);
-    let backend = match (opening, previous) {
-        (Opening::First, Some(p)) if owner != NOBODY => {
+    let candidates = info.candidates(place.slot as usize % SLOTS, owner);
+    let Some(first) = candidates.first() else { return Choice::Drop(DropReason::NoHealthyBackend) };
+    // In a slot that has settled, what the table does not know belongs to the owner: no entry would change that.
+    if first == owner {
+        return Choice::Once(owner);
+    }
+    match opening {
+        Opening::First if owner != NOBODY => {
             why.because("affinity", || {
-                format!("the packet opens a connection: not to the previous owner {}", policy.backend_name(p))
+                format!("the packet opens a connection: not to the previous owner {}", policy.backend_name(first))
             });
-            owner
+            Choice::Remember(owner)
         }
-        (_, Some(p)) => {
+        Opening::First | Opening::Perhaps => {
             why.because("affinity", || {
-                format!("the packet may belong to an older flow: to the previous owner {}", policy.backend_name(p))
+                format!("the packet may belong to an older flow: to the previous owner {}", policy.backend_name(first))
             });
-            p
+            Choice::Remember(chances.value(&candidates).unwrap_or(first))
         }
-        (_, None) => owner,
-    };
-    match (backend, opening, previous) {
-        (NOBODY, ..) => Choice::Drop(DropReason::NoHealthyBackend),
-        // In a slot that has settled, what the table does not know belongs to the owner: no entry would change that.
-        (b, Opening::About, _) | (b, _, None) => Choice::Once(b),
-        (b, ..) => Choice::Remember(b),
+        Opening::About => {
+            why.because("affinity", || {
+                format!("its flow may be an older one: to the previous owner {}", policy.backend_name(first))
+            });
+            Choice::Once(first)
+        }
     }
 }
 
-/// An answer of [`choose`].
+/// An answer of [`choose`]: what a flow entry would say, a backend or a list of them (see [`crate::chance::Chances`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Choice {
     Remember(BackendId),

@@ -39,8 +39,10 @@ fn why(policy: &Policy, frame: &[u8], headers: &penstock_wire::Headers, steps: &
     }
 }
 
-fn explain_encapsulation(policy: &Policy, id: BackendId, steps: &mut Vec<Step>) {
-    let Some(backend) = policy.backend(id) else {
+fn explain_encapsulation(policy: &Policy, value: BackendId, steps: &mut Vec<Step>) {
+    let list = policy.tables.chances.candidates(value);
+    let mut candidates = list.iter().filter_map(|id| policy.backend(id));
+    let Some(backend) = candidates.next() else {
         steps.because("backend", || "the pool has no healthy backend".to_owned());
         return;
     };
@@ -48,9 +50,15 @@ fn explain_encapsulation(policy: &Policy, id: BackendId, steps: &mut Vec<Step>) 
     steps.because("encapsulation", || {
         let (vni, own, host) = (backend.dip.vni, policy.tables.own.0, backend.host.0);
         let known =
-            if policy.encap(policy.transposition(id).encap).is_ok() { "" } else { "; its next hop is not resolved" };
-        format!("VXLAN {vni} from {own} to {host}{known}")
+            if policy.encap(policy.transposition(value).encap).is_ok() { "" } else { "; its next hop is not resolved" };
+        let kind = if value == backend.id { "VXLAN" } else { "Geneve" };
+        format!("{kind} {vni} from {own} to {host}{known}")
     });
+    for next in candidates {
+        steps.because("second chance", || {
+            format!("a host that has no flow for the packet passes it to {} ({})", next.name, next.dip.addr.0)
+        });
+    }
 }
 
 fn run(policy: &Arc<Policy>, frame: &[u8], port: PortId) -> (Ending, Vec<u8>) {

@@ -3,6 +3,9 @@ use penstock_spread::SlotTable;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
+/// Previous owners of a slot that are remembered.
+pub const MAX_PREVIOUS: usize = penstock_wire::geneve::MAX_NEXT_OWNERS;
+
 /// Everything that a mux should be doing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct MuxGoal {
@@ -41,7 +44,7 @@ pub enum Distribution {
     SourceIpProtocol,
 }
 
-/// A backend pool with its table, and the table before it while a change settles.
+/// A backend pool with its table, and the owners before while changes settle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
     pub id: PoolId,
@@ -49,8 +52,11 @@ pub struct Pool {
     /// Grows with every change of `table`.
     pub version: u64,
     pub table: SlotTable,
-    /// Owners before the last change; consulted for packets that cannot be the first of a flow. Healthy members only.
-    pub previous: Option<SlotTable>,
+    /// Who owned each slot before its last change, before the one before that, and so on: packets that cannot be the first of a
+    /// flow may belong to them. Healthy members only; where a slot has had fewer owners, one that it has otherwise. At most
+    /// [`MAX_PREVIOUS`].
+    #[serde(default)]
+    pub previous: Vec<SlotTable>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

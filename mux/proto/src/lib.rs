@@ -10,17 +10,20 @@
 //! Stateless first. A packet hashes to a slot and the slot has an owner: that is all, and equal on all muxes, while the slot
 //! never changed hands. In a slot that did, the flow table is asked first. What it does not know goes
 //!
-//! | packet | while the change settles (`previous` given) | afterwards |
+//! | packet | while changes settle (`previous` given) | afterwards |
 //! | --- | --- | --- |
 //! | TCP SYN | current owner, remembered | current owner |
-//! | other TCP | previous owner if it is healthy, remembered; else current | current owner |
-//! | UDP | as other TCP: a datagram does not say whether it is the first, and the previous owner is as good for a new flow | current owner |
-//! | ICMP error | as the packet that it quotes, not remembered | current owner |
+//! | other TCP | the newest previous owner that is healthy, with a second chance, remembered; else current | current owner |
+//! | UDP | as other TCP: a datagram does not say whether it is the first | current owner |
+//! | ICMP error, fragment | as the packet that it is about, without a second chance, not remembered | current owner |
 //!
-//! An entry holds while its backend is a healthy member of the pool, also over later changes of the table.
+//! *Second chance*: the encapsulation (Geneve) names the older owners and last the current one. A host that has no flow for the
+//! packet passes it to the first that is named, so that it arrives at the one who knows it, whichever mux it came by.
+//! An entry holds while its backends are healthy members of the pool, also over later changes of the table.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod chance;
 mod decide;
 mod echo;
 mod error;
@@ -41,7 +44,7 @@ mod tests;
 
 pub use error::GoalError;
 pub use explain::explain;
-pub use goal::{Backend, Distribution, MuxGoal, Pool, Service};
+pub use goal::{Backend, Distribution, MAX_PREVIOUS, MuxGoal, Pool, Service};
 pub use key::MuxKey;
 pub use policy::{MAX_BACKEND, MAX_SERVICE, MUX_MAC, NextHopInfo, Policy};
 pub use resolver::{Foreign, MuxResolver};

@@ -1,3 +1,4 @@
+use crate::chance::{self, Candidates, Chances};
 use crate::error::GoalError;
 use crate::goal::{Backend, Distribution, MuxGoal, Service};
 use crate::hash::hasher;
@@ -9,6 +10,7 @@ use penstock_flow::{Flags, FlowHasher, Transposition};
 use penstock_model::{
     Addr16, BackendId, DropReason, EncapId, Mac, PortId, Protocol, Revision, ServiceId, Underlay, Vni,
 };
+use penstock_wire::geneve::NextOwners;
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -40,6 +42,15 @@ pub struct Policy {
     transpositions: Box<[Transposition]>,
     /// By [`EncapId`]: one per host and VNI; `None` until its next hop is known.
     encaps: Box<[Option<EncapTemplate>]>,
+    /// In the order of [`Chances::lists`].
+    chances: Box<[Chance]>,
+}
+
+/// What becomes of a packet for the first of some candidates, and the encapsulation that names the others.
+#[derive(Debug)]
+struct Chance {
+    transposition: Transposition,
+    encap: Option<EncapTemplate>,
 }
 
 /// What follows from the goal alone.
@@ -49,6 +60,7 @@ pub(crate) struct Tables {
     pub(crate) own: Underlay<IpAddr>,
     pub(crate) vips: VipTable,
     pub(crate) slots: Slots,
+    pub(crate) chances: Chances,
     pub(crate) hasher: FlowHasher,
     services: HashMap<ServiceId, Service>,
     backends: HashMap<BackendId, Backend>,
@@ -60,7 +72,12 @@ impl Policy {
     #[must_use]
     pub fn empty() -> Self {
         let tables = tables(&MuxGoal::default(), Underlay(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
-        Self { tables: Arc::new(tables), transpositions: Box::default(), encaps: Box::default() }
+        Self {
+            tables: Arc::new(tables),
+            transpositions: Box::default(),
+            encaps: Box::default(),
+            chances: Box::default(),
+        }
     }
 
     /// Validates the goal and builds all of it.
@@ -83,7 +100,10 @@ impl Policy {
         if let Some(tables) = Arc::get_mut(&mut self.tables) {
             tables.slots.remember_moves_since(&earlier.tables.slots);
             tables.mark_moved_services();
+            tables.chances = earlier.tables.chances.clone();
+            tables.add_chances();
         }
+        self.chances = self.all_chances();
         self
     }
 
@@ -111,7 +131,36 @@ impl Policy {
                 *t = to_backend(b, encap, out);
             }
         }
-        Self { tables, transpositions, encaps: encaps.into_boxed_slice() }
+        let mut policy = Self { tables, transpositions, encaps: encaps.into_boxed_slice(), chances: Box::default() };
+        policy.chances = policy.all_chances();
+        policy
+    }
+
+    fn all_chances(&self) -> Box<[Chance]> {
+        self.tables.chances.lists().iter().enumerate().map(|(i, list)| self.chance(i, list)).collect()
+    }
+
+    /// Only those of one network can pass a packet to each other.
+    fn chance(&self, index: usize, list: &Candidates) -> Chance {
+        let mut living = list.iter().filter_map(|id| self.backend(id));
+        let Some(first) = living.next() else {
+            return Chance { transposition: Transposition::drop(DropReason::NoHealthyBackend), encap: None };
+        };
+        let plain = *self.transposition(first.id);
+        let next = NextOwners::new(living.filter(|b| b.dip.vni == first.dip.vni).map(|b| Addr16::from(b.dip.addr.0)));
+        if next.is_empty() {
+            return Chance { transposition: plain, encap: None };
+        }
+        let encap = self.encap(plain.encap).ok().map(|template| template.naming(&next));
+        Chance { transposition: plain.encapsulated(EncapId(chance::number(index))), encap }
+    }
+
+    /// What the flow entry said whose transposition this is.
+    pub(crate) fn value_of(transposition: &Transposition) -> BackendId {
+        match chance::index(transposition.encap) {
+            Some(_) if transposition.encap != EncapId::NONE.0 => BackendId(transposition.encap),
+            _ => BackendId(transposition.counter),
+        }
     }
 
     #[must_use]
@@ -172,23 +221,34 @@ impl Policy {
         self.tables.services.keys().map(|s| s.0 as usize + 1).max().unwrap_or(0)
     }
 
-    pub(crate) fn backend_name(&self, id: BackendId) -> String {
-        match self.backend(id) {
+    pub(crate) fn backend_name(&self, value: BackendId) -> String {
+        match self.tables.chances.candidates(value).first().and_then(|id| self.backend(id)) {
             Some(b) => format!("{} ({})", b.name, b.dip.addr.0),
             None => "nobody".to_owned(),
         }
     }
 
-    /// What becomes of a packet for a backend.
+    /// What becomes of a packet for a backend or the candidates that a flow entry names.
     #[inline]
-    pub(crate) fn transposition(&self, backend: BackendId) -> &Transposition {
+    pub(crate) fn transposition(&self, value: BackendId) -> &Transposition {
         const GONE: &Transposition = &Transposition::drop(DropReason::NoHealthyBackend);
-        self.transpositions.get(backend.0 as usize).unwrap_or(GONE)
+        match self.transpositions.get(value.0 as usize) {
+            Some(t) => t,
+            None => self.chance_of(value.0).map_or(GONE, |c| &c.transposition),
+        }
     }
 
     #[inline]
     pub(crate) fn encap(&self, id: u32) -> Result<&EncapTemplate, DropReason> {
-        self.encaps.get(id as usize).and_then(Option::as_ref).ok_or(DropReason::NextHopUnresolved)
+        let template = match self.encaps.get(id as usize) {
+            Some(template) => template.as_ref(),
+            None => self.chance_of(id).and_then(|c| c.encap.as_ref()),
+        };
+        template.ok_or(DropReason::NextHopUnresolved)
+    }
+
+    fn chance_of(&self, number: u32) -> Option<&Chance> {
+        self.chances.get(chance::index(number)?)
     }
 }
 
@@ -210,16 +270,24 @@ fn tables(goal: &MuxGoal, own: Underlay<IpAddr>) -> Tables {
         // A service may bring its VIP and its protocol with it.
         vips: VipTable::new(goal.services.len() * 3, goal.hash_seed),
         slots: Slots::new(&goal.pools, |b| b != NOBODY && backends.contains_key(&b)),
+        chances: Chances::default(),
         hasher: hasher(goal.hash_seed),
         services: goal.services.iter().map(|s| (s.id, s.clone())).collect(),
         addresses: goal.services.iter().map(|s| s.vip).collect(),
         backends,
     };
     tables.mark_moved_services();
+    tables.add_chances();
     tables
 }
 
 impl Tables {
+    /// Gives a number to every list of candidates that flow entries may come to name.
+    fn add_chances(&mut self) {
+        let Self { slots, chances, .. } = self;
+        slots.each_candidates(|list| chances.add(list));
+    }
+
     /// Writes the entries of all services, with the pools' present epochs and marks.
     fn mark_moved_services(&mut self) {
         let entry = |s: &Service| {

@@ -131,7 +131,7 @@ impl Resolver for MuxResolver {
         prior: Option<Prior<'_>>,
         _now: Nanos,
     ) -> Resolution<MuxKey, BackendId> {
-        let prior = prior.map(|p| BackendId(p.transposition.counter));
+        let prior = prior.map(|p| Policy::value_of(p.transposition));
         match decide(&self.policy, packet.frame(), headers, &mut ()) {
             Decision::Tracked { place, pool, opening, .. } => {
                 resolution(choose(&self.policy, &place, pool, opening, prior, &mut ()), headers.protocol)

@@ -1,3 +1,4 @@
+use crate::chance::Candidates;
 use crate::goal::Pool;
 use penstock_model::{BackendId, Epoch, PoolId};
 use penstock_spread::{SLOTS, SlotTable};
@@ -18,8 +19,8 @@ pub(crate) struct PoolInfo {
     pub(crate) epoch: Epoch,
     /// Slots that have or had another owner since this node started: their packets consult the flow table.
     moved: Option<Box<Bitmap>>,
-    /// Previous owners while a change settles.
-    previous: Option<Box<[BackendId]>>,
+    /// Previous owners while changes settle, newest first.
+    previous: Vec<SlotTable>,
     members: HashSet<BackendId>,
     previous_members: HashSet<BackendId>,
 }
@@ -34,9 +35,14 @@ impl PoolInfo {
         self.moved.is_some()
     }
 
-    /// The previous owner, if the last change moved the slot and that owner can still serve.
-    pub(crate) fn previous_owner(&self, slot: usize) -> Option<BackendId> {
-        self.previous.as_ref()?.get(slot).copied().filter(|b| *b != NOBODY)
+    /// Who may have an older flow of the slot: its previous owners that can still serve, newest first, then `owner`.
+    pub(crate) fn candidates(&self, slot: usize, owner: BackendId) -> Candidates {
+        let before = self.previous.iter().filter_map(|t| t.owner_of_slot(slot));
+        before
+            .filter(|b| *b != owner && self.previous_members.contains(b))
+            .chain([owner])
+            .filter(|b| *b != NOBODY)
+            .collect()
     }
 
     /// Whether the backend can serve established flows of this pool: it is a healthy member now or was before the change.
@@ -47,7 +53,7 @@ impl PoolInfo {
 
 /// The slot tables of all pools.
 ///
-/// Memory: 16 KiB a pool, and 16.5 KiB more while its table is in transition (0.5 KiB afterwards); 10,000 pools: 160 MiB.
+/// Memory: 16 KiB a pool, and up to 24.5 KiB more while its table is in transition (0.5 KiB afterwards); 10,000 pools: 160 MiB.
 #[derive(Debug)]
 pub(crate) struct Slots {
     /// `SLOTS` for each pool, one after the other: the owner is one load away.
@@ -89,6 +95,15 @@ impl Slots {
                     bits.iter_mut().zip(m.iter()).for_each(|(mine, theirs)| *mine |= theirs);
                 }
                 p.moved = bits.iter().any(|w| *w != 0).then(|| Box::new(bits));
+            }
+        }
+    }
+
+    /// All lists of candidates among which a second chance has to choose.
+    pub(crate) fn each_candidates(&self, mut visit: impl FnMut(Candidates)) {
+        for (i, pool) in (0u32..).zip(&self.pools).filter(|(_, p)| !p.previous.is_empty()) {
+            for (slot, owner) in self.range(i).into_iter().flatten().enumerate() {
+                visit(pool.candidates(slot, *owner));
             }
         }
     }
@@ -138,12 +153,10 @@ fn info(pool: &Pool, current: &[BackendId], exists: &impl Fn(BackendId) -> bool)
     let previous_members: HashSet<_> =
         pool.previous.iter().flat_map(|t| &t.members).copied().filter(|b| exists(*b)).collect();
     let mut moved: Bitmap = [0; SLOTS / 64];
-    let mut previous = pool.previous.as_ref().map(|t| spread_out(t, exists));
-    for (slot, (before, now)) in previous.iter_mut().flatten().zip(current).enumerate() {
-        if before == now {
-            *before = NOBODY;
+    for table in &pool.previous {
+        for (slot, (before, now)) in spread_out(table, exists).iter().zip(current).enumerate() {
+            moved[slot / 64] |= u64::from(*before != NOBODY && before != now) << (slot % 64);
         }
-        moved[slot / 64] |= u64::from(*before != NOBODY) << (slot % 64);
     }
     let in_transition = moved.iter().any(|w| *w != 0);
     PoolInfo {
@@ -151,7 +164,7 @@ fn info(pool: &Pool, current: &[BackendId], exists: &impl Fn(BackendId) -> bool)
         version: pool.version,
         epoch: epoch(pool, &previous_members),
         moved: in_transition.then(|| Box::new(moved)),
-        previous: previous.filter(|_| in_transition).map(Vec::into_boxed_slice),
+        previous: if in_transition { pool.previous.clone() } else { Vec::new() },
         members: pool.table.members.iter().copied().collect(),
         previous_members,
     }
@@ -181,7 +194,7 @@ mod tests {
     }
 
     fn pool(version: u64, current: SlotTable, previous: Option<SlotTable>) -> Pool {
-        Pool { id: PoolId(9), name: "p".to_owned(), version, table: current, previous }
+        Pool { id: PoolId(9), name: "p".to_owned(), version, table: current, previous: previous.into_iter().collect() }
     }
 
     fn half_moved() -> Pool {
@@ -193,7 +206,11 @@ mod tests {
         let slots = Slots::new(&[half_moved()], |_| true);
         let p = slots.pool(0).unwrap();
         assert!(!p.has_moved(0) && p.has_moved(1));
-        assert_eq!((p.previous_owner(0), p.previous_owner(1)), (None, Some(BackendId(1))));
+        let (kept, moved) = (p.candidates(0, BackendId(1)), p.candidates(1, BackendId(2)));
+        assert_eq!(
+            (kept, moved),
+            ([1].map(BackendId).into_iter().collect(), [1, 2].map(BackendId).into_iter().collect())
+        );
         assert_eq!(slots.owner(Slots::reference(0, 1)), BackendId(2));
     }
 
@@ -201,7 +218,8 @@ mod tests {
     fn a_previous_owner_that_left_the_goal_does_not_count() {
         let slots = Slots::new(&[half_moved()], |b| b != BackendId(1));
         let p = slots.pool(0).unwrap();
-        assert!(!p.has_moved(1) && p.previous_owner(1).is_none() && !p.any_moved());
+        assert!(!p.has_moved(1) && !p.any_moved());
+        assert_eq!(p.candidates(1, BackendId(2)), [BackendId(2)].into_iter().collect());
     }
 
     #[test]
@@ -210,7 +228,19 @@ mod tests {
         let mut settled = Slots::new(&[pool(2, half_moved().table, None)], |_| true);
         settled.remember_moves_since(&then);
         let p = settled.pool(0).unwrap();
-        assert!(p.has_moved(1) && !p.has_moved(0) && p.previous_owner(1).is_none());
+        assert!(p.has_moved(1) && !p.has_moved(0));
+        assert_eq!(p.candidates(1, BackendId(2)).iter().count(), 1);
+    }
+
+    #[test]
+    fn older_owners_come_after_newer_ones_and_nobody_twice() {
+        let older = [table(&[3], |_| 0), table(&[1], |_| 0), table(&[4], |_| 0)];
+        let p = Pool { previous: older.to_vec(), ..half_moved() };
+        let slots = Slots::new(&[p], |b| b != BackendId(4));
+        let p = slots.pool(0).unwrap();
+        assert!(p.has_moved(0) && p.has_moved(1));
+        assert_eq!(p.candidates(0, BackendId(1)), [3, 1].map(BackendId).into_iter().collect());
+        assert_eq!(p.candidates(1, BackendId(2)), [3, 1, 2].map(BackendId).into_iter().collect());
     }
 
     #[test]
@@ -227,7 +257,7 @@ mod tests {
         let base = epoch(half_moved());
         assert_eq!(base, epoch(Pool { name: "other".to_owned(), ..half_moved() }));
         assert_ne!(base, epoch(Pool { version: 3, ..half_moved() }));
-        assert_ne!(base, epoch(Pool { previous: None, ..half_moved() }));
+        assert_ne!(base, epoch(Pool { previous: Vec::new(), ..half_moved() }));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What a goal must satisfy before anything is built from it.
 
 use crate::error::GoalError;
-use crate::goal::{Backend, MuxGoal, Pool, Service};
+use crate::goal::{Backend, MAX_PREVIOUS, MuxGoal, Pool, Service};
 use crate::policy::{MAX_BACKEND, MAX_SERVICE};
 use penstock_maps::VIP_CAPACITY;
 use penstock_model::{Addr16, BackendId, Mac, PoolId, Protocol, Underlay};
@@ -55,9 +55,13 @@ fn validate_pools(list: &[Pool], backends: &HashSet<BackendId>) -> Result<HashSe
                 return Err(GoalError::new(field, format!("there is no backend {member}")));
             }
         }
-        // A previous owner may have left the goal: its slots then have no previous owner.
-        if let Some(previous) = &p.previous {
-            validate_table(previous, &format!("pools[{i}].previous"))?;
+        if p.previous.len() > MAX_PREVIOUS {
+            let problem = format!("{} tables, at most {MAX_PREVIOUS}", p.previous.len());
+            return Err(GoalError::new(format!("pools[{i}].previous"), problem));
+        }
+        // A previous owner may have left the goal: its slots then have no such owner.
+        for (k, previous) in p.previous.iter().enumerate() {
+            validate_table(previous, &format!("pools[{i}].previous[{k}]"))?;
         }
     }
     Ok(seen)

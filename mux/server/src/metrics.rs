@@ -120,7 +120,7 @@ mod tests {
             name: "loadBalancers/web/backendAddressPools/p".to_owned(),
             version: 3,
             table,
-            previous: None,
+            previous: Vec::new(),
         };
         let goal = MuxGoal {
             revision: Revision(4),

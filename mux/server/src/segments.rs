@@ -106,7 +106,7 @@ mod tests {
                 name: "pool".to_owned(),
                 version: 1,
                 table: SlotTable::build(None, &[(id, 1)]),
-                previous: None,
+                previous: Vec::new(),
             }],
             backends: vec![Backend {
                 id,

@@ -62,7 +62,7 @@ fn goal(revision: u64) -> MuxGoal {
             name: "pool".to_owned(),
             version: 1,
             table: SlotTable::build(None, &members),
-            previous: None,
+            previous: Vec::new(),
         }],
         backends: (0..BACKENDS).map(backend).collect(),
     }

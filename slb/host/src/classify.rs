@@ -5,6 +5,7 @@ use crate::policy::{LocalPort, Network, Policy};
 use crate::related::is_error;
 use penstock_engine::Why;
 use penstock_model::{Addr16, DropReason, Mac, PortId, Protocol};
+use penstock_wire::geneve::{GENEVE_PORT, parse_geneve};
 use penstock_wire::{Fragment, Headers, VXLAN_PORT, ethertype, parse_vxlan};
 
 /// Where a packet comes from and whose it is.
@@ -45,8 +46,9 @@ pub(crate) fn origin(
 }
 
 fn from_underlay(policy: &Policy, frame: &[u8], h: &mut Headers, why: &mut impl Why) -> Result<Origin, DropReason> {
-    let is_vxlan = h.is_ip() && h.protocol == Protocol::UDP && h.dst_port == VXLAN_PORT && h.fragment == Fragment::No;
-    if !is_vxlan || h.dst != Addr16::from(policy.own) {
+    let is_geneve = is_geneve(h);
+    let is_vxlan = is_whole_udp(h) && h.dst_port == VXLAN_PORT;
+    if !(is_vxlan || is_geneve) || h.dst != Addr16::from(policy.own) {
         why.because("underlay", || "no overlay packet for this host".to_owned());
         return Ok(Origin::Underlay);
     }
@@ -59,11 +61,12 @@ fn from_underlay(policy: &Policy, frame: &[u8], h: &mut Headers, why: &mut impl 
         return Err(DropReason::UntrustedUnderlaySource);
     }
     let outer = h.src;
-    let (vni, inner) = parse_vxlan(frame, h)?;
+    let (vni, inner) = if is_geneve { parse_geneve(frame, h)? } else { parse_vxlan(frame, h)? };
     *h = inner;
     check_untagged(h, why)?;
     let network = policy.network_by_vni(vni).ok_or(DropReason::UnknownVni)?;
-    why.because("underlay", || format!("VXLAN from {outer:?}, network id {vni}: \"{}\"", network.name()));
+    let kind = if is_geneve { "Geneve" } else { "VXLAN" };
+    why.because("underlay", || format!("{kind} from {outer:?}, network id {vni}: \"{}\"", network.name()));
     if !h.is_ip() {
         return Err(DropReason::Unsupported);
     }
@@ -79,6 +82,14 @@ fn from_underlay(policy: &Policy, frame: &[u8], h: &mut Headers, why: &mut impl 
             Err(DropReason::UnknownPort)
         }
     }
+}
+
+fn is_whole_udp(h: &Headers) -> bool {
+    h.is_ip() && h.protocol == Protocol::UDP && h.fragment == Fragment::No
+}
+
+pub(crate) fn is_geneve(h: &Headers) -> bool {
+    is_whole_udp(h) && h.dst_port == GENEVE_PORT
 }
 
 /// RFC 7348 section 6.1: inner frames carry no VLAN tag; nor do the containers' links, on which one would lead to another

@@ -1,10 +1,12 @@
 use crate::ROUTER_MAC;
+use crate::chance::Chance;
 use crate::policy::{LocalPort, Nat, Network, Place, Policy};
 use crate::related::{self, Quote};
 use penstock_engine::{Resolution, Why};
 use penstock_flow::{Flags, Transposition};
 use penstock_model::{Addr16, DropReason, FlowKey, Mac, PortId, Protocol, TenantId, Underlay};
 use penstock_policy::{AclDirection, Endpoint, NextHop, Route, Target};
+use penstock_wire::geneve::NextOwners;
 use penstock_wire::{Fragment, Headers};
 
 /// Idle times. TCP once it is established: Azure's longest for a load balancer rule; UDP: RFC 4787 REQ-5 asks for two minutes at least.
@@ -30,6 +32,11 @@ fn zone(port: PortId) -> TenantId {
 /// The port whose flow `key` is.
 pub(crate) fn port_of(key: &FlowKey) -> PortId {
     PortId(key.tenant().0.saturating_sub(1) as u16)
+}
+
+/// The same flow as another port sees it.
+fn in_zone(port: PortId, key: &FlowKey) -> FlowKey {
+    FlowKey::new(zone(port), key.src, key.dst, key.protocol(), key.src_port, key.dst_port)
 }
 
 fn reply_key(port: PortId, key: &FlowKey) -> FlowKey {
@@ -70,6 +77,7 @@ pub(crate) struct Decision<'a, W> {
     pub(crate) network: &'a Network,
     /// An underlay destination that turned out to be unresolved.
     pub(crate) unresolved: &'a mut Option<std::net::IpAddr>,
+    pub(crate) chance: &'a mut Chance,
     pub(crate) why: &'a mut W,
 }
 
@@ -88,10 +96,46 @@ impl<'a, W: Why> Decision<'a, W> {
                 .because("nat", || "a later fragment for a virtual address has no ports to translate by".to_owned());
             return Resolution::Drop(DropReason::FragmentUnsupported);
         }
+        if prior.is_none()
+            && let Some(passed) = self.second_chance(key, h)
+        {
+            return passed;
+        }
         match self.mapping_of(key, prior) {
             Ok(nat) => self.inbound_to(key, h, Some(nat), prior),
             Err(reason) => Resolution::Drop(reason),
         }
+    }
+
+    /// No flow is known for a packet that need not be the first of one: to the next who may know it. Nobody is asked twice,
+    /// and the last who is asked takes it as it is.
+    fn second_chance(&mut self, key: &FlowKey, h: &Headers) -> Option<Decided> {
+        if h.protocol == Protocol::TCP && h.tcp_flags.opens() {
+            return None;
+        }
+        let mut left = self.chance.next.after(|owner| self.port.owns(*owner));
+        while let Some((owner, rest)) = left.split_first() {
+            left = rest;
+            let Some((endpoint, Some(place))) = self.network.endpoint(owner) else { continue };
+            self.why.because("second chance", || {
+                let (here, there) = (&self.port.name, &endpoint.network_interface);
+                format!("no flow of \"{here}\" explains the packet: it is passed to \"{there}\" ({owner:?})")
+            });
+            self.chance.is_passed = true;
+            return Some(match place {
+                Place::Local(id) => Resolution::Instead(in_zone(id, key)),
+                Place::Remote(id) => self.pass_on(id, endpoint.mac, &left),
+            });
+        }
+        None
+    }
+
+    fn pass_on(&mut self, id: penstock_model::EncapId, mac: Mac, left: &NextOwners) -> Decided {
+        let way = self.encapsulated(id, mac).decapsulated();
+        if !left.is_empty() {
+            self.chance.onward = self.policy.encap(id).ok().map(|template| template.naming(left));
+        }
+        Resolution::Once(HostFlow(way))
     }
 
     /// The rule of a VIP, or, if it has been removed, what an older epoch of this flow knew: established connections go on.

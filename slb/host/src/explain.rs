@@ -1,4 +1,5 @@
 use crate::answer::answer;
+use crate::chance::Chance;
 use crate::classify::{Origin, flow_of, origin};
 use crate::decide::Decided;
 use crate::policy::Policy;
@@ -16,7 +17,7 @@ pub fn explain(
     hasher: &FlowHasher,
     frame: &[u8],
     port: PortId,
-    known: impl FnOnce(&FlowKey, u64) -> Option<Transposition>,
+    known: impl Fn(&FlowKey, u64) -> Option<Transposition>,
 ) -> Explanation {
     let mut buffer = vec![0; HEADROOM + frame.len().max(128)];
     if let Some(place) = buffer.get_mut(HEADROOM..HEADROOM + frame.len()) {
@@ -42,35 +43,47 @@ fn walk(
     policy: &Policy,
     hasher: &FlowHasher,
     packet: &mut Packet<'_>,
-    known: impl FnOnce(&FlowKey, u64) -> Option<Transposition>,
+    known: impl Fn(&FlowKey, u64) -> Option<Transposition>,
     why: &mut Vec<Step>,
 ) -> Result<Verdict, DropReason> {
     let mut h = penstock_wire::parse(packet.frame())?;
     let origin = origin(policy, packet.frame(), packet.port, &mut h, why)?;
     let Some(key) = flow_of(origin, &h) else { return Ok(for_this_node(policy, origin, packet, &h, why)) };
-    let hash = hasher.hash(&key);
-    let value = match known(&key, hash) {
-        Some(value) => {
-            why.because("flow", || "the flow is known: its decision is replayed".to_owned());
-            value
-        }
-        None => decided(policy, matches!(origin, Origin::Container(_)), &key, &h, why)?,
+    let from_container = matches!(origin, Origin::Container(_));
+    let mut chance = if from_container { Chance::default() } else { Chance::of(packet.frame()) };
+    let value = decided(policy, from_container, hasher, &key, &h, known, &mut chance, why)?;
+    let encap = match chance.onward.as_ref() {
+        Some(template) => Some(template),
+        None if value.flags.has(Flags::ENCAP) => Some(policy.encap(EncapId(value.encap))?),
+        None => None,
     };
-    let encap = if value.flags.has(Flags::ENCAP) { Some(policy.encap(EncapId(value.encap))?) } else { None };
-    apply(&value, packet, &h, hash, encap)
+    apply(&value, packet, &h, hasher.hash(&key), encap)
 }
 
+/// By the flow table or anew, where the packet comes to lie.
+#[allow(clippy::too_many_arguments, reason = "what is known of a packet by then")]
 fn decided(
     policy: &Policy,
     from_container: bool,
+    hasher: &FlowHasher,
     key: &FlowKey,
     h: &Headers,
+    known: impl Fn(&FlowKey, u64) -> Option<Transposition>,
+    chance: &mut Chance,
     why: &mut Vec<Step>,
 ) -> Result<Transposition, DropReason> {
-    why.because("flow", || "a new flow".to_owned());
-    match decide(policy, from_container, key, h, None, &mut None, why) {
-        Decided::Install { value, .. } | Decided::Once(value) => Ok(value.0),
-        Decided::Drop(reason) => Err(reason),
+    let mut key = *key;
+    loop {
+        if let Some(value) = known(&key, hasher.hash(&key)) {
+            why.because("flow", || "the flow is known: its decision is replayed".to_owned());
+            return Ok(value);
+        }
+        why.because("flow", || "a new flow".to_owned());
+        match decide(policy, from_container, &key, h, None, &mut None, chance, why) {
+            Decided::Install { value, .. } | Decided::Once(value) => return Ok(value.0),
+            Decided::Drop(reason) => return Err(reason),
+            Decided::Instead(other) => key = other,
+        }
     }
 }
 

@@ -10,6 +10,7 @@
 //! | a packet | goes |
 //! | --- | --- |
 //! | VXLAN from a trusted endpoint, inner destination a VIP | VIP:port to DIP:port, ACL, to the container |
+//! | the same by Geneve, of a flow that is not known here | to the container that the mux has named, or its host |
 //! | the container's answer to it | DIP to VIP, plain, by the underlay straight to the client |
 //! | an ICMP error about such an answer | VIP to DIP, also in the packet that it quotes, to the container |
 //! | container to an endpoint of its network | to the local port, or by VXLAN to its host |
@@ -21,6 +22,7 @@
 
 mod answer;
 mod build;
+mod chance;
 mod classify;
 mod decide;
 mod door;

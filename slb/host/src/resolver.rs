@@ -1,4 +1,5 @@
 use crate::answer::answer;
+use crate::chance::{Chance, Onward};
 use crate::classify::{Origin, flow_of, origin};
 use crate::decide::{Decided, Decision, HostFlow, peer_key, port_of};
 use crate::door::Door;
@@ -45,6 +46,8 @@ pub struct HostResolver {
     /// Of the ports that were probed.
     doors: HashMap<PortId, Door>,
     unresolved: VecDeque<IpAddr>,
+    onward: Onward,
+    passed_on: u64,
 }
 
 impl HostResolver {
@@ -59,7 +62,15 @@ impl HostResolver {
             mailbox: VecDeque::new(),
             doors: HashMap::new(),
             unresolved: VecDeque::with_capacity(MAX_UNRESOLVED),
+            onward: Onward::new(),
+            passed_on: 0,
         }
+    }
+
+    /// Packets of flows that were not known here and got their second chance elsewhere.
+    #[must_use]
+    pub fn passed_on(&self) -> u64 {
+        self.passed_on
     }
 
     #[must_use]
@@ -107,7 +118,7 @@ pub(crate) fn bring_error(
     let Some((port, network)) = policy.port(id).and_then(|p| Some((p, policy.network_of(p)?))) else {
         return Verdict::Drop(DropReason::UnknownPort);
     };
-    let mut decision = Decision { policy, port, network, unresolved: &mut None, why };
+    let mut decision = Decision { policy, port, network, unresolved: &mut None, chance: &mut Chance::default(), why };
     let delivered = decision
         .related(packet.frame(), h)
         .and_then(|(nat, quote)| crate::related::deliver(port, &nat, packet, h, &quote));
@@ -115,6 +126,7 @@ pub(crate) fn bring_error(
 }
 
 /// Decides the flow `key`, saying why.
+#[allow(clippy::too_many_arguments, reason = "what is known of a packet by then")]
 pub(crate) fn decide(
     policy: &Policy,
     from_container: bool,
@@ -122,13 +134,14 @@ pub(crate) fn decide(
     h: &Headers,
     prior: Option<&Transposition>,
     unresolved: &mut Option<IpAddr>,
+    chance: &mut Chance,
     why: &mut impl Why,
 ) -> Decided {
     let port = policy.port(port_of(key));
     let Some((port, network)) = port.and_then(|p| Some((p, policy.network_of(p)?))) else {
         return Decided::Drop(DropReason::UnknownPort);
     };
-    let mut decision = Decision { policy, port, network, unresolved, why };
+    let mut decision = Decision { policy, port, network, unresolved, chance, why };
     if from_container { decision.outbound(key, h, prior) } else { decision.inbound(key, h, prior) }
 }
 
@@ -172,8 +185,14 @@ impl Resolver for HostResolver {
     ) -> Decided {
         let from_container = packet.port != self.policy.underlay_port;
         let mut unresolved = None;
+        let mut chance = if from_container { Chance::default() } else { Chance::of(packet.frame()) };
         let prior = prior.map(|p| p.transposition);
-        let decided = decide(&self.policy, from_container, key, headers, prior, &mut unresolved, &mut ());
+        let mut decided =
+            decide(&self.policy, from_container, key, headers, prior, &mut unresolved, &mut chance, &mut ());
+        self.passed_on += u64::from(chance.is_passed);
+        if let (Some(template), Decided::Once(value)) = (chance.onward, &mut decided) {
+            value.0.encap = self.onward.keep(template);
+        }
         if let Some(addr) = unresolved.filter(|_| self.unresolved.len() < MAX_UNRESOLVED) {
             self.unresolved.push_back(addr);
         }
@@ -193,7 +212,10 @@ impl Resolver for HostResolver {
     }
 
     fn encap(&self, id: u32) -> Result<&EncapTemplate, DropReason> {
-        self.policy.encap(EncapId(id))
+        match self.onward.get(id) {
+            Some(template) => Ok(template),
+            None => self.policy.encap(EncapId(id)),
+        }
     }
 
     fn local(&mut self, packet: &mut Packet<'_>, headers: &Headers, now: Nanos) -> Verdict {

@@ -7,7 +7,8 @@ use std::net::IpAddr;
 pub struct LbIntent {
     pub services: Vec<ServiceIntent>,
     pub pools: Vec<PoolIntent>,
-    /// What pools may name: the endpoints that exist.
+    /// What pools may name, and have named: the endpoints that exist. Those that no pool names or has named lately are not
+    /// planned.
     pub backends: Vec<BackendIntent>,
 }
 

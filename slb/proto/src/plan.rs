@@ -46,9 +46,9 @@ pub struct PoolPlan {
     /// Grows with every change of `table`, also over all pools: no two tables have the same version.
     pub version: u64,
     pub table: Arc<SlotTable>,
-    /// Who owned each slot before the last change, while that settles. Slots whose owner then no longer serves belong to
-    /// their owner of now.
-    pub previous: Option<Arc<SlotTable>>,
+    /// Who owned each slot before its last change, before the one before that, and so on, while changes settle; three at most.
+    /// Slots whose owner then no longer serves, or that have had fewer owners, name one that they have otherwise.
+    pub previous: Vec<Arc<SlotTable>>,
     pub members: Vec<MemberPlan>,
 }
 

@@ -10,16 +10,16 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// How long muxes are told the table before a change: until connections that were open then have sent a packet again, and
-/// so have a flow entry or are gone.
-pub const SETTLE: Duration = Duration::from_secs(60);
+/// How long muxes are told who owned a slot before: as long as hosts remember a connection that is silent (30 minutes). A
+/// connection that has sent nothing for longer is forgotten at its container's host, too.
+pub const SETTLE: Duration = Duration::from_secs(1800);
 
 /// Plans, and remembers what the next plan must not change without need.
 ///
 /// Getters: [`Planner::poll_timeout`]. Mutators: [`Planner::plan`], which leaves the planner as it was if it refuses the
 /// intent.
 ///
-/// Memory: a table and while a change settles a second one, 8 KiB each, for each pool and probe; names of services, pools
+/// Memory: a table and while changes settle up to three more, 8 KiB each, for each pool and probe; names of services, pools
 /// and backends.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Planner {
@@ -44,7 +44,7 @@ impl Default for Planner {
 }
 
 impl Planner {
-    /// `settle`: how long the table before a change is part of plans, normally [`SETTLE`].
+    /// `settle`: how long the owners before a change are part of plans, normally [`SETTLE`].
     #[must_use]
     pub fn new(settle: Duration) -> Self {
         Self {
@@ -63,7 +63,7 @@ impl Planner {
     ///
     /// `health` may hold all results or only those that are new: results stay until their probe or backend is gone.
     /// A backend that is down, drained or no longer a member leaves the table with the fewest moves; while the change
-    /// settles, the table before still names it if it is alive.
+    /// settles, it is still named as a previous owner if it is alive.
     ///
     /// # Errors
     /// The intent contradicts itself; the planner is unchanged.
@@ -111,7 +111,13 @@ impl Planner {
     fn assign_ids(&mut self, checked: &Checked<'_>, now: Nanos) {
         self.services.update(&checked.services.keys().map(|name| (*name).to_owned()).collect(), now);
         self.pools.update(&views(checked).iter().map(View::key).collect(), now);
-        self.backends.update(&checked.backends.values().map(|backend| backend_key(backend)).collect(), now);
+        let members: BTreeSet<&str> =
+            checked.pools.values().flat_map(|p| &p.members).map(|member| member.backend.as_str()).collect();
+        let owners: BTreeSet<BackendId> = self.tables.values().flat_map(PoolState::owners).collect();
+        let is_known = |key: &str| self.backends.get(key).is_some_and(|id| owners.contains(&BackendId(id)));
+        let keys = checked.backends.iter().map(|(name, backend)| (members.contains(name), backend_key(backend)));
+        let wanted = keys.filter(|(is_member, key)| *is_member || is_known(key)).map(|(_, key)| key).collect();
+        self.backends.update(&wanted, now);
     }
 
     fn plan_services(&self, checked: &Checked<'_>) -> Vec<ServicePlan> {

@@ -5,7 +5,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The table of a pool and its recent past. 8 KiB for each of two tables.
+/// Previous owners of a slot that are remembered: as many as a packet can name.
+const DEPTH: usize = 3;
+
+/// The table of a pool and its recent past. 8 KiB for each of up to four tables.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PoolState {
     pub(crate) version: u64,
@@ -15,10 +18,13 @@ pub(crate) struct PoolState {
     before: Option<Before>,
 }
 
-/// The table before, while the change from it settles.
+/// Who owned each slot before, while changes settle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Before {
-    table: Arc<SlotTable>,
+    /// The newest previous owners, the ones before them, and so on. A slot that has had fewer names one of its owners again.
+    #[serde(default)]
+    tables: Vec<Arc<SlotTable>>,
+    /// The last change.
     changed_at: u64,
 }
 
@@ -37,13 +43,14 @@ impl PoolState {
         if self.version != 0 && next == *self.table {
             return;
         }
-        let old = std::mem::replace(&mut self.table, Arc::new(next));
-        self.before = (!old.is_empty()).then_some(Before { table: old, changed_at: now.0 });
+        let tables = history(&next, &self.table, self.before.as_ref().map_or(&[], |b| &b.tables));
+        self.before = (!tables.is_empty()).then_some(Before { tables, changed_at: now.0 });
+        self.table = Arc::new(next);
         *version += 1;
         self.version = *version;
     }
 
-    /// Forgets the table before once the change has settled.
+    /// Forgets previous owners once the last change has settled.
     pub(crate) fn settle(&mut self, settle: Duration, now: Nanos) {
         let Some(before) = &mut self.before else { return };
         // The clock starts again with the machine: a change that seems to lie in the future happened just now.
@@ -58,10 +65,20 @@ impl PoolState {
         self.before.as_ref().map(|before| Nanos(before.changed_at).plus(settle))
     }
 
-    /// The table before with slots of backends that no longer serve given to their owners of now; `None` if that differs
-    /// nowhere from the table of now.
-    pub(crate) fn previous(&self, serves: impl Fn(BackendId) -> bool) -> Option<Arc<SlotTable>> {
-        let before = &self.before.as_ref()?.table;
+    /// Previous owners, newest first, with slots of backends that no longer serve given to their owners of now; tables that
+    /// then differ nowhere from the table of now are left out.
+    pub(crate) fn previous(&self, serves: impl Fn(BackendId) -> bool) -> Vec<Arc<SlotTable>> {
+        let tables = self.before.iter().flat_map(|b| &b.tables);
+        tables.filter_map(|before| self.alive(before, &serves)).collect()
+    }
+
+    /// Backends that may have flows of this pool.
+    pub(crate) fn owners(&self) -> impl Iterator<Item = BackendId> {
+        let before = self.before.iter().flat_map(|b| &b.tables);
+        before.chain([&self.table]).flat_map(|t| t.members.iter().copied())
+    }
+
+    fn alive(&self, before: &Arc<SlotTable>, serves: impl Fn(BackendId) -> bool) -> Option<Arc<SlotTable>> {
         let serving: BTreeSet<BackendId> = before.members.iter().copied().filter(|id| serves(*id)).collect();
         if serving.len() == before.members.len() {
             return Some(before.clone());
@@ -75,6 +92,29 @@ impl PoolState {
         let table = from_owners(&(0..SLOTS).filter_map(owner).collect::<Vec<_>>());
         (table != *self.table).then(|| Arc::new(table))
     }
+}
+
+/// The past of `next`, which follows `last`, whose past was `older`: for each slot its [`DEPTH`] latest owners but the one of
+/// `next`, each once.
+fn history(next: &SlotTable, last: &SlotTable, older: &[Arc<SlotTable>]) -> Vec<Arc<SlotTable>> {
+    let past = |slot: usize| {
+        let now = next.owner_of_slot(slot);
+        let mut owners: Vec<BackendId> = Vec::with_capacity(DEPTH);
+        let before = [last].into_iter().chain(older.iter().map(|t| &**t)).filter_map(|t| t.owner_of_slot(slot));
+        for owner in before.filter(|owner| Some(*owner) != now) {
+            if owners.len() < DEPTH && !owners.contains(&owner) {
+                owners.push(owner);
+            }
+        }
+        owners
+    };
+    let pasts: Vec<Vec<BackendId>> = (0..SLOTS).map(past).collect();
+    let depth = pasts.iter().map(Vec::len).max().unwrap_or_default();
+    let filled = |slot: usize, past: &[BackendId], at: usize| {
+        past.get(at).copied().or_else(|| next.owner_of_slot(slot)).or_else(|| past.last().copied())
+    };
+    let layer = |at| from_owners(&pasts.iter().enumerate().filter_map(|(s, p)| filled(s, p, at)).collect::<Vec<_>>());
+    (0..depth).map(|at| Arc::new(layer(at))).filter(|t| t.slots.len() == SLOTS).collect()
 }
 
 /// Everything drains: nobody has slots now, so those of the dead go to the rest of the table before.

@@ -66,7 +66,7 @@ fn a_new_vip_serves_before_its_first_probe() {
     let pool = &plan.pools[0];
     assert_eq!(pool.table.members.len(), 2);
     assert!(pool.members.iter().all(|m| m.health == MemberHealth::Unknown));
-    assert_eq!((pool.version, pool.previous.is_none(), plan.changed), (1, true, true));
+    assert_eq!((pool.version, pool.previous.is_empty(), plan.changed), (1, true, true));
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn the_table_before_a_failure_does_not_name_the_dead() {
     let intent = intent(&[(1, 1), (2, 1), (3, 1)]);
     planner.plan(&intent, &Health::default(), T0).unwrap();
     let down = planner.plan(&intent, &result(2, false), later(1)).unwrap();
-    assert_eq!(down.pools[0].previous, None, "without the dead it is the table of now");
+    assert!(down.pools[0].previous.is_empty(), "without the dead it is the table of now");
 }
 
 #[test]
@@ -103,13 +103,13 @@ fn the_table_before_an_addition_is_told_until_the_change_settles() {
     let before = planner.plan(&intent(&[(1, 1), (2, 1)]), &Health::default(), T0).unwrap();
     let wider = intent(&[(1, 1), (2, 1), (3, 1)]);
     let added = planner.plan(&wider, &Health::default(), later(10)).unwrap();
-    assert_eq!(added.pools[0].previous.as_ref(), Some(&before.pools[0].table));
+    assert_eq!(added.pools[0].previous, [before.pools[0].table.clone()]);
     let settles = later(10).plus(SETTLE);
     assert_eq!(planner.poll_timeout(), Some(settles));
-    let still = planner.plan(&wider, &Health::default(), later(69)).unwrap();
-    assert!(still.pools[0].previous.is_some() && !still.changed);
+    let still = planner.plan(&wider, &Health::default(), later(1809)).unwrap();
+    assert!(!still.pools[0].previous.is_empty() && !still.changed);
     let settled = planner.plan(&wider, &Health::default(), settles).unwrap();
-    assert!(settled.pools[0].previous.is_none() && settled.changed);
+    assert!(settled.pools[0].previous.is_empty() && settled.changed);
     assert_eq!(settled.pools[0].version, added.pools[0].version, "the table did not change");
     assert_eq!(planner.poll_timeout(), None);
 }
@@ -121,7 +121,49 @@ fn a_drained_backend_keeps_its_place_in_the_table_before() {
     let plan = planner.plan(&intent(&[(1, 1), (2, 0)]), &Health::default(), later(1)).unwrap();
     let drained = id_of(&plan, 2);
     assert!(!plan.pools[0].table.members.contains(&drained));
-    assert!(plan.pools[0].previous.as_ref().unwrap().members.contains(&drained));
+    assert!(plan.pools[0].previous[0].members.contains(&drained));
+}
+
+#[test]
+fn each_slot_remembers_its_three_latest_owners_over_any_number_of_changes() {
+    let mut planner = Planner::default();
+    let mut seen: Vec<Vec<BackendId>> = vec![Vec::new(); SLOTS];
+    let sets: [&[(u8, u32)]; 6] = [
+        &[(1, 1)],
+        &[(1, 1), (2, 1)],
+        &[(2, 1), (3, 2)],
+        &[(3, 1), (4, 1), (5, 1)],
+        &[(1, 1), (5, 1)],
+        &[(1, 1), (2, 1), (6, 3)],
+    ];
+    for (at, set) in (0..).zip(sets) {
+        let plan = planner.plan(&intent(set), &Health::default(), later(at)).unwrap();
+        let pool = &plan.pools[0];
+        for (slot, seen) in seen.iter_mut().enumerate() {
+            let owner = pool.table.owner_of_slot(slot).unwrap();
+            let mut previous: Vec<_> = pool.previous.iter().filter_map(|t| t.owner_of_slot(slot)).collect();
+            previous.retain(|b| *b != owner);
+            let expected: Vec<_> = seen.iter().rev().copied().filter(|b| *b != owner).take(3).collect();
+            assert_eq!(previous, expected, "slot {slot} after change {at}");
+            seen.retain(|b| *b != owner);
+            seen.push(owner);
+        }
+    }
+}
+
+#[test]
+fn a_member_that_has_left_its_pool_is_planned_while_its_connections_may_live() {
+    let mut planner = Planner::default();
+    let plan = planner.plan(&intent(&[(1, 1), (2, 1)]), &Health::default(), T0).unwrap();
+    assert_eq!(plan.backends.len(), 2, "the endpoints that no pool names are not planned");
+    let (gone, alone) = (id_of(&plan, 2), intent(&[(1, 1)]));
+    let plan = planner.plan(&alone, &Health::default(), later(1)).unwrap();
+    assert!(plan.backends.iter().any(|b| b.id == gone));
+    assert!(plan.pools[0].previous[0].members.contains(&gone));
+    let settled = planner.plan(&alone, &Health::default(), later(1).plus(SETTLE)).unwrap();
+    assert!(settled.pools[0].previous.is_empty());
+    let after = planner.plan(&alone, &Health::default(), later(2).plus(SETTLE)).unwrap();
+    assert!(after.backends.iter().all(|b| b.id != gone));
 }
 
 #[test]
@@ -130,7 +172,7 @@ fn when_everything_drains_the_living_keep_their_connections() {
     planner.plan(&intent(&[(1, 1), (2, 1)]), &Health::default(), T0).unwrap();
     let plan = planner.plan(&intent(&[(1, 0), (2, 0)]), &result(2, false), later(1)).unwrap();
     assert!(plan.pools[0].table.is_empty());
-    assert_eq!(plan.pools[0].previous.as_ref().unwrap().members, [id_of(&plan, 1)]);
+    assert_eq!(plan.pools[0].previous[0].members, [id_of(&plan, 1)]);
 }
 
 #[test]
@@ -280,11 +322,12 @@ fn check_table(plan: &Plan, weights: &BTreeMap<u8, u32>, down: &BTreeSet<u8>) ->
 }
 
 fn check_previous(plan: &Plan, down: &BTreeSet<u8>) -> Result<(), TestCaseError> {
-    let Some(previous) = &plan.pools[0].previous else { return Ok(()) };
-    prop_assert_eq!(previous.validate(), Ok(()));
-    prop_assert_ne!(previous, &plan.pools[0].table);
-    for n in down {
-        prop_assert!(!previous.members.contains(&id_of(plan, *n)));
+    for previous in &plan.pools[0].previous {
+        prop_assert_eq!(previous.validate(), Ok(()));
+        prop_assert_ne!(previous, &plan.pools[0].table);
+        for backend in plan.backends.iter().filter(|b| down.iter().any(|n| b.name == backend(*n).name)) {
+            prop_assert!(!previous.members.contains(&backend.id));
+        }
     }
     Ok(())
 }
@@ -293,7 +336,9 @@ fn check_step(last: &Plan, plan: &Plan) -> Result<(), TestCaseError> {
     let (was, is) = (&last.pools[0], &plan.pools[0]);
     prop_assert_eq!(was.id, is.id);
     prop_assert_eq!(&last.services, &plan.services);
-    prop_assert_eq!(&last.backends, &plan.backends);
+    for then in &last.backends {
+        prop_assert!(plan.backends.iter().all(|now| now == then || (now.id != then.id && now.name != then.name)));
+    }
     if was.table == is.table {
         prop_assert_eq!(was.version, is.version);
     } else {

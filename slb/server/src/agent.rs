@@ -14,6 +14,7 @@ use penstock_netlink::{Link, UnderlayView, Watcher};
 use penstock_packet_io::{AfPacket, AfPacketOptions, FrameKind, IdlePolicy, Poller, SilentUdpListener, Waker};
 use penstock_slb_host::{HostGoal, HostResolver, HostStatus, Policy, ProbeStatus, Surroundings};
 use penstock_wire::VXLAN_PORT;
+use penstock_wire::geneve::GENEVE_PORT;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
@@ -44,7 +45,7 @@ pub(crate) struct Agent {
     probes: SyncSender<Input>,
     report: Arc<Mutex<Report>>,
     threads: Vec<JoinHandle<Result<(), String>>>,
-    _silent: SilentUdpListener,
+    _silent: [SilentUdpListener; 2],
 }
 
 /// What the agent listens to.
@@ -61,8 +62,13 @@ impl Agent {
             .link(&config.underlay_interface)
             .ok_or_else(|| Error::NoUnderlay(config.underlay_interface.clone()))?;
         let fib = Arc::new(Fib { view: view.clone(), ifindex: underlay.index });
-        let silent = SilentUdpListener::bind(SocketAddr::new(config.underlay_address, VXLAN_PORT))
-            .map_err(Error::io("take UDP port 4789 of the underlay address (another VXLAN device may have it)"))?;
+        let silent = |port| SilentUdpListener::bind(SocketAddr::new(config.underlay_address, port));
+        let silent = [
+            silent(VXLAN_PORT)
+                .map_err(Error::io("take UDP port 4789 of the underlay address (another VXLAN device may have it)"))?,
+            silent(GENEVE_PORT)
+                .map_err(Error::io("take UDP port 6081 of the underlay address (a Geneve device may have it)"))?,
+        ];
         let policies = Arc::new(ArcSwap::from_pointee(Policy::empty(config.underlay_address, UNDERLAY, fib)));
         let secret = secret().map_err(Error::io("read /dev/urandom"))?;
         let (commands, command_queue) = channel();
@@ -291,7 +297,7 @@ impl Agent {
     }
 
     fn attach(&mut self, id: PortId, link: &Link) -> Result<(), penstock_packet_io::AfPacketError> {
-        let filter = (id == UNDERLAY).then(|| vec![FrameKind::UdpDestination(VXLAN_PORT)]);
+        let filter = (id == UNDERLAY).then(|| [VXLAN_PORT, GENEVE_PORT].map(FrameKind::UdpDestination).to_vec());
         if id != UNDERLAY {
             device::prepare(&link.name).map_err(|source| penstock_packet_io::AfPacketError {
                 interface: link.name.clone(),

@@ -22,11 +22,19 @@ fn set(family: &str, device: &str, name: &str, value: &str) -> io::Result<()> {
     }
 }
 
+/// Bytes that an encapsulation is longer by while slots change hands: a Geneve option that names three IPv4 owners or one IPv6.
+const SECOND_CHANCE: u32 = 20;
+
 /// Refuses an underlay that cannot carry a container's packet with its encapsulation.
 pub(crate) fn check_mtu(config: &HostConfig, view: &UnderlayView, device: &Link) -> Result<(), String> {
     let Some(underlay) = view.link(&config.underlay_interface) else { return Ok(()) };
     let needed = device.mtu + config.overhead();
     if underlay.mtu >= needed {
+        if underlay.mtu < needed + SECOND_CHANCE {
+            let wanted = needed + SECOND_CHANCE;
+            let (name, mtu) = (&underlay.name, underlay.mtu);
+            tracing::warn!(interface = name, mtu, wanted, "the longest packets have no room for a second chance");
+        }
         return Ok(());
     }
     Err(format!(

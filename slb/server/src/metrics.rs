@@ -14,6 +14,7 @@ pub const METRICS: RoleMetrics = RoleMetrics::new("host", OWN);
 
 const OWN: &[Row] = &[
     (UNSENT, "", "Frames that were to be sent and that no port took"),
+    (PASSED_ON, "", "Packets of flows that were not known here, passed to the container that the mux named next"),
     (PORT_UP, "network_interface, interface", "1 while the device of a container is attached"),
     (
         PORT_PACKETS,
@@ -26,6 +27,7 @@ const OWN: &[Row] = &[
 ];
 
 const UNSENT: &str = "penstock_host_unsent_packets_total";
+const PASSED_ON: &str = "penstock_host_passed_on_packets_total";
 const PORT_UP: &str = "penstock_host_port_up";
 const PORT_PACKETS: &str = "penstock_host_port_packets_total";
 const PORT_BYTES: &str = "penstock_host_port_bytes_total";
@@ -46,6 +48,7 @@ pub(crate) fn record(config: &HostConfig, applied: Revision, report: &Report, pr
         interfaces: &interfaces,
     });
     counter!(UNSENT).absolute(report.unsent);
+    counter!(PASSED_ON).absolute(report.passed_on);
     for (id, port) in config.port_ids() {
         record_port(port, &of(report, id));
     }

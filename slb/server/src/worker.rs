@@ -47,6 +47,8 @@ pub(crate) struct Report {
     pub(crate) resolved: u64,
     /// Frames that no port took although they were decided to be sent.
     pub(crate) unsent: u64,
+    /// Packets that got their second chance at another container.
+    pub(crate) passed_on: u64,
     /// By [`PortId`]: whether it is attached, its mode, and its counts also from earlier attachments.
     pub(crate) ports: Vec<PortReport>,
 }
@@ -261,6 +263,7 @@ impl Worker {
             flows: self.engine.flows(),
             resolved: self.engine.resolved(),
             unsent: self.unsent,
+            passed_on: self.engine.resolver().passed_on(),
             ports: ports.collect(),
         };
         *self.wiring.report.lock().unwrap_or_else(PoisonError::into_inner) = report;

@@ -44,7 +44,7 @@ fn compiled() -> &'static [Arc<Policy>] {
             let members: Vec<_> = (1..=8).filter(|id| *id != version as u32).map(|id| (BackendId(id), 1)).collect();
             let next = SlotTable::build(Some(&pool.table), &members);
             let before = std::mem::replace(&mut pool.table, next);
-            pool.previous = (!version.is_multiple_of(3)).then_some(before);
+            pool.previous = (!version.is_multiple_of(3)).then_some(before).into_iter().collect();
             goal.revision.0 += 1;
             let next = build(&goal).succeed(all.last().unwrap());
             all.push(Arc::new(next));
@@ -119,7 +119,7 @@ fn goal() -> MuxGoal {
         revision: Revision(1),
         hash_seed: [11, 22],
         services,
-        pools: vec![Pool { id: PoolId(1), name: "pool".into(), version: 1, table, previous: None }],
+        pools: vec![Pool { id: PoolId(1), name: "pool".into(), version: 1, table, previous: Vec::new() }],
         backends: (1..=8).map(backend).collect(),
     }
 }

@@ -106,7 +106,7 @@ fn backends(intent: &Intent) -> Vec<BackendIntent> {
             host: Underlay(host),
         })
     };
-    placed(intent).filter(|(_, c, _)| !c.pools.is_empty()).filter_map(backend).collect()
+    placed(intent).filter_map(backend).collect()
 }
 
 pub(super) fn mux_goal(plan: &Plan, hash_seed: [u64; 2]) -> MuxGoal {
@@ -128,7 +128,7 @@ pub(super) fn mux_goal(plan: &Plan, hash_seed: [u64; 2]) -> MuxGoal {
         name: p.name.clone(),
         version: p.version,
         table: (*p.table).clone(),
-        previous: p.previous.as_deref().cloned(),
+        previous: p.previous.iter().map(|t| (**t).clone()).collect(),
     });
     let backends = plan.backends.iter().map(|b| Backend {
         id: b.id,

@@ -1,9 +1,11 @@
 use crate::toy::{Toy, UPLINK, send, template};
+use penstock_engine::EncapTemplate;
 use penstock_flow::{Flags, Transposition};
 use penstock_model::{
     Addr16, DropReason, EncapId, HEADROOM, Mac, Offload, Packet, PortId, TunnelId, Underlay, Verdict, Vni,
 };
 use penstock_wire::build::{FrameBuilder, has_right_checksums, is_intact, vxlan_frame};
+use penstock_wire::geneve::{NextOwners, next_owners, parse_geneve};
 use penstock_wire::{parse, parse_vxlan};
 
 fn run(t: Transposition, frame: &[u8]) -> (Verdict, Vec<u8>) {
@@ -48,8 +50,7 @@ fn an_ipv6_encapsulation_has_the_traffic_class_and_length_of_what_it_carries() {
     let ip = |s: &str| Underlay(s.parse().unwrap());
     let mut toy = Toy::new().rule(80, Transposition::to_port(PortId(0)).encapsulated(EncapId(0)));
     let (a, b) = (ip("fd00::1"), ip("fd00::2"));
-    toy.encap =
-        penstock_engine::EncapTemplate::vxlan(a, b, Vni::new(5).unwrap(), Mac([2; 6]), Mac([4; 6]), UPLINK).unwrap();
+    toy.encap = EncapTemplate::vxlan(a, b, Vni::new(5).unwrap(), Mac([2; 6]), Mac([4; 6]), UPLINK).unwrap();
     let frame = FrameBuilder::tcp("192.0.2.1:1000", "198.51.100.1:80").tos(0x2e).build();
     let (verdict, out) = send(&mut toy.port(), &frame, 1);
     assert_eq!(verdict, Verdict::Transmit(UPLINK));
@@ -57,6 +58,26 @@ fn an_ipv6_encapsulation_has_the_traffic_class_and_length_of_what_it_carries() {
     assert_eq!((outer.tos, outer.end as usize, out.len()), (0x2e, out.len(), frame.len() + 70));
     let (vni, inner) = parse_vxlan(&out, &outer).unwrap();
     assert_eq!((vni.get(), &out[usize::from(inner.l2)..]), (5, &frame[..]));
+}
+
+#[test]
+fn a_way_that_names_next_owners_is_geneve_with_right_lengths_and_checksums() {
+    let ip = |s: &str| Underlay(s.parse().unwrap());
+    let next = NextOwners::new([v4([10, 0, 0, 1]), v4([10, 0, 0, 2])]);
+    for (a, b, overhead) in [("192.0.2.1", "192.0.2.2", 42 + 20), ("fd00::1", "fd00::2", 62 + 20)] {
+        let mut toy = Toy::new().rule(80, Transposition::to_port(PortId(0)).encapsulated(EncapId(0)));
+        let plain = EncapTemplate::vxlan(ip(a), ip(b), Vni::new(5).unwrap(), Mac([2; 6]), Mac([4; 6]), UPLINK).unwrap();
+        toy.encap = plain.naming(&next);
+        let frame = FrameBuilder::tcp("192.0.2.1:1000", "198.51.100.1:80").tos(0x2e).payload(b"hello").build();
+        let (verdict, out) = send(&mut toy.port(), &frame, 1);
+        assert_eq!(verdict, Verdict::Transmit(UPLINK));
+        let outer = parse(&out).unwrap();
+        assert_eq!((outer.tos, outer.dst_port, outer.end as usize), (0x2e, 6081, out.len()));
+        assert_eq!(out.len(), frame.len() + overhead);
+        let (vni, inner) = parse_geneve(&out, &outer).unwrap();
+        assert_eq!((vni.get(), &out[usize::from(inner.l2)..]), (5, &frame[..]));
+        assert_eq!(next_owners(&out, &outer), next);
+    }
 }
 
 #[test]

@@ -41,8 +41,10 @@ refused! {
         => "pools[0].table.slots[9]", "index 2 is not below the number of members, 2";
     a_short_table_is_refused: |g| { g.pools[0].table.slots.pop(); }
         => "pools[0].table.slots", "4095 slots where 4096 are needed";
-    a_broken_previous_table_is_refused: |g| { let mut t = table(&[1]); t.slots[0] = 1; g.pools[0].previous = Some(t); }
-        => "pools[0].previous.slots[0]", "index 1 is not below the number of members, 1";
+    a_broken_previous_table_is_refused: |g| { let mut t = table(&[1]); t.slots[0] = 1; g.pools[0].previous = vec![t]; }
+        => "pools[0].previous[0].slots[0]", "index 1 is not below the number of members, 1";
+    a_fourth_previous_table_is_refused: |g| g.pools[0].previous = vec![table(&[1]); 4]
+        => "pools[0].previous", "4 tables, at most 3";
     a_backend_id_beyond_the_limit_is_refused: |g| g.backends[7].id = BackendId(MAX_BACKEND + 1)
         => "backends[7].id", "1048576 is out of range: at most 1048575";
     a_backend_id_twice_is_refused: |g| g.backends[7].id = BackendId(1) => "backends[7].id", "1 is used twice";
@@ -55,7 +57,7 @@ refused! {
 #[test]
 fn a_previous_member_that_left_the_goal_is_no_error() {
     let mut goal = goal(&[1, 2]);
-    goal.pools[0].previous = Some(table(&[1, 2, 77]));
+    goal.pools[0].previous = vec![table(&[1, 2, 77])];
     assert!(Policy::build(&goal, next_hop, Underlay(ip(OWN))).is_ok());
 }
 

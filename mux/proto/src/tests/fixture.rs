@@ -9,6 +9,7 @@ use penstock_model::{
     Underlay, Verdict, Vni,
 };
 use penstock_spread::SlotTable;
+use penstock_wire::geneve::{GENEVE_PORT, NextOwners, next_owners, parse_geneve};
 use penstock_wire::{Headers, checksum, parse, parse_vxlan};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -71,7 +72,13 @@ pub(super) fn goal(members: &[u32]) -> MuxGoal {
             service(3, VIP6, Protocol::TCP, 80),
             service(4, VIP6, Protocol::UDP, 53),
         ],
-        pools: vec![Pool { id: PoolId(1), name: "pool".to_owned(), version: 1, table: table(members), previous: None }],
+        pools: vec![Pool {
+            id: PoolId(1),
+            name: "pool".to_owned(),
+            version: 1,
+            table: table(members),
+            previous: Vec::new(),
+        }],
         backends: (1..=8).map(backend).collect(),
     }
 }
@@ -82,15 +89,22 @@ pub(super) fn changed(before: &MuxGoal, members: &[u32], survivors: &[u32]) -> M
     let pool = &mut goal.pools[0];
     let old = pool.table.clone();
     pool.table = table_after(Some(&old), members);
-    pool.previous = Some(table_after(Some(&old), survivors));
+    pool.previous = vec![table_after(Some(&old), survivors)];
     pool.version += 1;
     goal.revision.0 += 1;
     goal
 }
 
+/// The goal after one more change, with the owners before the one before behind those of now.
+pub(super) fn changed_again(before: &MuxGoal, members: &[u32], survivors: &[u32]) -> MuxGoal {
+    let mut goal = changed(before, members, survivors);
+    goal.pools[0].previous.extend(before.pools[0].previous.clone());
+    goal
+}
+
 pub(super) fn settled(before: &MuxGoal) -> MuxGoal {
     let mut goal = before.clone();
-    goal.pools[0].previous = None;
+    goal.pools[0].previous = Vec::new();
     goal.revision.0 += 1;
     goal
 }
@@ -105,6 +119,8 @@ pub(super) struct Sent {
     pub(super) outer: Headers,
     pub(super) vni: Vni,
     pub(super) inner: Headers,
+    /// Whom the encapsulation names beside the one that it goes to.
+    pub(super) next: Vec<BackendId>,
     pub(super) frame: Vec<u8>,
 }
 
@@ -152,8 +168,12 @@ impl Mux {
         match self.run(frame) {
             (Verdict::Transmit(PortId(0)), frame) => {
                 let outer = parse(&frame).unwrap();
-                let (vni, inner) = parse_vxlan(&frame, &outer).unwrap();
-                Ok(Sent { outer, vni, inner, frame })
+                let is_geneve = outer.dst_port == GENEVE_PORT;
+                let (vni, inner) =
+                    if is_geneve { parse_geneve(&frame, &outer) } else { parse_vxlan(&frame, &outer) }.unwrap();
+                let next = if is_geneve { next_owners(&frame, &outer) } else { NextOwners::default() };
+                let next = next.as_slice().iter().map(|a| BackendId(u32::from(a.0[15]))).collect();
+                Ok(Sent { outer, vni, inner, next, frame })
             }
             (Verdict::Drop(reason), _) => Err(reason),
             other => panic!("neither sent nor dropped: {other:?}"),

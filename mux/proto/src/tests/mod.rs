@@ -2,6 +2,7 @@ mod fixture;
 
 mod balance;
 mod build;
+mod chance;
 mod explain;
 mod icmp;
 mod transition;

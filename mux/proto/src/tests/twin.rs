@@ -34,25 +34,26 @@ fn twin(
     let hasher = FlowHasher::new(secret.try_into().unwrap());
     let hash = hasher.hash5(&[word(&c[..8]), word(&c[8..]), word(&v[..8]), word(&v[8..]), rest]);
     let now = pool.table.owner(hash);
-    let before = pool.previous.as_ref().and_then(|t| t.owner(hash));
-    let stays = before.filter(|b| Some(*b) != now && (!opens || now.is_none()));
+    let mut before = pool.previous.iter().filter_map(|t| t.owner(hash)).filter(|b| Some(*b) != now);
+    let stays = before.next().filter(|_| !opens || now.is_none());
     stays.or(now).ok_or(DropReason::NoHealthyBackend)
 }
 
 fn pools() -> impl Strategy<Value = Vec<Pool>> {
     let members = || prop::collection::btree_set(1u32..=8, 0..6);
-    let pool = (members(), members(), any::<bool>());
+    let pool = (members(), members(), members(), any::<bool>());
     prop::collection::vec(pool, 1..4).prop_map(|list| {
-        let make = |(i, (before, now, in_transition)): (usize, (_, _, bool))| {
+        let make = |(i, (first, before, now, in_transition)): (usize, (_, _, _, bool))| {
             let ids = |s: std::collections::BTreeSet<u32>| s.into_iter().collect::<Vec<_>>();
-            let old = table(&ids(before));
+            let older = table(&ids(first));
+            let old = table_after(Some(&older), &ids(before));
             let new = table_after(Some(&old), &ids(now));
             Pool {
                 id: PoolId(i as u32 * 5),
                 name: format!("p{i}"),
                 version: 3,
                 table: new,
-                previous: in_transition.then_some(old),
+                previous: if in_transition { vec![old, older] } else { Vec::new() },
             }
         };
         list.into_iter().enumerate().map(make).collect()

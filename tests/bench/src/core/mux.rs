@@ -269,7 +269,7 @@ fn goal(in_transition: bool) -> MuxGoal {
         name: format!("pool{n}"),
         version: 2,
         table: SlotTable::build(None, &members(n, 0)),
-        previous: in_transition.then(|| SlotTable::build(None, &members(n, 1))),
+        previous: in_transition.then(|| SlotTable::build(None, &members(n, 1))).into_iter().collect(),
     };
     let service = |n: u32, vip: IpAddr| Service {
         id: ServiceId(n),

@@ -37,7 +37,7 @@ pub(super) fn goal() -> MuxGoal {
             name: "pool".to_owned(),
             version: 1,
             table: SlotTable::build(None, &members),
-            previous: None,
+            previous: Vec::new(),
         }],
         backends: (0..BACKENDS).map(backend).collect(),
     }
