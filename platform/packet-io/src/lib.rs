@@ -17,7 +17,7 @@
 //! [`Faulty`] and [`Tap`] wrap any of them: seeded faults, and a pcapng capture of what passes.
 //!
 //! A worker owns its ports and a [`Poller`], which decides between spinning and sleeping. [`Interface`] reads and sets what
-//! Penstock must change on interfaces that it owns.
+//! Penstock must change on interfaces that it owns. [`set_tcp_md5_key`] and [`set_least_ttl`] are for sockets towards routers.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod af_packet;
@@ -33,6 +33,7 @@ mod memory;
 mod msg_batch;
 pub mod netns;
 mod pcap;
+mod peer_socket;
 mod ring;
 mod silent_udp;
 mod sys;
@@ -51,6 +52,7 @@ pub use interface::{Interface, OffloadError, OffloadSetting, interface_index};
 pub use io::{Capabilities, IoStats, PacketIo, SendError};
 pub use memory::Memory;
 pub use pcap::{Direction, PcapError, PcapFile, PcapReader, PcapWriter};
+pub use peer_socket::{set_least_ttl, set_tcp_md5_key};
 pub use silent_udp::SilentUdpListener;
 pub use tap::Tap;
 pub use tun::{Layer, Tun, TunError};

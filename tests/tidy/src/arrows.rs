@@ -25,11 +25,14 @@ pub const ARROWS: &[Arrows] = &[
     Arrows { from: "platform/bpf", to: &["forward/maps"] },
     // Floor 2: products. No product knows another. `proto` (and `slb/host`) say what should happen, `server` makes it
     // happen and is the only room that joins them with the platform.
+    // Routing is below the other three: each may have neighbours that it exchanges routes with.
+    Arrows { from: "routing/proto", to: &["forward/model"] },
+    Arrows { from: "routing/server", to: &["forward/model", "platform/*", "routing/proto"] },
     Arrows { from: "slb/proto", to: &["forward/*"] },
     Arrows { from: "slb/host", to: &["forward/*"] },
     Arrows { from: "slb/server", to: &["forward/*", "platform/*", "slb/proto", "slb/host"] },
-    Arrows { from: "mux/proto", to: &["forward/*"] },
-    Arrows { from: "mux/server", to: &["forward/*", "platform/*", "mux/proto"] },
+    Arrows { from: "mux/proto", to: &["forward/*", "routing/proto"] },
+    Arrows { from: "mux/server", to: &["forward/*", "platform/*", "routing/*", "mux/proto"] },
     Arrows { from: "gateway/proto", to: &["forward/*"] },
     Arrows { from: "gateway/server", to: &["forward/*", "platform/*", "gateway/proto"] },
     // Floor 3: what operators say. Goal states live with the pure crates that consume them, so the controller and the
@@ -41,6 +44,7 @@ pub const ARROWS: &[Arrows] = &[
         from: "admin-api/server",
         to: &[
             "forward/*",
+            "routing/proto",
             "slb/proto",
             "slb/host",
             "mux/proto",
@@ -77,7 +81,7 @@ pub const ARROWS: &[Arrows] = &[
     Arrows { from: "tests/tidy", to: &[] },
 ];
 
-const ANYTHING: &[&str] = &["forward/*", "platform/*", "slb/*", "mux/*", "gateway/*", "admin-api/*"];
+const ANYTHING: &[&str] = &["forward/*", "platform/*", "routing/*", "slb/*", "mux/*", "gateway/*", "admin-api/*"];
 
 /// What tests inside a crate may use beyond its arrows: the whole of floor 1, which has no products in it.
 pub const ALSO_IN_TESTS: &[&str] = &["forward/*", "platform/*"];
@@ -91,6 +95,7 @@ pub const PURE: &[&str] = &[
     "forward/spread",
     "forward/policy",
     "forward/engine",
+    "routing/proto",
     "slb/proto",
     "slb/host",
     "mux/proto",

@@ -1,0 +1,7 @@
+mod bfd;
+mod choice;
+mod differential;
+mod errors;
+mod pair;
+mod sessions;
+mod told;

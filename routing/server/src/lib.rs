@@ -1,0 +1,18 @@
+//! How does a speaker reach its neighbours, and how soon does it notice that one is gone?
+//!
+//! The sockets around `penstock-routing-proto`: TCP with keys (RFC 2385) and a least TTL (RFC 5082) for BGP, UDP and threads
+//! of their own for BFD, so that nothing that is computed elsewhere makes a living neighbour look dead. It decides nothing
+//! about routes.
+//!
+//! [`run`] is all of it: goal and own prefixes come in, status goes out; told to stop it drains, withdraws and says goodbye.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod bfd;
+mod connection;
+mod metrics;
+mod router;
+mod sockets;
+
+pub use metrics::ROWS;
+pub use router::{Inputs, ServerConfig, run};

@@ -1,0 +1,79 @@
+use penstock_packet_io::{set_least_ttl, set_tcp_md5_key};
+use penstock_routing_proto::PeerGoal;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+const BGP_PORT: u16 = 179;
+const BACKLOG: i32 = 64;
+
+/// # Errors
+/// The address or port is not there to be had.
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Keys of the peers that may connect; those of peers that no longer have one are taken away.
+pub(crate) fn set_keys(listeners: &[TcpListener], peers: &[PeerGoal], before: &[PeerGoal]) {
+    let key = |list: &[PeerGoal], address: IpAddr| {
+        list.iter().find(|p| p.address == address).and_then(|p| p.md5_key.as_ref()).map(|k| k.0.clone())
+    };
+    let gone = before.iter().filter(|p| p.md5_key.is_some() && key(peers, p.address).is_none());
+    let wanted = peers.iter().filter(|p| p.md5_key.is_some());
+    for peer in gone.chain(wanted) {
+        let secret = key(peers, peer.address).unwrap_or_default();
+        for listener in listeners {
+            let same_family = listener.local_addr().is_ok_and(|a| a.is_ipv4() == peer.address.is_ipv4());
+            if same_family && let Err(error) = set_tcp_md5_key(listener.as_fd(), peer.address, secret.as_bytes()) {
+                tracing::warn!(peer = %peer.name, %error, "the peer's TCP-MD5 key cannot be set for its connections");
+            }
+        }
+    }
+}
+
+/// # Errors
+/// In words, for status and log.
+pub(crate) async fn connect(peer: PeerGoal) -> io::Result<TcpStream> {
+    let to = SocketAddr::new(peer.address, peer.port.unwrap_or(BGP_PORT));
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    if let Some(local) = peer.local_address {
+        socket.bind(&SocketAddr::new(local, 0).into())?;
+    }
+    if let Some(key) = &peer.md5_key {
+        set_tcp_md5_key(socket.as_fd(), peer.address, key.0.as_bytes())?;
+    }
+    bound_hops(&socket, &peer)?;
+    let stream = TcpSocket::from_std_stream(socket.into()).connect(to).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// # Errors
+/// The kernel's.
+pub(crate) fn accepted(stream: &TcpStream, peer: &PeerGoal) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    bound_hops(&socket2::SockRef::from(stream), peer)
+}
+
+/// Own packets leave with the largest TTL, so that the other side can ask the same of them.
+fn bound_hops(socket: &Socket, peer: &PeerGoal) -> io::Result<()> {
+    let Some(hops) = peer.hops else { return Ok(()) };
+    let ipv4 = peer.address.is_ipv4();
+    if ipv4 {
+        socket.set_ttl_v4(255)?
+    } else {
+        socket.set_unicast_hops_v6(255)?
+    }
+    set_least_ttl(socket.as_fd(), ipv4, 255 - hops.saturating_sub(1))
+}
