@@ -58,13 +58,33 @@ impl FlowHasher {
         mix(mix(w[0] ^ k[0], w[1] ^ k[1]) ^ k[3], w[2] ^ k[2])
     }
 
+    /// The secret, for another engine that hashes alike (the kernel's).
+    #[must_use]
+    pub fn keys(&self) -> [u64; 5] {
+        self.k
+    }
+
+    /// The hash of 16 bytes.
+    #[must_use]
+    pub fn hash2(&self, w: &[u64; 2]) -> u64 {
+        mix(w[0] ^ self.k[3], w[1] ^ self.k[4])
+    }
+
+    /// The part of [`FlowHasher::hash5`] that follows from its third and fourth word.
+    #[must_use]
+    #[inline]
+    pub fn part(&self, w: &[u64; 2]) -> u64 {
+        let k = &self.k;
+        mix(w[0] ^ k[2], w[1] ^ k[3]).rotate_left(23) ^ k[1]
+    }
+
     /// The hash of 40 bytes.
     #[must_use]
     #[inline]
     pub fn hash5(&self, w: &[u64; 5]) -> u64 {
         let k = &self.k;
-        let (a, b) = (mix(w[0] ^ k[0], w[1] ^ k[1]), mix(w[2] ^ k[2], w[3] ^ k[3]));
-        mix(a ^ b.rotate_left(23) ^ k[1], w[4] ^ k[4])
+        let (a, b) = (mix(w[0] ^ k[0], w[1] ^ k[1]), self.part(&[w[2], w[3]]));
+        mix(a ^ b, w[4] ^ k[4])
     }
 }
 

@@ -7,6 +7,16 @@ pub const VIP_CAPACITY: u32 = 65_536;
 pub const ENDPOINT_CAPACITY: u32 = 4_096;
 /// Receive queues of one interface.
 pub const QUEUES: u32 = 64;
+/// Slots of a pool's table.
+pub const POOL_SLOTS: usize = 4096;
+/// The owner of a slot that the kernel program does not know: its packets go to user space.
+pub const ASK: u32 = u32::MAX;
+/// Places that the kernel program looks at for a service. One that did not get any of them is user space's.
+pub const PROBES: u32 = 8;
+/// An encapsulation over IPv4 with the inner Ethernet header: 50 and 14 bytes.
+pub const HEADERS_V4: u32 = 64;
+/// An encapsulation over IPv6 with the inner Ethernet header: 70 and 14 bytes.
+pub const HEADERS_V6: u32 = 84;
 
 /// A structure in both languages: name in C and its fields with their offsets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,9 +74,60 @@ shared! {
         "Zero."
         pad: u8 as "__u8 pad",
     }
+    "What the mux's program is compiled with: constants to the kernel's verifier."
+    struct ReplayConfig as "penstock_replay" {
+        "Of the slot hash."
+        keys: [u64; 5] as "__u64 keys[5]",
+        "The number of services' places less one; they are a power of two."
+        mask: u32 as "__u32 mask",
+        "Bytes of the longest IP packet that the interface sends."
+        mtu: u32 as "__u32 mtu",
+        "Bytes of the headers in penstock_backend: PENSTOCK_HEADERS_V4 or PENSTOCK_HEADERS_V6."
+        headers: u32 as "__u32 headers",
+        "The interface to redirect frames to; 0 to answer with XDP_TX."
+        out: u32 as "__u32 out",
+    }
+    "A virtual IP, protocol and port, and what becomes of packets for it. A cache line."
+    struct ReplayService as "penstock_service" {
+        "IPv6, or IPv4 mapped into IPv6, as two words of the machine."
+        vip: [u64; 2] as "__u64 vip[2]",
+        "The part of the slot hash that follows from the virtual IP."
+        vip_hash: u64 as "__u64 vip_hash",
+        "Port and protocol; 0 if the place is vacant."
+        tail: u32 as "__u32 tail",
+        "Index into the pools."
+        pool: u32 as "__u32 pool",
+        "Index into the services' traffic."
+        service: u32 as "__u32 service",
+        "Which fields choose the slot: PENSTOCK_FIVE_TUPLE and the like."
+        distribution: u32 as "__u32 distribution",
+        "Zero."
+        pad: [u64; 3] as "__u64 pad[3]",
+    }
+    "The slot table of a pool: indices into the backends, or PENSTOCK_ASK."
+    struct ReplayPool as "penstock_pool" {
+        "By slot."
+        owner: [u32; POOL_SLOTS] as "__u32 owner[4096]",
+    }
+    "What is put before the IP packet for a backend: the encapsulation, then the inner Ethernet header. Two cache lines."
+    struct ReplayBackend as "penstock_backend" {
+        "As on the wire, with zero in what depends on the packet."
+        headers: [u64; 16] as "__u64 headers[16]",
+    }
+    "What the program has sent, per CPU."
+    struct ReplayTraffic as "penstock_traffic" {
+        "Frames."
+        packets: u64 as "__u64 packets",
+        "Bytes of the frames as they came in."
+        bytes: u64 as "__u64 bytes",
+        "Bytes of the frames as they went out."
+        sent: u64 as "__u64 sent",
+    }
 }
 
 const _: () = assert!(size_of::<OwnedAddress>() == 16);
+const _: () = assert!(size_of::<ReplayService>() == 64);
+const _: () = assert!(size_of::<ReplayBackend>() == 128);
 const _: () = assert!(size_of::<OwnedEndpoint>() == 20);
 
 impl OwnedAddress {
@@ -129,6 +190,18 @@ counters! {
     NoSocket = "PENSTOCK_NO_SOCKET", "no_socket";
 }
 
+/// Which fields choose the slot of a packet, for the kernel program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum ReplayDistribution {
+    /// Addresses, protocol and ports.
+    FiveTuple = 0,
+    /// Addresses.
+    Addresses = 1,
+    /// Addresses and protocol.
+    AddressesProtocol = 2,
+}
+
 /// Number of counters.
 pub const COUNTERS: u32 = SteerCounter::ALL.len() as u32;
 
@@ -138,6 +211,13 @@ pub const CONSTANTS: &[(&str, u32)] = &[
     ("PENSTOCK_ENDPOINT_CAPACITY", ENDPOINT_CAPACITY),
     ("PENSTOCK_QUEUES", QUEUES),
     ("PENSTOCK_COUNTERS", COUNTERS),
+    ("PENSTOCK_ASK", ASK),
+    ("PENSTOCK_PROBES", PROBES),
+    ("PENSTOCK_HEADERS_V4", HEADERS_V4),
+    ("PENSTOCK_HEADERS_V6", HEADERS_V6),
+    ("PENSTOCK_FIVE_TUPLE", ReplayDistribution::FiveTuple as u32),
+    ("PENSTOCK_ADDRESSES", ReplayDistribution::Addresses as u32),
+    ("PENSTOCK_ADDRESSES_PROTOCOL", ReplayDistribution::AddressesProtocol as u32),
 ];
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Which bytes do the kernel program and the node share?
 //!
-//! Keys, values and counters of the steering program's maps, as plain data. The C side includes
+//! Keys, values and counters of the maps of the steering and the mux's program, as plain data. The C side includes
 //! `include/penstock_maps.h`, which a test keeps equal to what stands here: change the Rust side, run the test with
 //! `PENSTOCK_BLESS=1`, and build.
 //!
@@ -8,9 +8,14 @@
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
+extern crate alloc;
+
+mod image;
 mod layout;
 
+pub use image::ReplayImage;
 pub use layout::{
-    CField, CONSTANTS, COUNTERS, CStruct, ENDPOINT_CAPACITY, OwnedAddress, OwnedEndpoint, QUEUES, STRUCTS,
-    SteerCounter, VIP_CAPACITY,
+    ASK, CField, CONSTANTS, COUNTERS, CStruct, ENDPOINT_CAPACITY, HEADERS_V4, HEADERS_V6, OwnedAddress, OwnedEndpoint,
+    POOL_SLOTS, PROBES, QUEUES, ReplayBackend, ReplayConfig, ReplayDistribution, ReplayPool, ReplayService,
+    ReplayTraffic, STRUCTS, SteerCounter, VIP_CAPACITY,
 };

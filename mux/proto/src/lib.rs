@@ -5,7 +5,8 @@
 //! It knows no socket, no clock, and not why the controller chose its tables.
 //!
 //! Order of calls: [`Policy::build`] from a goal, [`Policy::succeed`] the one in force, publish it; each worker drives a
-//! [`MuxResolver`], which takes the newest policy once a batch. [`explain`] says what a policy does to a frame and why.
+//! [`MuxResolver`], which takes the newest policy once a batch. [`explain`] says what a policy does to a frame and why;
+//! [`Policy::replay_image`] what the kernel program needs of it, to do the same to packets that need no flow table.
 //!
 //! Stateless first. A packet hashes to a slot and the slot has an owner: that is all, and equal on all muxes, while the slot
 //! never changed hands. In a slot that did, the flow table is asked first. What it does not know goes
@@ -33,6 +34,7 @@ mod hash;
 mod key;
 mod policy;
 mod quote;
+mod replay;
 mod resolver;
 mod slots;
 mod status;

@@ -9,6 +9,9 @@ pub struct MuxStatus {
     /// How packets are read, per interface: `af_xdp zero-copy`, `af_xdp copy`, `af_packet`.
     pub packet_io: Vec<String>,
     pub ledger: LedgerReport,
+    /// Packets that the kernel's program forwarded by itself; the ledger counts them too.
+    #[serde(default)]
+    pub replayed: u64,
     /// Entries in the flow tables of all workers.
     pub flows: u64,
     pub services: Vec<Traffic<ServiceId>>,

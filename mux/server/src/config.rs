@@ -10,6 +10,7 @@ use std::net::IpAddr;
 /// packet_io = "auto"               # auto | af_xdp | af_packet
 /// workers = 2                      # default: one for each receive queue
 /// flow_capacity = 1048576          # flow entries, all workers together
+/// kernel_replay = true             # forward packets of settled flows in the kernel, where AF_XDP copies them
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,6 +28,9 @@ pub struct MuxConfig {
     /// Flow entries of all workers together; 62 bytes each, touched only when used.
     #[serde(default = "default_flow_capacity")]
     pub flow_capacity: usize,
+    /// Whether the kernel forwards packets that need no flow table, where the interface can.
+    #[serde(default = "default_kernel_replay")]
+    pub kernel_replay: bool,
 }
 
 /// How packets are read and written.
@@ -43,6 +47,10 @@ pub enum PacketIoMode {
 /// A million: only flows of slots that changed hands are remembered.
 fn default_flow_capacity() -> usize {
     1 << 20
+}
+
+fn default_kernel_replay() -> bool {
+    true
 }
 
 fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
@@ -70,14 +78,15 @@ mod tests {
     fn one_interface_and_an_address_are_enough() {
         let c: MuxConfig = toml::from_str("interface = \"eth0\"\nunderlay_address = \"192.0.2.11\"").unwrap();
         assert_eq!((c.interfaces, c.packet_io, c.workers), (vec!["eth0".to_owned()], PacketIoMode::Auto, None));
-        assert_eq!(c.flow_capacity, 1 << 20);
+        assert_eq!((c.flow_capacity, c.kernel_replay), (1 << 20, true));
     }
 
     #[test]
     fn several_interfaces_and_all_settings_are_read() {
-        let text = "interfaces = [\"a\", \"b\"]\nunderlay_address = \"2001:db8::1\"\npacket_io = \"af_packet\"\nworkers = 2\nflow_capacity = 10";
+        let text = "interfaces = [\"a\", \"b\"]\nunderlay_address = \"2001:db8::1\"\npacket_io = \"af_packet\"\nworkers = 2\nflow_capacity = 10\nkernel_replay = false";
         let c: MuxConfig = toml::from_str(text).unwrap();
         assert_eq!((c.interfaces.len(), c.packet_io, c.workers), (2, PacketIoMode::AfPacket, Some(2)));
+        assert!(!c.kernel_replay);
     }
 
     #[test]

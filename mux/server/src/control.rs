@@ -1,17 +1,27 @@
 use crate::error::Error;
+use crate::stats::{Counted, ReplayState};
 use arc_swap::ArcSwap;
 use penstock_model::{PortId, Underlay};
 use penstock_mux_proto::{GoalError, MuxGoal, NextHopInfo, Policy};
 use penstock_netlink::{UnderlayView, Watcher};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// What is to be told of the VIPs that the mux owns, after the workers forward them.
+/// What is to be told of a policy in the kernel, after the workers forward by it.
 pub(crate) trait Steer {
     /// # Errors
-    /// They were not taken; the old ones stay.
-    fn set_vips(&mut self, vips: &[IpAddr]) -> Result<(), Error>;
+    /// It was not taken.
+    fn publish(&mut self, policy: &Policy, view: &UnderlayView) -> Result<(), Error>;
+
+    /// Looks whether the interfaces can still do what they could, and now more. To be called now and then.
+    ///
+    /// # Errors
+    /// As for `publish`.
+    fn maintain(&mut self, policy: &Policy, view: &UnderlayView) -> Result<(), Error>;
+
+    /// What the kernel forwards by itself, by port; nothing if there is no such thing.
+    fn replays(&self) -> Vec<(ReplayState, Counted)>;
 }
 
 /// Joins goal and underlay into the policy that workers read.
@@ -21,7 +31,6 @@ pub(crate) struct Control {
     /// Port by interface index.
     ports: HashMap<u32, PortId>,
     steer: Box<dyn Steer + Send>,
-    steered: BTreeSet<IpAddr>,
     /// Policies that a worker may still read: the last to let go frees the memory, and that is not to be a worker.
     retired: Vec<Arc<Policy>>,
     pub(crate) goal_error: Option<String>,
@@ -34,15 +43,7 @@ impl Control {
         ports: HashMap<u32, PortId>,
         steer: Box<dyn Steer + Send>,
     ) -> Self {
-        Self {
-            published,
-            own: Underlay(own),
-            ports,
-            steer,
-            steered: BTreeSet::new(),
-            retired: Vec::new(),
-            goal_error: None,
-        }
+        Self { published, own: Underlay(own), ports, steer, retired: Vec::new(), goal_error: None }
     }
 
     pub(crate) fn policy(&self) -> Arc<Policy> {
@@ -54,7 +55,8 @@ impl Control {
     /// # Errors
     /// The steering program is gone. A goal that is refused is no error here: see `goal_error`.
     pub(crate) fn handle_goal(&mut self, goal: &MuxGoal, watcher: &Watcher) -> Result<(), Error> {
-        match self.build(goal, &watcher.view()) {
+        let view = watcher.view();
+        match self.build(goal, &view) {
             Ok(policy) => {
                 self.goal_error = None;
                 let policy = Arc::new(policy);
@@ -66,7 +68,7 @@ impl Control {
                     unresolved = policy.unresolved(),
                     "mux goal applied"
                 );
-                self.publish(policy, watcher)
+                self.publish(policy, &view, watcher)
             }
             Err(error) => {
                 tracing::error!(revision = goal.revision.0, %error, "mux goal refused; the last one stays in force");
@@ -84,12 +86,21 @@ impl Control {
     pub(crate) fn handle_view(&mut self, view: &UnderlayView, watcher: &Watcher) -> Result<(), Error> {
         let policy = self.policy().with_next_hops(|host| next_hop(&self.ports, view, host));
         tracing::debug!(unresolved = policy.unresolved(), "underlay changed");
-        self.publish(Arc::new(policy), watcher)
+        self.publish(Arc::new(policy), view, watcher)
     }
 
-    /// Frees the policies that no worker reads any more. To be called now and then.
-    pub(crate) fn maintain(&mut self) {
+    /// Frees the policies that no worker reads any more, and looks after what the kernel does. To be called now and then.
+    ///
+    /// # Errors
+    /// The steering program is gone.
+    pub(crate) fn maintain(&mut self, view: &UnderlayView) -> Result<(), Error> {
         self.retired.retain(|policy| Arc::strong_count(policy) > 1);
+        self.steer.maintain(&self.published.load(), view)
+    }
+
+    /// What the kernel forwards by itself, by port.
+    pub(crate) fn replays(&self) -> Vec<(ReplayState, Counted)> {
+        self.steer.replays()
     }
 
     fn build(&self, goal: &MuxGoal, view: &UnderlayView) -> Result<Policy, GoalError> {
@@ -97,18 +108,13 @@ impl Control {
         Ok(policy.succeed(&self.published.load()))
     }
 
-    /// Workers first, then the steering program: what is steered here is known here.
-    fn publish(&mut self, policy: Arc<Policy>, watcher: &Watcher) -> Result<(), Error> {
+    /// Workers first, then the kernel's program: what is steered here is known here.
+    fn publish(&mut self, policy: Arc<Policy>, view: &UnderlayView, watcher: &Watcher) -> Result<(), Error> {
         for host in policy.hosts() {
             watcher.solicit(host.0);
         }
         self.retired.push(self.published.swap(Arc::clone(&policy)));
-        if self.steered != *policy.vips() {
-            let vips: Vec<IpAddr> = policy.vips().iter().copied().collect();
-            self.steer.set_vips(&vips)?;
-            self.steered.clone_from(policy.vips());
-        }
-        Ok(())
+        self.steer.publish(&policy, view)
     }
 }
 

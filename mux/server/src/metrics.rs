@@ -1,6 +1,6 @@
 //! What a mux exports for Prometheus.
 
-use crate::stats::{Named, Totals};
+use crate::stats::{Counted, Named, ReplayState, Totals};
 use metrics::{counter, gauge};
 use penstock_model::{BackendId, LedgerReport, ServiceId};
 use penstock_mux_proto::Policy;
@@ -18,6 +18,8 @@ const OWN: &[Row] = &[
     (BACKEND_BYTES, "backend", "Bytes sent to a backend, encapsulation not included"),
     (TABLE_VERSION, "pool", "Version of the slot table of a pool"),
     (UNRESOLVED, "", "Encapsulations whose underlay next hop is not known"),
+    (KERNEL_REPLAY, "interface", "1 if the kernel forwards packets of settled flows by itself"),
+    (REPLAYED, "interface", "Packets that the kernel forwarded by itself"),
 ];
 
 const SERVICE_PACKETS: &str = "penstock_mux_service_packets_total";
@@ -26,6 +28,8 @@ const BACKEND_PACKETS: &str = "penstock_mux_backend_packets_total";
 const BACKEND_BYTES: &str = "penstock_mux_backend_bytes_total";
 const TABLE_VERSION: &str = "penstock_mux_table_version";
 const UNRESOLVED: &str = "penstock_mux_unresolved_next_hops";
+const KERNEL_REPLAY: &str = "penstock_mux_kernel_replay";
+const REPLAYED: &str = "penstock_mux_replayed_packets_total";
 
 /// Sets all metrics from the sums.
 pub(crate) fn record(
@@ -67,6 +71,16 @@ pub(crate) fn record(
     gauge!(UNRESOLVED).set(policy.unresolved() as f64);
 }
 
+/// Sets what the kernel does by itself, for each interface in the order of the configuration.
+pub(crate) fn record_replays(interfaces: &[String], replays: &[(ReplayState, Counted)]) {
+    let none = (ReplayState::default(), Counted::default());
+    for (i, name) in interfaces.iter().enumerate() {
+        let (state, counted) = replays.get(i).unwrap_or(&none);
+        gauge!(KERNEL_REPLAY, "interface" => name.clone()).set(if state.is_active { 1.0 } else { 0.0 });
+        counter!(REPLAYED, "interface" => name.clone()).absolute(counted.packets());
+    }
+}
+
 /// Packets and bytes of each interface: one with an IPv4 and an IPv6 address is two backends of one name.
 fn by_name(backends: &[Named<BackendId>]) -> BTreeMap<&str, (u64, u64)> {
     let mut sums: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
@@ -81,6 +95,7 @@ fn by_name(backends: &[Named<BackendId>]) -> BTreeMap<&str, (u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use penstock_engine::Counter;
     use penstock_model::{Dip, Mac, Overlay, PoolId, Protocol, Revision, Underlay, Vni};
     use penstock_mux_proto::{Backend, Distribution, MuxGoal, Pool, Service, Traffic};
     use penstock_packet_io::IoStats;
@@ -142,6 +157,9 @@ mod tests {
         rendered(|| {
             METRICS.describe();
             record(&policy(), &totals, &["eth0".to_owned()], &services, &backends);
+            let counted = Counted { services: vec![Counter { packets: 4, bytes: 400 }], ..Counted::default() };
+            let active = ReplayState { is_active: true, obstacle: None };
+            record_replays(&["eth0".to_owned()], &[(active, counted)]);
         })
     }
 
@@ -154,6 +172,8 @@ mod tests {
             "penstock_mux_goal_revision 4",
             "penstock_mux_service_bytes_total{service=\"http\"} 500",
             "penstock_mux_unresolved_next_hops 1",
+            "penstock_mux_kernel_replay{interface=\"eth0\"} 1",
+            "penstock_mux_replayed_packets_total{interface=\"eth0\"} 4",
         ] {
             assert!(page.lines().any(|l| l == line), "no line {line} in {page}");
         }

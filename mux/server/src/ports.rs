@@ -1,12 +1,12 @@
 use crate::config::{MuxConfig, PacketIoMode};
 use crate::control::Steer;
 use crate::error::Error;
+use crate::stats::{Counted, ReplayState};
 use crate::steering::XdpSteering;
 use penstock_model::{PortId, Protocol};
-use penstock_mux_proto::Foreign;
-use penstock_netlink::Link;
+use penstock_mux_proto::{Foreign, Policy};
+use penstock_netlink::{Link, UnderlayView};
 use penstock_packet_io::{AfPacket, AfPacketOptions, AfXdp, AfXdpOptions, FrameKind, Interface, PacketIo};
-use std::net::IpAddr;
 
 /// The interfaces, open.
 pub(crate) struct Opened {
@@ -34,7 +34,7 @@ pub(crate) fn open(config: &MuxConfig, links: &[Link]) -> Result<Opened, Error> 
 }
 
 fn open_xdp(config: &MuxConfig, links: &[Link]) -> Result<Opened, Error> {
-    let mut steering = XdpSteering::default();
+    let mut steering = XdpSteering::new(config.kernel_replay);
     let mut queues = Vec::new();
     for (port, link) in (0u16..).zip(links) {
         let mode_error = |reason: String| Error::Open { interface: link.name.clone(), mode: "AF_XDP", reason };
@@ -96,8 +96,16 @@ fn open_packet(links: &[Link]) -> Result<Opened, Error> {
 struct NoSteering;
 
 impl Steer for NoSteering {
-    fn set_vips(&mut self, _vips: &[IpAddr]) -> Result<(), Error> {
+    fn publish(&mut self, _policy: &Policy, _view: &UnderlayView) -> Result<(), Error> {
         Ok(())
+    }
+
+    fn maintain(&mut self, _policy: &Policy, _view: &UnderlayView) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn replays(&self) -> Vec<(ReplayState, Counted)> {
+        Vec::new()
     }
 }
 

@@ -66,7 +66,7 @@ pub async fn run(
                 control.handle_view(&view, &watcher)?;
             }
             _ = tick.tick() => {
-                control.maintain();
+                control.maintain(&watcher.view())?;
                 report.publish(&control, &threads);
             }
             error = threads.ended() => return Err(error),
@@ -130,12 +130,21 @@ struct Report {
 impl Report {
     fn publish(&mut self, control: &Control, threads: &Threads) {
         let policy = control.policy();
-        let totals = Totals::of(threads.shared());
+        let mut totals = Totals::of(threads.shared());
+        let replays = control.replays();
+        let mut modes = self.modes.clone();
+        for (port, (state, counted)) in replays.iter().enumerate() {
+            totals.add_replayed(port, counted);
+            if let Some(mode) = modes.get_mut(port) {
+                mode.push_str(&state.to_string());
+            }
+        }
         let services = self.holders.services(&policy, &totals);
         let backends = self.holders.backends(&policy, &totals);
         metrics::record(&policy, &totals, &self.interfaces, &services, &backends);
+        metrics::record_replays(&self.interfaces, &replays);
         let goal_error = control.goal_error.clone();
-        self.status.send_replace(stats::status(&policy, &totals, self.modes.clone(), &services, &backends, goal_error));
+        self.status.send_replace(stats::status(&policy, &totals, modes, &services, &backends, goal_error));
     }
 }
 

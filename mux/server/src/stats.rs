@@ -47,6 +47,8 @@ pub(crate) struct Totals {
     pub(crate) ledger: Ledger,
     pub(crate) flows: u64,
     pub(crate) resolved: u64,
+    /// Of the packets in the ledger, those that the kernel forwarded by itself.
+    replayed: u64,
     services: Vec<Counter>,
     backends: Vec<Counter>,
     pub(crate) io: Vec<IoStats>,
@@ -67,6 +69,59 @@ impl Totals {
             t.io.iter_mut().zip(&s.io).for_each(|(mine, theirs)| mine.add(theirs));
         }
         t
+    }
+}
+
+/// What the kernel's program has forwarded on one interface.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Counted {
+    /// Bytes as they left.
+    pub(crate) sent: u64,
+    /// By service id.
+    pub(crate) services: Vec<Counter>,
+    /// By backend id.
+    pub(crate) backends: Vec<Counter>,
+}
+
+/// Whether the kernel forwards packets on an interface, and if not why.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct ReplayState {
+    pub(crate) is_active: bool,
+    pub(crate) obstacle: Option<String>,
+}
+
+impl std::fmt::Display for ReplayState {
+    /// To be read after the way that packets take otherwise.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.is_active, &self.obstacle) {
+            (true, _) => f.write_str(", kernel replay"),
+            (false, Some(reason)) => write!(f, ", no kernel replay: {reason}"),
+            (false, None) => Ok(()),
+        }
+    }
+}
+
+impl Counted {
+    pub(crate) fn packets(&self) -> u64 {
+        self.services.iter().map(|c| c.packets).sum()
+    }
+}
+
+impl Totals {
+    /// Adds what the kernel forwarded by itself on the interface of a port.
+    pub(crate) fn add_replayed(&mut self, port: usize, counted: &Counted) {
+        let packets = counted.packets();
+        self.replayed += packets;
+        self.ledger.received += packets;
+        self.ledger.received_bytes += counted.services.iter().map(|c| c.bytes).sum::<u64>();
+        self.ledger.transmitted += packets;
+        self.ledger.transmitted_bytes += counted.sent;
+        add(&mut self.services, &counted.services);
+        add(&mut self.backends, &counted.backends);
+        if let Some(io) = self.io.get_mut(port) {
+            io.received += packets;
+            io.transmitted += packets;
+        }
     }
 }
 
@@ -140,6 +195,7 @@ pub(crate) fn status(
         applied: policy.revision(),
         packet_io,
         ledger: LedgerReport::from(&totals.ledger),
+        replayed: totals.replayed,
         flows: totals.flows,
         services: services.iter().map(|n| n.traffic.clone()).collect(),
         backends: backends.iter().map(|n| n.traffic.clone()).collect(),
@@ -163,6 +219,18 @@ mod tests {
         };
         assert_eq!((packets("web-1", 5), packets("web-1", 9)), (5, 9));
         assert_eq!((packets("web-2", 9), packets("web-2", 12)), (0, 3));
+    }
+
+    #[test]
+    fn what_the_kernel_forwarded_is_in_all_sums() {
+        let mut t = Totals { services: vec![count(1)], io: vec![IoStats::default(); 2], ..Totals::default() };
+        let counted = Counted { sent: 900, services: vec![count(2), count(4)], backends: vec![count(6)] };
+        t.add_replayed(1, &counted);
+        assert_eq!((&t.services, &t.backends), (&vec![count(3), count(4)], &vec![count(6)]));
+        assert_eq!((t.ledger.received, t.ledger.received_bytes), (6, 600));
+        assert_eq!((t.ledger.transmitted, t.ledger.transmitted_bytes), (6, 900));
+        assert_eq!((t.io[0].received, t.io[1].received, t.io[1].transmitted), (0, 6, 6));
+        assert!(t.ledger.balances());
     }
 
     #[test]

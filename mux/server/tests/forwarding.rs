@@ -21,6 +21,8 @@ use support::{HOST, Lab, MUX, VIP4, VIP6};
 use tokio::sync::watch;
 
 const BACKENDS: u32 = 4;
+/// What a mux says that has the kernel forward what it can.
+const KERNEL: &str = ", kernel replay";
 
 fn mac(id: u32) -> Mac {
     Mac([0x02, 0x50, 0, 0, 9, id as u8])
@@ -91,6 +93,7 @@ impl RunningMux {
             packet_io,
             workers,
             flow_capacity: 1 << 16,
+            kernel_replay: true,
         };
         let ns = lab.ns("m");
         let thread = std::thread::spawn(move || {
@@ -231,6 +234,7 @@ fn check_all(lab: &Lab, frames: &[Vxlan]) {
 
 fn forwards(tag: &str, packet_io: PacketIoMode, mode: &str) {
     let Some(lab) = Lab::new(tag) else { return };
+    lab.take_frames_of_programs(mode == KERNEL);
     let mux = ready(&lab, packet_io);
     let status = mux.until("a report", |s| !s.packet_io.is_empty());
     println!("{:?}", status.packet_io);
@@ -268,14 +272,16 @@ fn forwards(tag: &str, packet_io: PacketIoMode, mode: &str) {
     let offered = |s: &MuxStatus, id: u32| s.services.iter().find(|t| t.id == ServiceId(id)).map_or(0, |t| t.packets);
     assert_eq!((offered(&after, 0), offered(&after, 2)), (200, 100));
     assert_eq!(after.backends.iter().map(|t| t.packets).sum::<u64>(), after.ledger.transmitted);
+    let replayed = after.replayed - before.replayed;
+    assert_eq!(replayed, if mode == KERNEL { after.ledger.transmitted - before.ledger.transmitted } else { 0 });
     let l = &after.ledger;
     assert_eq!(l.received, l.transmitted + l.passed + l.consumed + l.dropped.values().sum::<u64>());
-    dissect(&raw, frames.len());
+    dissect(tag, &raw, frames.len());
 }
 
 /// What `tshark` says of the same frames, where it is installed.
-fn dissect(raw: &[Vec<u8>], expected: usize) {
-    let path = std::env::temp_dir().join(format!("pst-mux-{}-{expected}.pcap", std::process::id()));
+fn dissect(tag: &str, raw: &[Vec<u8>], expected: usize) {
+    let path = std::env::temp_dir().join(format!("pst-mux-{tag}{}.pcap", std::process::id()));
     std::fs::write(&path, frame::pcap(raw)).unwrap();
     let out = Command::new("tshark")
         .args(["-r", path.to_str().unwrap(), "-Y", "vxlan", "-T", "fields", "-e", "vxlan.vni", "-e", "_ws.malformed"])
@@ -307,6 +313,11 @@ fn packets_of_a_kernel_arrive_as_vxlan_by_af_packet() {
 #[test]
 fn packets_of_a_kernel_arrive_as_vxlan_by_af_xdp() {
     forwards("x", PacketIoMode::AfXdp, "af_xdp");
+}
+
+#[test]
+fn packets_of_a_kernel_arrive_as_vxlan_by_the_kernel_itself() {
+    forwards("k", PacketIoMode::AfXdp, KERNEL);
 }
 
 #[test]

@@ -2,16 +2,20 @@
 //!
 //! [`Steering::attach`] puts the steering program on an interface; then [`Steering::register_socket`] for each AF_XDP queue,
 //! and [`Steering::set_vips`] and [`Steering::set_endpoints`] whenever the node owns other addresses. Dropping it detaches.
+//! A mux gives it each policy by [`Steering::replay`]: packets that need no flow table then never leave the kernel.
 //!
 //! For measurements: [`testrun::Generator`] sends live frames, [`Sink`] drops and counts them. It knows no policy and reads
 //! no packet.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod device;
 mod error;
 mod object;
+mod replay;
 mod sink;
 mod steering;
 pub mod testrun;
+mod traffic;
 
 pub use error::BpfError;
 pub use object::XdpMode;

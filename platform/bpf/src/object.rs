@@ -1,7 +1,7 @@
 //! An object file in memory, loaded; and links that end with their owner.
 use crate::BpfError;
 use libbpf_rs::libbpf_sys;
-use libbpf_rs::{Map, MapCore, Object, ObjectBuilder};
+use libbpf_rs::{Map, MapCore, Object, ObjectBuilder, OpenMapMut, OpenObject};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -42,6 +42,11 @@ pub(crate) use elf;
 
 /// Loads an object; `config` is written over its constants (section `.rodata`) first.
 pub(crate) fn load(program: &'static str, elf: &[u8], config: Option<&[u8]>) -> Result<Object, BpfError> {
+    load_open(program, open(program, elf, config)?)
+}
+
+/// Opens an object that is to be changed before [`load_open`] loads it; `config` as for [`load`].
+pub(crate) fn open(program: &'static str, elf: &[u8], config: Option<&[u8]>) -> Result<OpenObject, BpfError> {
     let at = |step| move |source| BpfError::Object { program, step, source };
     let mut open = ObjectBuilder::default().open_memory(elf).map_err(at("read the object file"))?;
     if let Some(config) = config {
@@ -51,7 +56,21 @@ pub(crate) fn load(program: &'static str, elf: &[u8], config: Option<&[u8]>) -> 
             .ok_or(BpfError::Missing { program, what: "the section .rodata" })?;
         constants.set_initial_value(config).map_err(at("set its constants"))?;
     }
-    open.load().map_err(at("load it (the kernel's verifier or CAP_BPF)"))
+    Ok(open)
+}
+
+pub(crate) fn load_open(program: &'static str, open: OpenObject) -> Result<Object, BpfError> {
+    let step = "load it (the kernel's verifier or CAP_BPF)";
+    open.load().map_err(|source| BpfError::Object { program, step, source })
+}
+
+/// A map of an object that is not loaded yet.
+pub(crate) fn open_map<'o>(
+    object: &'o mut OpenObject,
+    program: &'static str,
+    name: &'static str,
+) -> Result<OpenMapMut<'o>, BpfError> {
+    object.maps_mut().find(|m| m.name() == name).ok_or(BpfError::Missing { program, what: name })
 }
 
 pub(crate) fn map<'o>(object: &'o Object, program: &'static str, name: &'static str) -> Result<Map<'o>, BpfError> {
@@ -101,6 +120,13 @@ pub(crate) fn link(fd: BorrowedFd<'_>, ifindex: u32, kind: u32, flags: u32) -> i
     }
     // SAFETY: the kernel just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(result) })
+}
+
+/// Puts another program in the place of the one that a link holds, between two packets.
+pub(crate) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: both descriptors are open; no options are given.
+    let result = unsafe { libbpf_sys::bpf_link_update(link.as_raw_fd(), program.as_raw_fd(), std::ptr::null()) };
+    if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(()) }
 }
 
 /// The sum over all CPUs of the first `N` 64-bit counters in an entry of a per-CPU map.

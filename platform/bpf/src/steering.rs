@@ -1,10 +1,15 @@
 use crate::BpfError;
-use crate::object::{XdpMode, attach_xdp, elf, load, map, per_cpu_sum, program_fd};
+use crate::device::{WayOut, way_out};
+use crate::object::{XdpMode, attach_xdp, elf, load, map, per_cpu_sum, program_fd, update_link};
+use crate::replay::{Replay, Replayed};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object};
-use penstock_maps::{ENDPOINT_CAPACITY, OwnedAddress, OwnedEndpoint, QUEUES, SteerCounter, VIP_CAPACITY};
+use penstock_maps::{
+    ENDPOINT_CAPACITY, OwnedAddress, OwnedEndpoint, QUEUES, ReplayConfig, ReplayImage, ReplayTraffic, SteerCounter,
+    VIP_CAPACITY,
+};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use zerocopy::{Immutable, IntoBytes};
 
 const STEER: &str = "steer";
@@ -35,8 +40,11 @@ pub struct Steering {
     ifindex: u32,
     vips: KeySet<OwnedAddress>,
     endpoints: KeySet<OwnedEndpoint>,
-    /// Detaches when closed; before the object that it refers to.
-    _link: OwnedFd,
+    /// Detaches when closed; before the objects that it refers to.
+    link: OwnedFd,
+    /// The program in force, if it is not steering alone.
+    replay: Option<Replay>,
+    replayed: Replayed,
     object: Object,
 }
 
@@ -55,7 +63,7 @@ impl Steering {
         }
         let vips = KeySet::new("virtual IPs", handle(&object, "vips")?, VIP_CAPACITY);
         let endpoints = KeySet::new("tunnel endpoints", handle(&object, "endpoints")?, ENDPOINT_CAPACITY);
-        Ok(Self { mode, ifindex, vips, endpoints, _link: link, object })
+        Ok(Self { mode, ifindex, vips, endpoints, link, replay: None, replayed: Replayed::default(), object })
     }
 
     /// [`Steering::attach`] by the interface's name.
@@ -112,6 +120,78 @@ impl Steering {
     /// As for [`Steering::set_vips`].
     pub fn set_endpoints(&mut self, endpoints: impl IntoIterator<Item = OwnedEndpoint>) -> Result<(), BpfError> {
         self.endpoints.set(endpoints.into_iter().collect())
+    }
+
+    /// Whether packets can be replayed on this interface at all.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn can_replay(&self) -> Result<(), String> {
+        if self.mode == XdpMode::Generic {
+            return Err("the driver runs no XDP program itself".to_owned());
+        }
+        match way_out(self.ifindex) {
+            Ok(WayOut::None) => Err("the veth's peer takes no frames of XDP programs: it needs GRO on".to_owned()),
+            Ok(_) => Ok(()),
+            Err(error) => Err(format!("the kernel does not say what the device can: {error}")),
+        }
+    }
+
+    /// Replays this policy in the kernel from now on; what the program does not know is steered as before. Between two
+    /// packets: none sees a part of it.
+    ///
+    /// # Errors
+    /// The kernel refuses the program, or the maps. What was in force stays.
+    pub fn replay(&mut self, image: &ReplayImage) -> Result<(), BpfError> {
+        let system = |source| BpfError::System { step: "ask how frames leave the interface", source };
+        let redirect = way_out(self.ifindex).map_err(system)? == WayOut::Redirect;
+        let config = ReplayConfig { out: if redirect { self.ifindex } else { 0 }, ..image.config };
+        let next = Replay::load(image, &config, &self.object, &self.replayed)?;
+        self.put_in_force(next.program()?)?;
+        next.take_over(&mut self.replayed)?;
+        self.replay = Some(next);
+        Ok(())
+    }
+
+    /// Only steers from now on.
+    ///
+    /// # Errors
+    /// The kernel refuses; what was in force stays.
+    pub fn stop_replay(&mut self) -> Result<(), BpfError> {
+        if self.replay.is_some() {
+            self.put_in_force(program_fd(&self.object, STEER, "penstock_steer")?)?;
+            self.replay = None;
+        }
+        Ok(())
+    }
+
+    fn put_in_force(&self, program: BorrowedFd<'_>) -> Result<(), BpfError> {
+        update_link(self.link.as_fd(), program)
+            .map_err(|source| BpfError::System { step: "put another program in force", source })
+    }
+
+    #[must_use]
+    pub fn is_replaying(&self) -> bool {
+        self.replay.is_some()
+    }
+
+    /// What has been replayed since the program was attached: by service id and by backend id.
+    ///
+    /// # Errors
+    /// The kernel refuses to read it.
+    pub fn replayed(&self) -> Result<(Vec<ReplayTraffic>, Vec<ReplayTraffic>), BpfError> {
+        self.replayed.read()
+    }
+
+    /// The program in force, for [`crate::testrun`].
+    ///
+    /// # Errors
+    /// It is missing from the object file.
+    pub fn program(&self) -> Result<BorrowedFd<'_>, BpfError> {
+        match &self.replay {
+            Some(replay) => replay.program(),
+            None => program_fd(&self.object, STEER, "penstock_steer"),
+        }
     }
 
     /// # Errors

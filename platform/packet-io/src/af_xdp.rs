@@ -64,7 +64,15 @@ pub struct AfXdp {
     socket: OwnedFd,
 }
 
+const ZERO_COPY: &str = "af_xdp zero-copy";
+
 impl AfXdp {
+    /// Whether the driver writes frames to this port's memory itself.
+    #[must_use]
+    pub fn is_zero_copy(&self) -> bool {
+        self.capabilities.mode == ZERO_COPY
+    }
+
     /// Opens queue `queue` of the interface in the namespace of the calling thread.
     ///
     /// # Errors
@@ -106,7 +114,7 @@ impl AfXdp {
         let bound: libc::xdp_options =
             sys::get_option(fd, libc::SOL_XDP, libc::XDP_OPTIONS).map_err(at("read the mode"))?;
         let zero_copy = bound.flags & libc::XDP_OPTIONS_ZEROCOPY != 0;
-        let mode = if zero_copy { "af_xdp zero-copy" } else { "af_xdp copy" };
+        let mode = if zero_copy { ZERO_COPY } else { "af_xdp copy" };
         tracing::info!(ifindex, queue, mode, chunks = options.chunks, "AF_XDP socket bound");
         let max_frame = CHUNK - KERNEL_HEADROOM;
         let mut port = Self {

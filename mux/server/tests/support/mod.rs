@@ -97,6 +97,12 @@ impl Lab {
         });
     }
 
+    /// The router's end of the link to the mux takes frames of XDP programs, as an interface that is no veth does.
+    pub fn take_frames_of_programs(&self, takes: bool) {
+        let on = if takes { "on" } else { "off" };
+        run(&["ip", "netns", "exec", &self.ns("r"), "ethtool", "-K", "rm", "gro", on]);
+    }
+
     fn remove(&self) {
         for ns in ["c", "r", "m", "h"] {
             let _ =

@@ -128,6 +128,7 @@ fn mux(nets: &Nets) -> Box<dyn FnOnce()> {
         packet_io: PacketIoMode::AfXdp,
         workers: None,
         flow_capacity: 1 << 20,
+        kernel_replay: false,
     };
     let thread = in_dut(nets, move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
+/*
+ * Steering: what the node owns goes to the AF_XDP socket of its receive queue, everything else to the kernel's stack.
+ *
+ * Owned is (a) any packet to a virtual IP, whatever its protocol, fragments and ICMP included, and (b) what is to a tunnel
+ * endpoint: a UDP port, or an IP protocol such as GRE. A packet that cannot be parsed is not ours: the kernel counts it.
+ *
+ * What stands behind IPv6 extension headers and later fragments to a tunnel endpoint pass to the kernel: tunnels do not
+ * fragment the underlay (RFC 7348 section 4.3).
+ */
+#ifndef PENSTOCK_STEER_H
+#define PENSTOCK_STEER_H
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/udp.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+#include "penstock_maps.h"
+
+#define VLAN_TAGS 2
+#define FRAGMENT_OFFSET 0x1fff
+
+struct vlan {
+	__be16 tag;
+	__be16 type;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, PENSTOCK_VIP_CAPACITY);
+	__type(key, struct penstock_address);
+	__type(value, __u32);
+} vips SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, PENSTOCK_ENDPOINT_CAPACITY);
+	__type(key, struct penstock_endpoint);
+	__type(value, __u32);
+} endpoints SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_XSKMAP);
+	__uint(max_entries, PENSTOCK_QUEUES);
+	__type(key, __u32);
+	__type(value, __u32);
+} sockets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, PENSTOCK_COUNTERS);
+	__type(key, __u32);
+	__type(value, __u64);
+} counters SEC(".maps");
+
+static __always_inline void count(__u32 counter)
+{
+	__u64 *value = bpf_map_lookup_elem(&counters, &counter);
+
+	if (value)
+		*value += 1;
+}
+
+static __always_inline int to_socket(struct xdp_md *ctx, __u32 counter)
+{
+	long action = bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_PASS);
+
+	count(action == XDP_REDIRECT ? counter : PENSTOCK_NO_SOCKET);
+	return action;
+}
+
+static __always_inline int pass(void)
+{
+	count(PENSTOCK_PASSED);
+	return XDP_PASS;
+}
+
+/* The address in one form for both families; `l4` is not there in a later fragment. */
+static __always_inline int classify(struct xdp_md *ctx, struct penstock_endpoint *to, void *l4)
+{
+	void *end = (void *)(long)ctx->data_end;
+	struct udphdr *udp = l4;
+
+	if (bpf_map_lookup_elem(&vips, &to->address))
+		return to_socket(ctx, PENSTOCK_VIP);
+	if (!l4)
+		return pass();
+	if (to->protocol == IPPROTO_UDP) {
+		if ((void *)(udp + 1) > end)
+			return pass();
+		__builtin_memcpy(to->port, &udp->dest, sizeof(to->port));
+	}
+	if (bpf_map_lookup_elem(&endpoints, to))
+		return to_socket(ctx, PENSTOCK_ENDPOINT);
+	return pass();
+}
+
+static __noinline int steer(struct xdp_md *ctx)
+{
+	void *end = (void *)(long)ctx->data_end;
+	struct ethhdr *eth = (void *)(long)ctx->data;
+	struct penstock_endpoint to = {};
+	void *next = eth + 1;
+	void *l4 = 0;
+	__be16 type;
+
+	if (next > end)
+		return pass();
+	type = eth->h_proto;
+	for (int i = 0; i < VLAN_TAGS; i++) {
+		struct vlan *vlan = next;
+
+		if (type != bpf_htons(ETH_P_8021Q) && type != bpf_htons(ETH_P_8021AD))
+			break;
+		if ((void *)(vlan + 1) > end)
+			return pass();
+		type = vlan->type;
+		next = vlan + 1;
+	}
+	if (type == bpf_htons(ETH_P_IP)) {
+		struct iphdr *ip = next;
+
+		if ((void *)(ip + 1) > end || ip->ihl < 5)
+			return pass();
+		to.address.bytes[10] = 0xff;
+		to.address.bytes[11] = 0xff;
+		__builtin_memcpy(to.address.bytes + 12, &ip->daddr, 4);
+		to.protocol = ip->protocol;
+		if (!(ip->frag_off & bpf_htons(FRAGMENT_OFFSET)))
+			l4 = next + ip->ihl * 4;
+	} else if (type == bpf_htons(ETH_P_IPV6)) {
+		struct ipv6hdr *ip6 = next;
+
+		if ((void *)(ip6 + 1) > end)
+			return pass();
+		__builtin_memcpy(to.address.bytes, &ip6->daddr, 16);
+		to.protocol = ip6->nexthdr;
+		l4 = ip6 + 1;
+	} else {
+		return pass();
+	}
+	return classify(ctx, &to, l4);
+}
+
+#endif

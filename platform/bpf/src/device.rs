@@ -1,0 +1,99 @@
+use libbpf_rs::libbpf_sys;
+use std::io;
+
+/// How an XDP program sends a frame by the interface that it came in by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WayOut {
+    /// `XDP_TX`.
+    Answer,
+    /// Redirected to itself. A veth puts answers into its peer's ring but wakes it only if an XDP program runs there;
+    /// redirected frames it announces also to a peer that has GRO alone.
+    Redirect,
+    /// Nobody takes them.
+    None,
+}
+
+/// `NETDEV_XDP_ACT_NDO_XMIT` of `linux/netdev.h`.
+const TAKES_FRAMES: u64 = 1 << 2;
+/// `ETHTOOL_GDRVINFO` and `ETHTOOL_GFEATURES` of `linux/ethtool.h`.
+const GET_DRIVER: u32 = 0x3;
+const GET_FEATURES: u32 = 0x3a;
+/// `NETIF_F_TSO_BIT` of `linux/netdev_features.h`.
+const TSO: u32 = 1 << 16;
+
+/// Asks the kernel. Drivers of hardware and of virtual machines answer; a veth depends on its peer, of which the kernel tells
+/// two things on this side: the device takes redirected frames (Linux 6.3) if the peer has GRO or an XDP program, and cannot
+/// be asked to segment if it has a program.
+pub(crate) fn way_out(ifindex: u32) -> io::Result<WayOut> {
+    if !is_veth(ifindex)? {
+        return Ok(WayOut::Answer);
+    }
+    if features(ifindex)? & TAKES_FRAMES == 0 {
+        return Ok(WayOut::None);
+    }
+    Ok(if can_be_asked_to_segment(ifindex)? { WayOut::Redirect } else { WayOut::Answer })
+}
+
+/// What the device's XDP can.
+fn features(ifindex: u32) -> io::Result<u64> {
+    let mut options = libbpf_sys::bpf_xdp_query_opts {
+        sz: size_of::<libbpf_sys::bpf_xdp_query_opts>() as libbpf_sys::size_t,
+        ..Default::default()
+    };
+    let target = i32::try_from(ifindex).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))?;
+    // SAFETY: `options` says its own size.
+    let result = unsafe { libbpf_sys::bpf_xdp_query(target, 0, &raw mut options) };
+    if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(options.feature_flags) }
+}
+
+fn is_veth(ifindex: u32) -> io::Result<bool> {
+    /// As `struct ethtool_drvinfo`.
+    #[repr(C)]
+    struct DriverInfo {
+        command: u32,
+        driver: [u8; 32],
+        rest: [u8; 160],
+    }
+    let mut info = DriverInfo { command: GET_DRIVER, driver: [0; 32], rest: [0; 160] };
+    // SAFETY: the kernel writes a `struct ethtool_drvinfo`, which has the size of `info`.
+    unsafe { ethtool(ifindex, (&raw mut info).cast()) }?;
+    Ok(info.driver.starts_with(b"veth\0"))
+}
+
+fn can_be_asked_to_segment(ifindex: u32) -> io::Result<bool> {
+    /// As `struct ethtool_gfeatures` with two blocks of `struct ethtool_get_features_block`.
+    #[repr(C)]
+    struct Features {
+        command: u32,
+        blocks: u32,
+        /// Available, requested, active, never changed.
+        block: [[u32; 4]; 2],
+    }
+    let mut features = Features { command: GET_FEATURES, blocks: 2, block: [[0; 4]; 2] };
+    // SAFETY: the kernel writes as many blocks as `blocks` says.
+    unsafe { ethtool(ifindex, (&raw mut features).cast()) }?;
+    Ok(features.block[0][0] & TSO != 0)
+}
+
+/// # Safety
+/// `request` points to a structure that is as large as its command says.
+unsafe fn ethtool(ifindex: u32, request: *mut libc::c_char) -> io::Result<()> {
+    // SAFETY: an all-zero `ifreq` is one.
+    let mut ifreq: libc::ifreq = unsafe { std::mem::zeroed() };
+    // SAFETY: the name's field has room for any name.
+    if unsafe { libc::if_indextoname(ifindex, ifreq.ifr_name.as_mut_ptr()) }.is_null() {
+        return Err(io::Error::last_os_error());
+    }
+    ifreq.ifr_ifru.ifru_data = request;
+    // SAFETY: no pointers are passed.
+    let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if socket < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was just made for us.
+    let socket = unsafe { <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(socket) };
+    // SAFETY: `ifreq` and what it points to outlive the call.
+    let result =
+        unsafe { libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(&socket), libc::SIOCETHTOOL as _, &raw mut ifreq) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

@@ -1,0 +1,97 @@
+use crate::BpfError;
+use crate::object::{elf, load_open, map, open, open_map, program_fd};
+use crate::traffic::Traffic;
+use libbpf_rs::{MapCore, MapFlags, MapHandle, Object};
+use penstock_maps::{ReplayConfig, ReplayImage, ReplayTraffic};
+use std::os::fd::{AsFd, BorrowedFd};
+use zerocopy::{Immutable, IntoBytes};
+
+const MUX: &str = "mux";
+/// Maps that it has in common with the steering program.
+const SHARED: [&str; 4] = ["vips", "endpoints", "sockets", "counters"];
+
+/// What programs on one interface have replayed, one after the other.
+#[derive(Debug, Default)]
+pub(crate) struct Replayed {
+    services: Option<Traffic>,
+    backends: Option<Traffic>,
+}
+
+impl Replayed {
+    /// By service id and by backend id.
+    pub(crate) fn read(&self) -> Result<(Vec<ReplayTraffic>, Vec<ReplayTraffic>), BpfError> {
+        let read = |t: &Option<Traffic>| t.as_ref().map_or(Ok(Vec::new()), Traffic::read);
+        Ok((read(&self.services)?, read(&self.backends)?))
+    }
+}
+
+/// The mux's program, loaded for one policy.
+#[derive(Debug)]
+pub(crate) struct Replay {
+    object: Object,
+    services: MapHandle,
+    backends: MapHandle,
+}
+
+impl Replay {
+    /// Loads the program and fills its maps; it is not attached yet. Steering's maps are used as they are, and the counts of
+    /// the programs before are continued.
+    pub(crate) fn load(
+        image: &ReplayImage,
+        config: &ReplayConfig,
+        steering: &Object,
+        replayed: &Replayed,
+    ) -> Result<Self, BpfError> {
+        let at = |step| move |source| BpfError::Object { program: MUX, step, source };
+        let mut object = open(MUX, elf!("mux"), Some(config.as_bytes()))?;
+        for name in SHARED {
+            let shared = map(steering, MUX, name)?;
+            open_map(&mut object, MUX, name)?.reuse_fd(shared.as_fd()).map_err(at("share a map"))?;
+        }
+        let ids = (image.service_ids as usize, image.backends.len());
+        for (name, traffic, ids) in
+            [("service_traffic", &replayed.services, ids.0), ("backend_traffic", &replayed.backends, ids.1)]
+        {
+            let mut open = open_map(&mut object, MUX, name)?;
+            match traffic.as_ref().filter(|t| t.capacity() >= ids) {
+                Some(traffic) => open.reuse_fd(traffic.fd()).map_err(at("share a map"))?,
+                None => open.set_max_entries(Traffic::capacity_for(ids)).map_err(at("size a map"))?,
+            }
+        }
+        for (name, count) in
+            [("services", image.services.len()), ("pools", image.pools.len()), ("backends", image.backends.len())]
+        {
+            let count = u32::try_from(count).unwrap_or(u32::MAX).max(1);
+            open_map(&mut object, MUX, name)?.set_max_entries(count).map_err(at("size a map"))?;
+        }
+        let object = load_open(MUX, object)?;
+        fill(&object, "services", &image.services)?;
+        fill(&object, "pools", &image.pools)?;
+        fill(&object, "backends", &image.backends)?;
+        let handle = |name| MapHandle::try_from(&map(&object, MUX, name)?).map_err(at("hold its maps"));
+        let (services, backends) = (handle("service_traffic")?, handle("backend_traffic")?);
+        Ok(Self { object, services, backends })
+    }
+
+    pub(crate) fn program(&self) -> Result<BorrowedFd<'_>, BpfError> {
+        program_fd(&self.object, MUX, "penstock_mux")
+    }
+
+    /// To be called when no packet is replayed by the program before any more: where its counts were.
+    pub(crate) fn take_over(&self, replayed: &mut Replayed) -> Result<(), BpfError> {
+        Traffic::succeed(&mut replayed.services, &self.services)?;
+        Traffic::succeed(&mut replayed.backends, &self.backends)
+    }
+}
+
+/// Writes a whole array.
+fn fill<T: IntoBytes + Immutable>(object: &Object, name: &'static str, values: &[T]) -> Result<(), BpfError> {
+    if values.is_empty() {
+        return Ok(());
+    }
+    let keys: Vec<u32> = (0..).take(values.len()).collect();
+    let source = map(object, MUX, name)?;
+    source
+        .update_batch(keys.as_bytes(), values.as_bytes(), keys.len() as u32, MapFlags::ANY, MapFlags::ANY)
+        .map_err(|source| BpfError::Object { program: MUX, step: "fill its maps", source })
+}
