@@ -162,7 +162,7 @@ fn ending(ending: &Ending) -> String {
     match ending {
         Ending::Transmit(port) if *port == UNDERLAY_PORT => "transmit on the underlay".to_owned(),
         Ending::Transmit(_) => "transmit to the container".to_owned(),
-        Ending::Tunnel(id) => format!("encrypt into tunnel {id}"),
+        Ending::Tunnel(id) => format!("put into tunnel {id}"),
         Ending::Pass => "pass to the node's own kernel".to_owned(),
         Ending::Consumed => "answered by the node itself".to_owned(),
         Ending::Drop(reason) => format!("drop: {reason}"),

@@ -108,7 +108,7 @@ async fn every_node_gets_its_part_of_the_fabric() {
         let NextHop::Tunnel(id) = network.routes[0].next_hop else { panic!("{network:?}") };
         let tunnel = goal.tunnels.iter().find(|t| t.id == id).unwrap();
         assert_eq!(tunnel.tenant, network.tenant, "a tenant's route leads into its own tunnel");
-        let TunnelKind::WireGuard { private_key, preshared_key, .. } = &tunnel.kind;
+        let TunnelKind::WireGuard { private_key, preshared_key, .. } = &tunnel.kind else { panic!() };
         assert!(preshared_key.is_some());
         let connection = lab.get(&format!("/{}", tunnel.name)).await;
         let public = x25519_dalek::PublicKey::from(&x25519_dalek::StaticSecret::from(private_key.0));
@@ -116,6 +116,43 @@ async fn every_node_gets_its_part_of_the_fabric() {
         let shown = base64::engine::general_purpose::STANDARD.encode(public.as_bytes());
         assert_eq!(connection["properties"]["wireGuardConfiguration"]["publicKey"], shown);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gre_connections_reach_their_gateway_and_those_that_cannot_be_told_apart_are_refused() {
+    let lab = lab().await;
+    let mut gateway = Node::<Gateway>::start(&lab, "gw1");
+    let gre = |key: Value, prefix: &str, peer: &str| {
+        json!({
+            "connectionType": "GRE", "destinationIPAddress": peer,
+            "greConfiguration": {"greKey": key, "checksum": true},
+            "routes": [{"destinationPrefix": prefix, "nextHop": "0.0.0.0", "metric": 10}]
+        })
+    };
+    let path = |n: &str| format!("/virtualGateways/blue/networkConnections/{n}");
+    lab.put(&path("dc"), gre(json!("1234"), "172.16.0.0/12", "11.1.0.2")).await;
+    let (goal, _) = gateway.wait(|g: &GatewayGoal| g.tunnels.len() == 3).await;
+    let tunnel = goal.tunnels.iter().find(|t| t.name.ends_with("/dc")).unwrap();
+    let peer = penstock_model::Underlay("11.1.0.2".parse().unwrap());
+    assert_eq!(tunnel.kind, TunnelKind::Gre { peer, key: Some(1234), checksum: true });
+    let route = |n: &penstock_policy::VirtualNetwork| n.routes.iter().any(|r| r.next_hop == NextHop::Tunnel(tunnel.id));
+    assert!(goal.networks.iter().all(|n| route(n) == (n.tenant == tunnel.tenant)));
+
+    let mut refused = Vec::new();
+    for (key, peer) in [(json!("1234"), "11.1.0.2"), (json!("1"), "2001:db8::9"), (json!("4294967296"), "11.1.0.2")] {
+        // Another tenant's: what a peer's packets carry is all that they are known by.
+        let path = "/networking/v1/virtualGateways/red/networkConnections/dc";
+        let body = json!({"properties": gre(key, "172.16.0.0/12", peer)});
+        let (status, body) = lab.call(Method::PUT, path, Some(&body)).await;
+        refused.push((status, body["error"]["code"].as_str().unwrap_or_default().to_owned()));
+    }
+    assert!(refused.iter().all(|(s, c)| *s == StatusCode::BAD_REQUEST && !c.is_empty()), "{refused:?}");
+    let mut without = gre(json!("5"), "172.16.0.0/12", "11.1.0.2");
+    without.as_object_mut().unwrap().remove("destinationIPAddress");
+    let body = json!({"properties": without});
+    let (status, body) =
+        lab.call(Method::PUT, "/networking/v1/virtualGateways/red/networkConnections/dc", Some(&body)).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{body:#}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

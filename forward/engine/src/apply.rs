@@ -91,6 +91,12 @@ fn decapsulate(packet: &mut Packet<'_>, h: &mut Headers) -> Result<(), DropReaso
     h.l4 -= base;
     h.payload -= base;
     h.end -= u32::from(base);
+    // What was in front of a packet without an Ethernet header of its own (GRE) has another type, or is none.
+    if h.l3 == 14
+        && let Some(kind) = packet.frame_mut().get_mut(12..14)
+    {
+        kind.copy_from_slice(&h.ethertype.to_be_bytes());
+    }
     let offload = &mut packet.offload;
     match offload.checksum_start.checked_sub(base) {
         Some(start) if start >= h.l3 => offload.checksum_start = start,

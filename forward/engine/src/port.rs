@@ -6,7 +6,7 @@ use penstock_flow::{Flags, FlowTable, Meter, Transposition};
 use penstock_model::{BATCH, Coarse, DropReason, Epoch, Ledger, Nanos, Packet, Protocol, Verdict};
 use penstock_wire::Headers;
 
-/// Packets and bytes that a transposition's counter has seen (frame bytes as received).
+/// Packets and bytes that a transposition's counter has seen: bytes of the frame that is decided about, without what it came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counter {
     pub packets: u64,
@@ -428,7 +428,13 @@ pub(crate) fn replay<R: Resolver>(
     hash: u64,
     now: Nanos,
 ) -> Verdict {
-    let bytes = packet.len();
+    if R::PREPARES
+        && !t.flags.has(Flags::DROP)
+        && let Err(reason) = resolver.prepare(packet, h)
+    {
+        return Verdict::Drop(reason);
+    }
+    let bytes = packet.len().saturating_sub(usize::from(h.l2));
     if t.meter != Transposition::NO_METER
         && let Some(meter) = stats.meters.get_mut(usize::from(t.meter))
         && !meter.admit(bytes, now)

@@ -60,6 +60,9 @@ pub trait Resolver {
     /// What is remembered for a flow: a transposition or an index to one.
     type Value: Copy + Debug + Default;
 
+    /// Whether [`Resolver::prepare`] does anything.
+    const PREPARES: bool = false;
+
     /// How long TCP connections are remembered as they open and close; `None`: flags are not looked at.
     const TCP: Option<TcpIdle> = Some(TcpIdle::DEFAULT);
 
@@ -106,6 +109,16 @@ pub trait Resolver {
 
     /// The flow that a key's opposite direction would be hashed as, for peers that [`Resolution::Install`] names.
     fn hash(&self, key: &Self::Key) -> u64;
+
+    /// Changes a packet before its decision is replayed, where a transposition has no word for it: what headers that are about
+    /// to be taken off say to those behind them. Only if [`Resolver::PREPARES`].
+    ///
+    /// # Errors
+    /// Why the packet is dropped.
+    fn prepare(&self, packet: &mut Packet<'_>, headers: &mut Headers) -> Result<(), DropReason> {
+        let _ = (packet, headers);
+        Ok(())
+    }
 
     /// The header bytes to prepend for an encapsulation, patched by the engine (length, checksum, source port).
     ///

@@ -43,6 +43,7 @@ reasons! {
     BadUdpLength = "bad_udp_length": "The UDP length contradicts the IP length.",
     TruncatedTunnel = "truncated_tunnel": "The packet ends inside its encapsulation header.",
     BadTunnelHeader = "bad_tunnel_header": "The encapsulation header has invalid flags or an unsupported version.",
+    BadTunnelChecksum = "bad_tunnel_checksum": "The checksum of the encapsulation header is wrong.",
     MartianSource = "martian_source": "The source address cannot be the source of a packet (loopback, multicast, IPv4-mapped).",
     MartianDestination = "martian_destination": "The destination address cannot be routed (loopback, unspecified, IPv4-mapped).",
     TooLarge = "too_large": "The packet is larger than the buffer or the MTU of the way out.",
@@ -79,6 +80,8 @@ reasons! {
     TunnelNotReady = "tunnel_not_ready": "The tunnel has no session yet.",
     TunnelLimited = "tunnel_limited": "The tunnel handshake exceeds the rate that is allowed for its source.",
     NotInAllowedPrefixes = "not_in_allowed_prefixes": "A tunnel packet's inner source is outside the prefixes of its peer.",
+
+    CongestionHidden = "congestion_hidden": "A tunnel packet was marked for congestion, which its inner packet cannot say (RFC 6040).",
 
     // Resources.
     NoBuffer = "no_buffer": "No transmit buffer was free.",

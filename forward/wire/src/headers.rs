@@ -183,6 +183,27 @@ pub fn parse_vxlan(frame: &[u8], outer: &Headers) -> Result<(Vni, Headers), Drop
     Ok((vni, inner))
 }
 
+/// Reads the GRE header and the inner IP packet behind the IP header of `outer`. The inner headers have as much room before them
+/// as an Ethernet header takes: [`Headers::l2`] stands there although those bytes are not one.
+///
+/// # Errors
+/// The reason why the encapsulation or the inner packet is wrong; `NotOurs` if it carries something else than IP.
+#[inline]
+pub fn parse_gre(frame: &[u8], outer: &Headers) -> Result<(crate::gre::Gre, Headers), DropReason> {
+    let at = usize::from(outer.l4);
+    let packet = frame.get(..outer.end as usize).ok_or(DropReason::TruncatedTunnel)?;
+    let gre = crate::gre::parse(packet.get(at..).ok_or(DropReason::TruncatedTunnel)?)?;
+    let l3 = at + gre.len;
+    let l2 = l3.checked_sub(14).ok_or(DropReason::TruncatedTunnel)?;
+    let mut inner = Headers::default();
+    match gre.protocol {
+        ethertype::IPV4 => parse_ipv4(packet, l2, l3, &mut inner)?,
+        ethertype::IPV6 => parse_ipv6(packet, l2, l3, &mut inner)?,
+        _ => return Err(DropReason::NotOurs),
+    }
+    Ok((gre, inner))
+}
+
 #[inline]
 pub(crate) fn parse_ethernet_at(frame: &[u8], l2: usize, h: &mut Headers) -> Result<(), DropReason> {
     let eth = frame.get(l2..).and_then(|f| f.first_chunk::<14>()).ok_or(DropReason::TruncatedEthernet)?;

@@ -119,7 +119,11 @@ fn between(
         return Err(DropReason::AclDenied);
     }
     let (from, to) = Policy::counters_of(tunnel);
-    let inward = to_endpoint(policy, network, endpoint, why)?.with_counter(from);
+    let mut inward = to_endpoint(policy, network, endpoint, why)?.with_counter(from);
+    if policy.gre().has(tunnel) {
+        // Other tunnels hand in what they have decrypted, which is in nothing any more.
+        inward = inward.decapsulated();
+    }
     let outward = Transposition::to_tunnel(tunnel)
         .decapsulated()
         .with_ttl_decrement()

@@ -3,7 +3,7 @@ use crate::resolver::GatewayResolver;
 use arc_swap::ArcSwap;
 use penstock_engine::{Class, Ending, Explanation, Resolver, Step, Why, apply};
 use penstock_flow::{Flags, FlowHasher};
-use penstock_model::{DropReason, HEADROOM, Nanos, Packet, PortId, Verdict};
+use penstock_model::{DropReason, HEADROOM, Nanos, Packet, PortId, Protocol, Verdict};
 use std::sync::Arc;
 
 /// What a gateway with `policy` decides for `frame` that comes in by `port`, and why: the packet loop's own code, with a
@@ -35,12 +35,16 @@ fn walk(policy: &Arc<Policy>, packet: &mut Packet<'_>, steps: &mut Vec<Step>) ->
     match resolver.classify(packet, &mut headers) {
         Class::Flow { key, hash, .. } => {
             let (decision, _) = resolver.decide(&key, false, steps)?;
+            resolver.prepare(packet, &mut headers)?;
             let t = decision.value;
             let encap = if t.flags.has(Flags::ENCAP) { Some(resolver.encap(t.encap)?) } else { None };
             apply(&t, packet, &headers, hash, encap)
         }
         Class::Local => {
-            steps.because("tunnel", || format!("a datagram for the tunnels of UDP port {}", headers.dst_port));
+            steps.because("tunnel", || match headers.protocol {
+                Protocol::GRE => format!("a keepalive of the GRE peer {:?}", headers.src),
+                _ => format!("a datagram for the tunnels of UDP port {}", headers.dst_port),
+            });
             Ok(resolver.local(packet, &headers, Nanos(0)))
         }
         Class::Pass => {

@@ -41,6 +41,14 @@ pub enum TunnelKind {
         endpoint: Option<SocketAddr>,
         persistent_keepalive_seconds: Option<u16>,
     },
+    /// RFC 2784 and 2890. Nothing is authenticated: whoever can send from the peer's address is the peer.
+    Gre {
+        peer: Underlay<IpAddr>,
+        /// In both directions; connections to one peer differ by it.
+        key: Option<u32>,
+        /// Whether checksums are sent; those that come are verified.
+        checksum: bool,
+    },
 }
 
 /// 32 secret bytes: never printed, and overwritten when they are no longer needed.

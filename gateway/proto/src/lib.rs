@@ -2,7 +2,8 @@
 //!
 //! Tenants, tunnels, routing and ACL decisions. Sans-IO: driven by `penstock-engine`. It knows no socket, no clock and no
 //! key: `gateway/server` encrypts packets whose verdict is a tunnel, and what it decrypts enters the engine again by
-//! [`Policy::port_of`] the tunnel, behind an Ethernet header of zeros.
+//! [`Policy::port_of`] the tunnel, behind an Ethernet header of zeros. GRE, which has no secrets, is taken off and put on here:
+//! on the way in by the engine itself, on the way out by [`GatewayResolver::encapsulate`].
 //!
 //! Order of use: a [`GatewayGoal`] is compiled by [`Policy::build`], published in an `ArcSwap`, and read by the
 //! [`GatewayResolver`] of each worker. [`clamp_mss`] and [`too_big`] mind the tunnel's MTU.
@@ -13,6 +14,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod check;
 mod decide;
 mod encaps;
 mod epochs;
@@ -20,6 +22,7 @@ mod error;
 mod explain;
 mod flows;
 mod goal;
+mod gre;
 mod input;
 mod key;
 mod mtu;
@@ -38,4 +41,4 @@ pub use key::{GatewayKey, Way};
 pub use mtu::{TooBig, clamp_mss, too_big};
 pub use policy::{Policy, ROUTER_MAC, TUNNEL_MTU, UnderlayHop};
 pub use resolver::{GatewayResolver, Remembered};
-pub use status::{GatewayStatus, TunnelState, TunnelStatus};
+pub use status::{GatewayStatus, PeerAddress, TunnelState, TunnelStatus};

@@ -1,30 +1,33 @@
 //! The gateway's compiled goal: built whole, checked whole, published in one swap.
+use crate::check;
 use crate::encaps::Encaps;
 use crate::epochs;
 use crate::error::GoalError;
+use crate::gre::GreTunnels;
 use crate::network::Network;
 use crate::tenant::{Site, Tenant};
-use crate::{GatewayGoal, Tunnel, TunnelKind};
+use crate::{GatewayGoal, PeerAddress, TunnelState, TunnelStatus};
 use penstock_engine::EncapTemplate;
-use penstock_maps::ENDPOINT_CAPACITY;
 use penstock_model::{Addr16, DropReason, Mac, PortId, Revision, TunnelId, Underlay, Vni};
-use penstock_policy::{Acl, NextHop};
+use penstock_policy::Acl;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// The inner Ethernet address of every router of the fabric: source of what the gateway sends into an overlay.
 pub const ROUTER_MAC: Mac = Mac([0x02, 0x50, 0x53, 0x54, 0x00, 0x01]);
 
-/// Bytes of an IP packet that fit a tunnel whose way has an MTU of 1,500 bytes: 40 IPv6 + 8 UDP + 32 WireGuard.
-pub const TUNNEL_MTU: usize = 1420;
+/// Bytes of an IP packet that every way to a site takes.
+pub(crate) const WAY_MTU: usize = 1500;
+/// Bytes of an IP packet that fit a WireGuard tunnel: 40 IPv6 + 8 UDP + 32 WireGuard.
+pub const TUNNEL_MTU: usize = WAY_MTU - 80;
 
 /// Ports of decrypted packets begin here: `PortId(TUNNEL_PORT_BASE + tunnel id)`.
 const TUNNEL_PORT_BASE: u16 = 1000;
 /// Ports of packets that the gateway makes itself for a network: the place of the network behind this.
 const OWN_PORT_BASE: u16 = 40_000;
 /// A tunnel id has to leave room for the ports of networks.
-const MAX_TUNNEL_ID: u32 = (OWN_PORT_BASE - TUNNEL_PORT_BASE - 1) as u32;
-const MAX_NETWORKS: usize = (u16::MAX - OWN_PORT_BASE) as usize;
+pub(crate) const MAX_TUNNEL_ID: u32 = (OWN_PORT_BASE - TUNNEL_PORT_BASE - 1) as u32;
+pub(crate) const MAX_NETWORKS: usize = (u16::MAX - OWN_PORT_BASE) as usize;
 
 /// Ethernet addresses of the first hop to an underlay destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +58,7 @@ pub struct Policy {
     /// By tunnel id.
     sites: Vec<Option<Site>>,
     listen_ports: BTreeSet<u16>,
+    gre: GreTunnels,
     encaps: Encaps,
     /// As the goal has them: what the next goal is compared with.
     acls: Vec<Acl>,
@@ -76,14 +80,15 @@ impl Policy {
         next_hop: impl Fn(IpAddr) -> Option<UnderlayHop>,
         previous: Option<&Policy>,
     ) -> Result<Self, GoalError> {
-        let (mut networks, by_vni) = networks(goal)?;
-        let sites = sites(goal, &networks)?;
-        check_routes(goal, &sites)?;
-        let listen_ports = listen_ports(goal)?;
+        let (mut networks, by_vni) = check::networks(goal)?;
+        let sites = check::sites(goal, &networks)?;
+        check::routes(goal, &sites)?;
+        let listen_ports = check::listen_ports(goal)?;
+        let gre = GreTunnels::build(&goal.tunnels, own, &next_hop)?;
         let last_epoch = epochs::give(&mut networks, &sites, &goal.acls, previous);
         let mut wanted = BTreeSet::new();
         for (n, network) in goal.networks.iter().enumerate() {
-            wanted.extend(hosts(n, network, own)?.map(|host| (network.vni, host)));
+            wanted.extend(check::hosts(n, network, own)?.map(|host| (network.vni, host)));
         }
         let mut encaps = Encaps::assign(&wanted, previous.map(|p| &p.encaps));
         for (vni, host, id) in encaps.iter().collect::<Vec<_>>() {
@@ -100,6 +105,7 @@ impl Policy {
             by_vni,
             sites,
             listen_ports,
+            gre,
             encaps,
             acls: goal.acls.clone(),
             last_epoch,
@@ -121,9 +127,37 @@ impl Policy {
         self.listen_ports.iter().copied()
     }
 
+    /// Whether GRE packets are for tunnels.
+    #[must_use]
+    pub fn takes_gre(&self) -> bool {
+        !self.gre.is_empty()
+    }
+
     /// Underlay addresses that encapsulated packets go to: their neighbours have to be resolved.
     pub fn destinations(&self) -> BTreeSet<IpAddr> {
-        self.encaps.iter().map(|(_, host, _)| host).collect()
+        self.encaps.iter().map(|(_, host, _)| host).chain(self.gre.peers()).collect()
+    }
+
+    /// Bytes of the longest IP packet that goes into `tunnel` whole.
+    #[must_use]
+    pub fn tunnel_mtu(&self, tunnel: TunnelId) -> usize {
+        self.gre.mtu(tunnel).unwrap_or(TUNNEL_MTU)
+    }
+
+    /// What is known of the GRE connections; a connection without handshakes is up while its peer's next hop is known.
+    pub fn gre_status(&self) -> impl Iterator<Item = TunnelStatus> + '_ {
+        self.sites.iter().flatten().filter_map(|site| {
+            let (peer, is_reachable) = self.gre.state(site.id)?;
+            Some(TunnelStatus {
+                id: site.id,
+                name: site.name.clone(),
+                state: if is_reachable { TunnelState::Connected } else { TunnelState::Connecting },
+                endpoint: Some(PeerAddress::Address(peer)),
+                handshake_age_seconds: None,
+                received_bytes: 0,
+                transmitted_bytes: 0,
+            })
+        })
     }
 
     /// Counters that a worker needs: two a tunnel, see [`Policy::counters_of`].
@@ -194,6 +228,10 @@ impl Policy {
         self.listen_ports.contains(&port)
     }
 
+    pub(crate) fn gre(&self) -> &GreTunnels {
+        &self.gre
+    }
+
     pub(crate) fn encaps(&self) -> &Encaps {
         &self.encaps
     }
@@ -213,138 +251,4 @@ impl Policy {
     pub(crate) fn last_epoch(&self) -> u32 {
         self.last_epoch
     }
-}
-
-fn listen_port(tunnel: &Tunnel) -> u16 {
-    match tunnel.kind {
-        TunnelKind::WireGuard { listen_port, .. } => listen_port,
-    }
-}
-
-/// The UDP ports of all tunnels: as many as can be steered beside VXLAN's.
-fn listen_ports(goal: &GatewayGoal) -> Result<BTreeSet<u16>, GoalError> {
-    const MOST: usize = ENDPOINT_CAPACITY as usize - 1;
-    let mut ports = BTreeSet::new();
-    for (i, tunnel) in goal.tunnels.iter().enumerate() {
-        ports.insert(listen_port(tunnel));
-        if ports.len() > MOST {
-            return Err(GoalError::new(
-                format!("tunnels[{i}].kind.listen_port"),
-                format!("more than {MOST} different ports, which is all that can be steered to a gateway"),
-            ));
-        }
-    }
-    Ok(ports)
-}
-
-fn networks(goal: &GatewayGoal) -> Result<(Vec<Network>, BTreeMap<Vni, usize>), GoalError> {
-    if goal.networks.len() > MAX_NETWORKS {
-        return Err(GoalError::new("networks", format!("more than {MAX_NETWORKS} networks")));
-    }
-    let mut networks: Vec<Network> = Vec::with_capacity(goal.networks.len());
-    let mut by_vni = BTreeMap::new();
-    for (i, network) in goal.networks.iter().enumerate() {
-        if by_vni.insert(network.vni, i).is_some() {
-            return Err(GoalError::new(format!("networks[{i}].vni"), format!("{:?} names two networks", network.vni)));
-        }
-        let compiled = Network::compile(i, network, &goal.acls)?;
-        if let Some(other) = networks.iter().find(|n| n.tenant() == network.tenant && n.overlaps(&compiled)) {
-            return Err(GoalError::new(
-                format!("networks[{i}].prefixes"),
-                format!("overlaps network {} of the same tenant", other.name()),
-            ));
-        }
-        networks.push(compiled);
-    }
-    Ok((networks, by_vni))
-}
-
-fn sites(goal: &GatewayGoal, networks: &[Network]) -> Result<Vec<Option<Site>>, GoalError> {
-    let mut sites: Vec<Option<Site>> = Vec::new();
-    let mut keys: BTreeMap<(u16, [u8; 32]), usize> = BTreeMap::new();
-    let mut privates: BTreeMap<u16, (usize, &crate::Secret32)> = BTreeMap::new();
-    for (i, tunnel) in goal.tunnels.iter().enumerate() {
-        let at = |field: &str| format!("tunnels[{i}].{field}");
-        if tunnel.id.0 > MAX_TUNNEL_ID {
-            return Err(GoalError::new(at("id"), format!("{} is above {MAX_TUNNEL_ID}", tunnel.id)));
-        }
-        let TunnelKind::WireGuard { private_key, peer_public_key, listen_port, .. } = &tunnel.kind;
-        if *listen_port == 0 || *listen_port == penstock_wire::VXLAN_PORT {
-            return Err(GoalError::new(at("kind.listen_port"), format!("{listen_port} cannot be a tunnel's port")));
-        }
-        if let Some(other) = keys.insert((*listen_port, *peer_public_key), i) {
-            return Err(GoalError::new(
-                at("kind.peer_public_key"),
-                format!("tunnels[{other}] has the same peer on the same port"),
-            ));
-        }
-        match privates.get(listen_port) {
-            Some((other, key)) if *key != private_key => {
-                return Err(GoalError::new(
-                    at("kind.listen_port"),
-                    format!("tunnels[{other}] listens on port {listen_port} with another private key"),
-                ));
-            }
-            _ => privates.insert(*listen_port, (i, private_key)),
-        };
-        let of_tenant: Vec<usize> =
-            networks.iter().enumerate().filter(|(_, n)| n.tenant() == tunnel.tenant).map(|(n, _)| n).collect();
-        if of_tenant.is_empty() {
-            return Err(GoalError::new(at("tenant"), format!("{:?} has no network", tunnel.tenant)));
-        }
-        if tunnel.prefixes.is_empty() {
-            return Err(GoalError::new(at("prefixes"), "a tunnel without prefixes can carry nothing"));
-        }
-        let index = tunnel.id.0 as usize;
-        if sites.len() <= index {
-            sites.resize_with(index + 1, || None);
-        }
-        match sites.get_mut(index) {
-            Some(slot @ None) => *slot = Some(Site::new(tunnel, of_tenant)),
-            _ => return Err(GoalError::new(at("id"), format!("{} names two tunnels", tunnel.id))),
-        }
-    }
-    Ok(sites)
-}
-
-/// A route leads into a tunnel of its own tenant or nowhere: this is where isolation between tenants is decided.
-fn check_routes(goal: &GatewayGoal, sites: &[Option<Site>]) -> Result<(), GoalError> {
-    for (n, network) in goal.networks.iter().enumerate() {
-        for (r, route) in network.routes.iter().enumerate() {
-            let NextHop::Tunnel(id) = route.next_hop else { continue };
-            let at = || format!("networks[{n}].routes[{r}].next_hop");
-            match sites.get(id.0 as usize).and_then(Option::as_ref) {
-                None => return Err(GoalError::new(at(), format!("there is no tunnel {id}"))),
-                Some(site) if site.tenant != network.tenant => {
-                    return Err(GoalError::new(at(), format!("tunnel {id} belongs to another tenant")));
-                }
-                Some(_) => {}
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Underlay addresses that packets of a network may be sent to.
-fn hosts(
-    n: usize,
-    network: &penstock_policy::VirtualNetwork,
-    own: Underlay<IpAddr>,
-) -> Result<impl Iterator<Item = IpAddr>, GoalError> {
-    let endpoints = network.endpoints.iter().enumerate().map(|(e, ep)| (format!("endpoints[{e}].host"), ep.host.0));
-    let routes = network.routes.iter().enumerate().filter_map(|(r, route)| match route.next_hop {
-        NextHop::Vtep { addr, .. } => Some((format!("routes[{r}].next_hop"), addr.0)),
-        NextHop::Tunnel(_) | NextHop::Discard => None,
-    });
-    let mut hosts = Vec::new();
-    for (field, host) in endpoints.chain(routes) {
-        if host.is_ipv4() != own.0.is_ipv4() {
-            return Err(GoalError::new(
-                format!("networks[{n}].{field}"),
-                format!("{host} is not of the address family of this gateway ({})", own.0),
-            ));
-        }
-        hosts.push(host);
-    }
-    Ok(hosts.into_iter())
 }

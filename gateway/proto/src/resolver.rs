@@ -1,13 +1,15 @@
 use crate::decide::{self, Asked, Decision};
 use crate::input::{Datagram, TunnelInput};
 use crate::key::{GatewayKey, Way};
-use crate::policy::{Policy, Source};
+use crate::mtu::clamp_mss;
+use crate::policy::{Policy, Source, WAY_MTU};
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 use penstock_engine::{Class, EncapTemplate, Prior, Resolution, Resolver, TcpIdle, Why};
 use penstock_flow::{Flags, FlowHasher, Transposition};
-use penstock_model::{DropReason, Gso, Nanos, Packet, Protocol, TenantId, TunnelId, Verdict};
-use penstock_wire::{Fragment, Headers, VXLAN_PORT, parse_vxlan};
+use penstock_model::{DropReason, Gso, Nanos, Offload, Packet, Protocol, TenantId, TunnelId, Verdict};
+use penstock_wire::ecn::{self, CE, ECN};
+use penstock_wire::{Fragment, Headers, TcpFlags, VXLAN_PORT, parse_gre, parse_vxlan};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -36,6 +38,8 @@ pub struct GatewayResolver<T> {
     policy: Arc<Policy>,
     hasher: FlowHasher,
     tunnels: T,
+    /// Of the last packet that was put into GRE: fragments of one packet belong together by it (RFC 6864).
+    identification: u16,
 }
 
 impl<T: TunnelInput> GatewayResolver<T> {
@@ -43,7 +47,7 @@ impl<T: TunnelInput> GatewayResolver<T> {
     #[must_use]
     pub fn new(published: Arc<ArcSwap<Policy>>, hasher: FlowHasher, tunnels: T) -> Self {
         let policy = published.load_full();
-        Self { published: Cache::new(published), policy, hasher, tunnels }
+        Self { published: Cache::new(published), policy, hasher, tunnels, identification: 0 }
     }
 
     /// The policy of the batch that was processed last.
@@ -75,16 +79,63 @@ impl<T: TunnelInput> GatewayResolver<T> {
         if !policy.is_own(headers.dst) {
             return Class::Drop(DropReason::NotOurs);
         }
-        if headers.protocol != Protocol::UDP || headers.fragment != Fragment::No {
+        if headers.fragment != Fragment::No {
+            return Class::Pass;
+        }
+        if headers.protocol == Protocol::GRE && policy.takes_gre() {
+            return self.gre_packet(packet, headers).unwrap_or_else(Class::Drop);
+        }
+        if headers.protocol != Protocol::UDP {
             return Class::Pass;
         }
         if headers.dst_port != VXLAN_PORT {
             return if policy.listens_on(headers.dst_port) { Class::Local } else { Class::Pass };
         }
-        match self.overlay_packet(packet, headers) {
-            Ok(class) => class,
-            Err(reason) => Class::Drop(reason),
+        self.overlay_packet(packet, headers).unwrap_or_else(Class::Drop)
+    }
+
+    /// From a site by GRE: the peer's address and the key name the connection, and so the tenant.
+    fn gre_packet(&self, packet: &Packet<'_>, headers: &mut Headers) -> Result<Class<GatewayKey>, DropReason> {
+        let policy = &*self.policy;
+        let (gre, inner) = parse_gre(packet.frame(), headers)?;
+        let id = policy.gre().find(headers.src, gre.key).ok_or(DropReason::UnknownPeer)?;
+        if inner.protocol == Protocol::GRE && inner.src == headers.dst && inner.dst == headers.src {
+            return Ok(Class::Local);
         }
+        let (site, tenant) = policy.tunnel(id).ok_or(DropReason::UnknownPeer)?;
+        let network = tenant.first().ok_or(DropReason::NoPolicy)?;
+        *headers = inner;
+        Ok(self.flow(Way::Tunnel(id), site.tenant, headers, network.epoch()))
+    }
+
+    /// A router asks whether the connection works by sending a packet to itself through it: it is sent on as it is. (The
+    /// keepalives of IOS: a GRE packet of protocol 0 inside, from the gateway to the peer.)
+    fn answer_keepalive(&self, packet: &mut Packet<'_>, headers: &Headers) -> Result<Verdict, DropReason> {
+        let policy = &*self.policy;
+        let (gre, inner) = parse_gre(packet.frame(), headers)?;
+        let id = policy.gre().find(headers.src, gre.key).ok_or(DropReason::UnknownPeer)?;
+        let inside =
+            packet.frame().get(usize::from(inner.l4)..inner.end as usize).ok_or(DropReason::TruncatedTunnel)?;
+        let asked = penstock_wire::gre::parse(inside)?;
+        if asked.protocol != 0 || asked.key != gre.key {
+            return Err(DropReason::NotOurs);
+        }
+        let hop = policy.gre().hop(id).ok_or(DropReason::NextHopUnresolved)?;
+        let kind = inner.ethertype.to_be_bytes();
+        if !packet.set_len(inner.end as usize) || !packet.pop_front(usize::from(inner.l2)) {
+            return Err(DropReason::TruncatedTunnel);
+        }
+        let ethernet = packet.frame_mut().first_chunk_mut::<14>().ok_or(DropReason::TruncatedTunnel)?;
+        ethernet[..12].copy_from_slice(&hop);
+        ethernet[12..].copy_from_slice(&kind);
+        packet.offload = Offload::default();
+        Ok(Verdict::Transmit(policy.underlay_port()))
+    }
+
+    /// Puts a packet whose verdict is `tunnel` into GRE, ready to leave by the underlay; `None` if the tunnel is of another kind.
+    pub fn encapsulate(&mut self, tunnel: TunnelId, packet: &mut Packet<'_>) -> Option<Result<(), DropReason>> {
+        self.identification = self.identification.wrapping_add(1);
+        self.policy.gre().encapsulate(tunnel, packet, self.identification)
     }
 
     /// From a trusted host: the VNI names the network, and so the tenant.
@@ -139,6 +190,8 @@ impl<T: TunnelInput> GatewayResolver<T> {
 impl<T: TunnelInput> Resolver for GatewayResolver<T> {
     type Key = GatewayKey;
     type Value = Remembered;
+
+    const PREPARES: bool = true;
 
     fn refresh(&mut self, _now: Nanos) {
         let newest = self.published.load();
@@ -214,7 +267,17 @@ impl<T: TunnelInput> Resolver for GatewayResolver<T> {
         self.policy.encaps().template(id).ok_or(DropReason::NextHopUnresolved)
     }
 
+    /// What comes by the underlay is still in its encapsulation: congestion that the outer header tells of is marked inside (RFC
+    /// 6040 section 4.2), and what a site offers by GRE is lowered to what fits back.
+    #[inline]
+    fn prepare(&self, packet: &mut Packet<'_>, headers: &mut Headers) -> Result<(), DropReason> {
+        if headers.l2 == 0 { Ok(()) } else { uncover(packet.frame_mut(), headers) }
+    }
+
     fn local(&mut self, packet: &mut Packet<'_>, headers: &Headers, now: Nanos) -> Verdict {
+        if headers.protocol == Protocol::GRE {
+            return self.answer_keepalive(packet, headers).unwrap_or_else(Verdict::Drop);
+        }
         let end = match datagram_end(packet, headers) {
             Ok(end) => end as usize,
             Err(reason) => return Verdict::Drop(reason),
@@ -238,6 +301,32 @@ impl<T: TunnelInput> Resolver for GatewayResolver<T> {
         }
         verdict
     }
+}
+
+/// [`GatewayResolver::prepare`] of an encapsulated packet: `inner` are the headers that the decision is about.
+fn uncover(frame: &mut [u8], inner: &mut Headers) -> Result<(), DropReason> {
+    let Some((tos, protocol, l3)) = outer(frame) else { return Ok(()) };
+    let Some(packet) = frame.get_mut(usize::from(inner.l3)..inner.end as usize) else { return Ok(()) };
+    if tos & ECN == CE && inner.tos & ECN != CE {
+        if !ecn::combine(tos, packet) {
+            return Err(DropReason::CongestionHidden);
+        }
+        inner.tos |= CE;
+    }
+    if protocol == Protocol::GRE && inner.tcp_flags.has(TcpFlags::SYN) {
+        let overhead = usize::from(inner.l3).saturating_sub(l3);
+        clamp_mss(packet, WAY_MTU.saturating_sub(overhead));
+    }
+    Ok(())
+}
+
+/// Type of service, protocol and place of the outermost IP header, which was parsed before.
+fn outer(frame: &[u8]) -> Option<(u8, Protocol, usize)> {
+    let is_tag = |at: usize| matches!(frame.get(at..at + 2), Some([0x81, 0x00] | [0x88, 0xa8]));
+    let l3 = 14 + if is_tag(12) { 4 } else { 0 } + if is_tag(12) && is_tag(16) { 4 } else { 0 };
+    let ip = frame.get(l3..)?.first_chunk::<10>()?;
+    let protocol = if ip[0] >> 4 == 6 { ip[6] } else { ip[9] };
+    Some((ecn::tos(ip), Protocol(protocol), l3))
 }
 
 /// Where a datagram ends: where its UDP length says, which may be before the end of the IP packet (RFC 768; what lies

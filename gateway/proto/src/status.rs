@@ -1,6 +1,6 @@
 use penstock_model::{LedgerReport, Revision, TunnelId};
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// What a gateway tells the controller of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -22,12 +22,31 @@ pub enum TunnelState {
     Failed,
 }
 
+/// With a port where the protocol has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum PeerAddress {
+    Socket(SocketAddr),
+    Address(IpAddr),
+}
+
+impl PeerAddress {
+    #[must_use]
+    pub fn ip(&self) -> IpAddr {
+        match self {
+            Self::Socket(socket) => socket.ip(),
+            Self::Address(ip) => *ip,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TunnelStatus {
     pub id: TunnelId,
     pub name: String,
     pub state: TunnelState,
-    pub endpoint: Option<SocketAddr>,
+    /// Where the peer is, as far as is known.
+    pub endpoint: Option<PeerAddress>,
     /// Seconds since the last handshake.
     pub handshake_age_seconds: Option<u64>,
     pub received_bytes: u64,

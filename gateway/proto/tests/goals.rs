@@ -29,17 +29,17 @@ fn a_bad_goal_is_refused_by_the_name_of_the_field() {
     let other_family = refused(|g| g.networks[0].endpoints[0].host = Underlay(ip("2001:db8::1")));
     assert_eq!(other_family, "networks[0].endpoints[0].host");
     let same_peer = refused(|g| {
-        let TunnelKind::WireGuard { peer_public_key, .. } = &mut g.tunnels[1].kind;
+        let TunnelKind::WireGuard { peer_public_key, .. } = &mut g.tunnels[1].kind else { panic!() };
         *peer_public_key = [1; 32];
     });
     assert_eq!(same_peer, "tunnels[1].kind.peer_public_key");
     let other_key = refused(|g| {
-        let TunnelKind::WireGuard { private_key, .. } = &mut g.tunnels[1].kind;
+        let TunnelKind::WireGuard { private_key, .. } = &mut g.tunnels[1].kind else { panic!() };
         *private_key = Secret32([8; 32]);
     });
     assert_eq!(other_key, "tunnels[1].kind.listen_port");
     let vxlan = refused(|g| {
-        let TunnelKind::WireGuard { listen_port, .. } = &mut g.tunnels[0].kind;
+        let TunnelKind::WireGuard { listen_port, .. } = &mut g.tunnels[0].kind else { panic!() };
         *listen_port = 4789;
     });
     assert_eq!(vxlan, "tunnels[0].kind.listen_port");
@@ -47,13 +47,13 @@ fn a_bad_goal_is_refused_by_the_name_of_the_field() {
 
 #[test]
 fn ports_beyond_the_steering_map_are_refused_and_as_many_as_it_holds_are_not() {
-    let most = penstock_maps::ENDPOINT_CAPACITY - 1; // and VXLAN
+    let most = penstock_maps::ENDPOINT_CAPACITY - 2; // VXLAN and GRE
     let mut goal = goal();
     let first = goal.tunnels[0].clone();
     goal.tunnels = (0..most)
         .map(|n| {
             let mut tunnel = Tunnel { id: TunnelId(n), tenant: TenantId(1 + n % 2), ..first.clone() };
-            let TunnelKind::WireGuard { listen_port, .. } = &mut tunnel.kind;
+            let TunnelKind::WireGuard { listen_port, .. } = &mut tunnel.kind else { panic!() };
             *listen_port = 20_000 + n as u16;
             tunnel
         })
@@ -61,7 +61,7 @@ fn ports_beyond_the_steering_map_are_refused_and_as_many_as_it_holds_are_not() {
     goal.networks.iter_mut().for_each(|n| n.routes.clear());
     assert_eq!(build(&goal, None).unwrap().listen_ports().count(), most as usize);
     let mut more = Tunnel { id: TunnelId(most), ..first };
-    let TunnelKind::WireGuard { listen_port, .. } = &mut more.kind;
+    let TunnelKind::WireGuard { listen_port, .. } = &mut more.kind else { panic!() };
     *listen_port = 19_999;
     goal.tunnels.push(more);
     assert_eq!(build(&goal, None).unwrap_err().field, format!("tunnels[{most}].kind.listen_port"));

@@ -151,7 +151,7 @@ fn a_moved_container_is_followed_and_other_flows_keep_their_encapsulation() {
 fn two_sites_of_a_tenant_reach_each_other() {
     let mut goal = goal();
     goal.tunnels.push(Tunnel { id: TunnelId(3), prefixes: vec!["10.210.0.0/16".parse().unwrap()], ..tunnel(1) });
-    let TunnelKind::WireGuard { peer_public_key, .. } = &mut goal.tunnels[2].kind;
+    let TunnelKind::WireGuard { peer_public_key, .. } = &mut goal.tunnels[2].kind else { panic!() };
     *peer_public_key = [9; 32];
     goal.networks[0]
         .routes

@@ -94,11 +94,10 @@ impl Control {
     }
 
     fn publish(&mut self, policy: Policy, watcher: &Watcher) -> Result<(), Error> {
-        self.claim.set(self.own, policy.listen_ports())?;
+        self.claim.set(self.own, policy.listen_ports(), policy.takes_gre())?;
         policy.destinations().into_iter().for_each(|addr| watcher.solicit(addr));
         for tunnel in &self.goal.tunnels {
-            let TunnelKind::WireGuard { endpoint, .. } = &tunnel.kind;
-            if let Some(endpoint) = endpoint {
+            if let TunnelKind::WireGuard { endpoint: Some(endpoint), .. } = &tunnel.kind {
                 watcher.solicit(endpoint.ip());
             }
         }

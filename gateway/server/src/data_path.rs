@@ -33,8 +33,11 @@ impl DataPath {
         secret: [u8; 16],
     ) -> Self {
         let tunnels = TunnelTable::new(own, Arc::new(hop_of));
+        let counters = policy.load().counters();
         let resolver = GatewayResolver::new(policy, FlowHasher::new(secret), tunnels);
-        Self(Path::new(Port::new(resolver, flow_table(flow_capacity, flow_capacity))))
+        let mut engine = Port::new(resolver, flow_table(flow_capacity, flow_capacity));
+        engine.ensure_counters(counters);
+        Self(Path::new(engine))
     }
 
     /// Makes the tunnels those of a goal; those that we are to begin send their initiation.

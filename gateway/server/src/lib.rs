@@ -5,7 +5,7 @@
 //! knows no API: the goal comes through a channel, the status goes into one.
 //!
 //! The way of a packet can be read in `worker.rs`: `Worker::round` polls the underlay; the engine decides; what is for
-//! a tunnel is encrypted, what was decrypted goes through the engine once more; then everything leaves.
+//! a tunnel is encrypted or encapsulated (`outlet.rs`), what was decrypted goes through the engine once more; then everything leaves.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -14,6 +14,7 @@ mod control;
 mod data_path;
 mod error;
 mod metrics;
+mod outlet;
 mod ports;
 mod run;
 mod stats;

@@ -11,10 +11,10 @@ pub const METRICS: RoleMetrics = RoleMetrics::new("gateway", OWN);
 
 const OWN: &[Row] = &[
     (TUNNEL_RECEIVED_PACKETS, "tunnel", "Packets forwarded from a tunnel"),
-    (TUNNEL_RECEIVED_BYTES, "tunnel", "Bytes decrypted from a tunnel"),
+    (TUNNEL_RECEIVED_BYTES, "tunnel", "Bytes of IP packets from a tunnel"),
     (TUNNEL_TRANSMITTED_PACKETS, "tunnel", "Packets decided for a tunnel"),
-    (TUNNEL_TRANSMITTED_BYTES, "tunnel", "Bytes encrypted into a tunnel"),
-    (TUNNEL_UP, "tunnel", "1 while a tunnel has a session"),
+    (TUNNEL_TRANSMITTED_BYTES, "tunnel", "Bytes of IP packets into a tunnel"),
+    (TUNNEL_UP, "tunnel", "1 while a tunnel has a session, or by GRE a way to its peer"),
     (TUNNEL_HANDSHAKE_AGE, "tunnel", "Seconds since a tunnel's last handshake; absent before the first"),
 ];
 

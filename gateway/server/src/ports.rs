@@ -4,7 +4,9 @@ use crate::error::Error;
 use penstock_bpf::{OwnedEndpoint, Steering};
 use penstock_model::{PortId, Protocol};
 use penstock_netlink::Link;
-use penstock_packet_io::{AfPacket, AfPacketOptions, AfXdp, AfXdpOptions, FrameKind, PacketIo, SilentUdpListener};
+use penstock_packet_io::{
+    AfPacket, AfPacketOptions, AfXdp, AfXdpOptions, FrameKind, PacketIo, SilentProtocolListener, SilentUdpListener,
+};
 use penstock_wire::VXLAN_PORT;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -23,7 +25,14 @@ pub(crate) enum Claim {
     /// The steering program takes them off the interface before the kernel sees them.
     Steering(Box<Steering>),
     /// The kernel sees them too and is kept from answering.
-    Silence(BTreeMap<u16, SilentUdpListener>),
+    Silence(Silence),
+}
+
+/// What keeps the kernel quiet where there is no steering program.
+#[derive(Default)]
+pub(crate) struct Silence {
+    ports: BTreeMap<u16, SilentUdpListener>,
+    gre: Option<SilentProtocolListener>,
 }
 
 /// # Errors
@@ -56,7 +65,7 @@ fn open_xdp(link: &Link) -> Result<Opened, Error> {
 }
 
 fn open_packet(link: &Link) -> Result<Opened, Error> {
-    let filter = Some(vec![FrameKind::IpProtocol(Protocol::UDP.0)]);
+    let filter = Some([Protocol::UDP, Protocol::GRE].map(|p| FrameKind::IpProtocol(p.0)).to_vec());
     let options = AfPacketOptions { filter, ..AfPacketOptions::default() };
     let io = AfPacket::open(&link.name, UNDERLAY, &options).map_err(|e| Error::Open {
         interface: link.name.clone(),
@@ -64,7 +73,7 @@ fn open_packet(link: &Link) -> Result<Opened, Error> {
         reason: e.to_string(),
     })?;
     let mode = format!("{}: {}", link.name, io.capabilities().mode);
-    Ok(Opened { queues: vec![Box::new(io)], mode, claim: Claim::Silence(BTreeMap::new()) })
+    Ok(Opened { queues: vec![Box::new(io)], mode, claim: Claim::Silence(Silence::default()) })
 }
 
 /// Receive queues that the interface uses; 1 if the kernel does not say.
@@ -76,36 +85,56 @@ fn receive_queues(interface: &str) -> u32 {
 }
 
 impl Claim {
-    /// Claims VXLAN and these ports of `own`, and no others.
+    /// Claims VXLAN, these ports of `own` and perhaps GRE, and nothing else.
     ///
     /// # Errors
     /// The kernel refuses the steering program's new endpoints.
-    pub(crate) fn set(&mut self, own: IpAddr, listen_ports: impl Iterator<Item = u16>) -> Result<(), Error> {
+    pub(crate) fn set(
+        &mut self,
+        own: IpAddr,
+        listen_ports: impl Iterator<Item = u16>,
+        takes_gre: bool,
+    ) -> Result<(), Error> {
         let wanted: BTreeSet<u16> = listen_ports.chain([VXLAN_PORT]).collect();
         match self {
             Self::Steering(steering) => {
-                Ok(steering.set_endpoints(wanted.into_iter().map(|port| OwnedEndpoint::udp(own, port)))?)
+                let gre = takes_gre.then(|| OwnedEndpoint::protocol(own, Protocol::GRE.0));
+                let ports = wanted.into_iter().map(|port| OwnedEndpoint::udp(own, port));
+                Ok(steering.set_endpoints(ports.chain(gre))?)
             }
-            Self::Silence(listeners) => {
-                listeners.retain(|port, _| wanted.contains(port));
-                for port in wanted {
-                    if !listeners.contains_key(&port) {
-                        silence(listeners, SocketAddr::new(own, port));
-                    }
-                }
+            Self::Silence(silence) => {
+                silence.set(own, &wanted, takes_gre);
                 Ok(())
             }
         }
     }
 }
 
-fn silence(listeners: &mut BTreeMap<u16, SilentUdpListener>, address: SocketAddr) {
-    match SilentUdpListener::bind(address) {
-        Ok(listener) => {
-            listeners.insert(address.port(), listener);
+impl Silence {
+    fn set(&mut self, own: IpAddr, ports: &BTreeSet<u16>, takes_gre: bool) {
+        self.ports.retain(|port, _| ports.contains(port));
+        for port in ports {
+            if !self.ports.contains_key(port) {
+                self.hold(SocketAddr::new(own, *port));
+            }
         }
-        Err(error) => {
-            tracing::warn!(%error, port = address.port(), "the kernel may answer packets for this port with \"unreachable\"");
+        if !takes_gre {
+            self.gre = None;
+        } else if self.gre.is_none() {
+            self.gre = SilentProtocolListener::open(own, Protocol::GRE.0)
+                .inspect_err(|error| tracing::warn!(%error, "the kernel may answer GRE with \"unreachable\""))
+                .ok();
+        }
+    }
+
+    fn hold(&mut self, address: SocketAddr) {
+        match SilentUdpListener::bind(address) {
+            Ok(listener) => {
+                self.ports.insert(address.port(), listener);
+            }
+            Err(error) => {
+                tracing::warn!(%error, port = address.port(), "the kernel may answer packets for this port with \"unreachable\"");
+            }
         }
     }
 }

@@ -1,4 +1,5 @@
 use crate::control::TunnelPlan;
+use crate::outlet::Outlet;
 use crate::ports::UNDERLAY;
 use crate::stats::{Shared, TunnelDrops};
 use crate::wireguard::{Frames, TunnelTable};
@@ -6,8 +7,8 @@ use arc_swap::ArcSwap;
 use arrayvec::ArrayVec;
 use penstock_clock::MonotonicClock;
 use penstock_engine::{Port, Resolver};
-use penstock_gateway_proto::{GatewayResolver, TUNNEL_MTU, TooBig, clamp_mss, too_big};
-use penstock_model::{BATCH, DropReason, Ledger, Nanos, Offload, Packet, TunnelId, Verdict};
+use penstock_gateway_proto::{GatewayResolver, Policy, TunnelStatus};
+use penstock_model::{BATCH, Ledger, Nanos, Offload, Packet, Verdict};
 use penstock_packet_io::{IoStats, PacketIo, Poller};
 use std::io;
 use std::sync::Arc;
@@ -110,7 +111,7 @@ impl Worker {
 
     fn publish(&self, with_tunnels: bool) {
         let engine = &self.path.engine;
-        let tunnels = with_tunnels.then(|| engine.resolver().tunnels().status());
+        let tunnels = with_tunnels.then(|| self.path.tunnels());
         let mut io = IoStats::default();
         self.queues.iter().for_each(|q| io.add(&q.stats()));
         self.shared.update(|snapshot| {
@@ -132,17 +133,35 @@ impl Path {
         Self { engine, decrypted: Frames::inward(), drops: TunnelDrops::default() }
     }
 
+    /// How each tunnel is.
+    pub(crate) fn tunnels(&self) -> Vec<TunnelStatus> {
+        let resolver = self.engine.resolver();
+        let mut all = resolver.tunnels().status();
+        all.extend(resolver.policy().gre_status().map(|mut status| {
+            let (from, to) = Policy::counters_of(status.id);
+            status.received_bytes = self.ip_bytes(from);
+            status.transmitted_bytes = self.ip_bytes(to);
+            status
+        }));
+        all
+    }
+
+    /// Counters count Ethernet frames.
+    fn ip_bytes(&self, counter: u32) -> u64 {
+        self.engine.counters().get(counter as usize).map_or(0, |c| c.bytes.saturating_sub(14 * c.packets))
+    }
+
     /// What became of all packets, what tunnels did not take included.
     pub(crate) fn ledger(&self) -> Ledger {
         self.drops.applied_to(self.engine.ledger())
     }
 
-    /// Decides a batch from the underlay. Tunnel datagrams are decrypted on the way, packets for tunnels encrypted.
+    /// Decides a batch from the underlay. Tunnel datagrams are decrypted on the way, packets for tunnels encrypted or encapsulated.
     pub(crate) fn handle_batch(&mut self, batch: &mut [Packet<'_>], now: Nanos) {
         self.engine.process(batch, now);
         for packet in batch {
             if let Verdict::Tunnel(tunnel) = packet.verdict {
-                into_tunnel(&mut self.engine, &mut self.drops, packet, tunnel, now);
+                Outlet { engine: &mut self.engine, drops: &mut self.drops, now }.take(packet, tunnel);
             }
         }
     }
@@ -172,70 +191,13 @@ impl Path {
             }
             self.engine.process(&mut batch, now);
             for packet in &mut batch {
-                match packet.verdict {
-                    Verdict::Transmit(UNDERLAY) => send(packet.frame()),
-                    Verdict::Tunnel(t) => into_tunnel(&mut self.engine, &mut self.drops, packet, t, now),
-                    _ => {}
+                if let Verdict::Tunnel(tunnel) = packet.verdict {
+                    Outlet { engine: &mut self.engine, drops: &mut self.drops, now }.take(packet, tunnel);
+                }
+                if packet.verdict == Verdict::Transmit(UNDERLAY) {
+                    send(packet.frame());
                 }
             }
         }
-    }
-}
-
-/// Encrypts a packet whose verdict is a tunnel, or says why not.
-fn into_tunnel(
-    engine: &mut Port<GatewayResolver<TunnelTable>>,
-    drops: &mut TunnelDrops,
-    packet: &mut Packet<'_>,
-    tunnel: TunnelId,
-    now: Nanos,
-) {
-    if let Err(reason) = fit(engine, packet, tunnel).and_then(|()| {
-        pad(packet);
-        engine.resolver_mut().tunnels_mut().encrypt(tunnel, packet.frame(), now)
-    }) {
-        packet.verdict = Verdict::Drop(reason);
-        drops.count(reason);
-    }
-}
-
-/// Sees to it that the packet and those that follow fit the tunnel.
-fn fit(
-    engine: &mut Port<GatewayResolver<TunnelTable>>,
-    packet: &mut Packet<'_>,
-    tunnel: TunnelId,
-) -> Result<(), DropReason> {
-    clamp_mss(packet.frame_mut(), TUNNEL_MTU);
-    if packet.len() <= TUNNEL_MTU {
-        return Ok(());
-    }
-    match answer(engine, packet, tunnel) {
-        Some(TooBig::MayFragment) => Ok(()),
-        _ => Err(DropReason::TooLarge),
-    }
-}
-
-/// Tells the source of a packet what size fits: the message enters the engine like a decrypted packet, by a port that the
-/// policy keeps for it.
-fn answer(engine: &mut Port<GatewayResolver<TunnelTable>>, packet: &Packet<'_>, tunnel: TunnelId) -> Option<TooBig> {
-    let source = penstock_wire::parse_ip(packet.frame()).ok()?.src.to_ip();
-    let (port, router) = engine.resolver().policy().answer_port(tunnel, source)?;
-    let inward = &mut engine.resolver_mut().tunnels_mut().inward;
-    let start = penstock_model::HEADROOM;
-    let buffer = inward.buffer().ok()?.get_mut(start..)?;
-    let outcome = too_big(packet.frame(), TUNNEL_MTU, router, buffer);
-    if let TooBig::Answer(len) = outcome {
-        inward.commit(start, len, port);
-    }
-    Some(outcome)
-}
-
-/// Pads to 16 bytes as far as the tunnel carries (WireGuard whitepaper section 5.4.6): lengths tell less. The receiver cuts by the
-/// IP header.
-fn pad(packet: &mut Packet<'_>) {
-    let len = packet.len();
-    let padded = len.next_multiple_of(16).min(TUNNEL_MTU);
-    if padded > len && packet.set_len(padded) {
-        packet.frame_mut().iter_mut().skip(len).for_each(|b| *b = 0);
     }
 }

@@ -16,14 +16,14 @@ const WAIT: Duration = Duration::from_secs(10);
 
 #[test]
 fn sites_and_containers_meet_by_af_xdp() {
-    if possible() {
+    if possible(&["ip", "wg", "wireguard-go", "ping"]) {
         everything(PacketIoMode::AfXdp);
     }
 }
 
 #[test]
 fn sites_and_containers_meet_by_af_packet() {
-    if possible() {
+    if possible(&["ip", "wg", "wireguard-go", "ping"]) {
         everything(PacketIoMode::AfPacket);
     }
 }

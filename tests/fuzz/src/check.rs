@@ -2,7 +2,7 @@
 use penstock_model::Protocol;
 use penstock_model::{Offload, Vni};
 use penstock_wire::build::has_right_checksums;
-use penstock_wire::{Fragment, Headers, VXLAN_PORT, parse, parse_vxlan};
+use penstock_wire::{Fragment, Headers, VXLAN_PORT, parse, parse_gre, parse_vxlan};
 
 /// A frame that a node took in or sent, read.
 #[derive(Debug, Clone, Copy)]
@@ -10,6 +10,8 @@ pub struct Seen {
     pub outer: Headers,
     /// What is inside if it is VXLAN.
     pub inner: Option<(Vni, Headers)>,
+    /// What is inside if it is GRE, and its key.
+    pub gre: Option<(Option<u32>, Headers)>,
     /// All checksums are right, or absent.
     pub is_right: bool,
 }
@@ -21,8 +23,11 @@ pub fn see(frame: &[u8]) -> Option<Seen> {
     let is_vxlan = outer.protocol == Protocol::UDP && outer.dst_port == VXLAN_PORT && outer.fragment == Fragment::No;
     let inner = if is_vxlan { parse_vxlan(frame, &outer).ok() } else { None };
     let right = |h: &Headers| !h.is_ip() || has_right_checksums(frame, h);
-    let is_right = right(&outer) && inner.is_none_or(|(_, inner)| right(&inner));
-    Some(Seen { outer, inner, is_right })
+    let is_gre = outer.protocol == Protocol::GRE && outer.fragment == Fragment::No;
+    let gre = if is_gre { parse_gre(frame, &outer).ok().map(|(gre, inner)| (gre.key, inner)) } else { None };
+    let mut inside = inner.map(|(_, inner)| inner).into_iter().chain(gre.map(|(_, inner)| inner));
+    let is_right = right(&outer) && inside.all(|inner| right(&inner));
+    Some(Seen { outer, inner, gre, is_right })
 }
 
 /// A frame that leaves is a packet, and has right checksums if the one that came had them.

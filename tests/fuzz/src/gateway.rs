@@ -1,13 +1,13 @@
 //! A gateway between the hosts and the sites of two tenants that have the same addresses.
 use crate::check::Seen;
 use crate::engine::Node;
-use crate::gateway_kit::{UNDERLAY, build, goal, vni};
+use crate::gateway_kit::{UNDERLAY, build, goal, ip, vni};
 use crate::program::Record;
 use arc_swap::ArcSwap;
 use penstock_engine::Port;
 use penstock_flow::{FlowHasher, FlowTable};
-use penstock_gateway_proto::{GatewayResolver, Policy};
-use penstock_model::{Epoch, PortId, TunnelId, Verdict};
+use penstock_gateway_proto::{GatewayGoal, GatewayResolver, Policy, TunnelKind};
+use penstock_model::{Epoch, PortId, TunnelId, Underlay, Verdict};
 use std::sync::{Arc, LazyLock};
 
 pub(crate) struct GatewayNode {
@@ -31,7 +31,7 @@ fn compiled() -> &'static [Arc<Policy>] {
     static ALL: LazyLock<Vec<Arc<Policy>>> = LazyLock::new(|| {
         let mut all: Vec<Arc<Policy>> = Vec::new();
         for n in 0..6 {
-            let mut goal = goal();
+            let mut goal = with_gre();
             for network in &mut goal.networks {
                 network.epoch = Epoch(n + 1);
             }
@@ -45,6 +45,23 @@ fn compiled() -> &'static [Arc<Policy>] {
     });
     &ALL
 }
+
+/// Each tenant has a second connection to its site: by GRE, to one peer.
+fn with_gre() -> GatewayGoal {
+    let mut goal = goal();
+    for tenant in [1u32, 2] {
+        let mut tunnel = goal.tunnels[tenant as usize - 1].clone();
+        tunnel.id = TunnelId(3 + tenant);
+        tunnel.kind = TunnelKind::Gre { peer: Underlay(ip(PEER)), key: Some(GRE_KEY + tenant), checksum: tenant == 2 };
+        goal.tunnels.push(tunnel);
+    }
+    goal
+}
+
+/// Where both GRE connections lead.
+pub const PEER: &str = "198.51.100.9";
+/// The key of a tenant's connection is this and its number.
+pub const GRE_KEY: u32 = 6;
 
 impl Node for GatewayNode {
     type Resolver = GatewayResolver<()>;
@@ -76,9 +93,13 @@ impl Node for GatewayNode {
 /// A tenant's packet stays with the tenant.
 pub(crate) fn check(came: PortId, input: Option<&Seen>, verdict: Verdict, output: &[u8]) {
     let from = (1..=2).find(|t| came == Policy::port_of(TunnelId(*t)));
-    let from = from.map(vni).or_else(|| input.and_then(|i| i.inner).map(|(vni, _)| vni));
+    let by_key = |i: &Seen| i.gre.and_then(|(key, _)| Some(vni(key?.checked_sub(GRE_KEY)?)));
+    let from = from.map(vni).or_else(|| input.and_then(|i| i.inner.map(|(vni, _)| vni).or_else(|| by_key(i))));
     match verdict {
-        Verdict::Tunnel(tunnel) => assert_eq!(Some(vni(tunnel.0)), from, "another tenant's tunnel"),
+        Verdict::Tunnel(tunnel) => {
+            let tenant = if tunnel.0 > 3 { tunnel.0 - 3 } else { tunnel.0 };
+            assert_eq!(Some(vni(tenant)), from, "another tenant's tunnel");
+        }
         Verdict::Transmit(_) => {
             if let Some((to, _)) = crate::check::see(output).and_then(|out| out.inner) {
                 assert_eq!(Some(to), from, "another tenant's network");

@@ -8,7 +8,7 @@
 
 pub mod check;
 pub mod engine;
-mod gateway;
+pub mod gateway;
 mod host;
 mod mux;
 pub mod parser;

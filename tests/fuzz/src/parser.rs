@@ -1,7 +1,8 @@
 //! Every reader of bytes, on any bytes.
 use penstock_model::{Addr16, TenantId, Vni};
+use penstock_wire::fragment::fragments;
 use penstock_wire::rewrite::{Rewrite, complete_partial_checksum, decrement_ttl, rewrite};
-use penstock_wire::{Headers, arp, build, gso, icmp, nd, parse, parse_ip, parse_vxlan};
+use penstock_wire::{Headers, arp, build, gso, icmp, nd, parse, parse_gre, parse_ip, parse_vxlan};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Reads `data` as a frame and as an IP packet, and what is in it.
@@ -13,9 +14,29 @@ pub fn run(data: &[u8]) {
             assert!(inner.l2 >= headers.payload + 8 && inner.end <= headers.end);
             look(data, &inner);
         }
+        if let Ok((gre, inner)) = parse_gre(data, &headers) {
+            assert!(gre.is_ip() && gre.len >= 4);
+            assert_eq!(usize::from(inner.l3), usize::from(headers.l4) + gre.len);
+            assert!(inner.l3 == inner.l2 + 14 && inner.end <= headers.end);
+            look(data, &Headers { l2: inner.l3, ..inner });
+        }
     }
     if let Ok(headers) = parse_ip(data) {
         look(data, &headers);
+        pieces(data, &headers);
+    }
+}
+
+/// What a packet is cut into fits, and is as long as the whole.
+fn pieces(packet: &[u8], h: &Headers) {
+    const MTU: usize = 68;
+    if let Ok(all) = fragments(packet, MTU) {
+        let mut payload = 0;
+        for (header, piece) in all {
+            assert!(header.len() + piece.len() <= MTU);
+            payload += piece.len();
+        }
+        assert_eq!(payload, h.end as usize - 20);
     }
 }
 

@@ -190,7 +190,7 @@ fn site_tunnel(of: &Tunnel) -> Tunnel {
 }
 
 fn set_keys(tunnel: &mut Tunnel, private: [u8; 32], peer: [u8; 32], port: u16, at: Option<SocketAddr>) {
-    let TunnelKind::WireGuard { private_key, peer_public_key, listen_port, endpoint, .. } = &mut tunnel.kind;
+    let TunnelKind::WireGuard { private_key, peer_public_key, listen_port, endpoint, .. } = &mut tunnel.kind else { panic!() };
     *private_key = Secret32(private);
     *peer_public_key = peer;
     *listen_port = port;

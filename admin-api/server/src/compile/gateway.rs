@@ -4,6 +4,7 @@ use crate::secrets::{Sealer, SecretError};
 use penstock_admin_types::intent::{Connection, ConnectionKind, Node};
 use penstock_admin_types::{Intent, ResourcePath};
 use penstock_gateway_proto::{GatewayGoal, Secret32, Tunnel, TunnelKind};
+use penstock_model::Underlay;
 use std::collections::BTreeSet;
 
 pub(super) fn goal<'a>(
@@ -32,21 +33,16 @@ pub(super) fn goal<'a>(
 
 fn tunnel(intent: &Intent, c: &Connection, sealer: &Sealer) -> Result<Option<Tunnel>, SecretError> {
     let Some(network) = intent.networks.get(&c.network) else { return Ok(None) };
-    let ConnectionKind::WireGuard {
-        private_key,
-        preshared_key,
-        peer_public_key,
-        listen_port,
-        endpoint,
-        persistent_keepalive_seconds,
-    } = &c.kind;
     let open = |v| sealer.open_key(v).map(Secret32);
-    Ok(Some(Tunnel {
-        id: c.id,
-        name: c.path.name().to_owned(),
-        tenant: network.tenant,
-        prefixes: c.prefixes.clone(),
-        kind: TunnelKind::WireGuard {
+    let kind = match &c.kind {
+        ConnectionKind::WireGuard {
+            private_key,
+            preshared_key,
+            peer_public_key,
+            listen_port,
+            endpoint,
+            persistent_keepalive_seconds,
+        } => TunnelKind::WireGuard {
             private_key: open(private_key)?,
             peer_public_key: *peer_public_key,
             preshared_key: preshared_key.as_ref().map(open).transpose()?,
@@ -54,5 +50,15 @@ fn tunnel(intent: &Intent, c: &Connection, sealer: &Sealer) -> Result<Option<Tun
             endpoint: *endpoint,
             persistent_keepalive_seconds: *persistent_keepalive_seconds,
         },
+        ConnectionKind::Gre { peer, key, checksum } => {
+            TunnelKind::Gre { peer: Underlay(*peer), key: *key, checksum: *checksum }
+        }
+    };
+    Ok(Some(Tunnel {
+        id: c.id,
+        name: c.path.name().to_owned(),
+        tenant: network.tenant,
+        prefixes: c.prefixes.clone(),
+        kind,
     }))
 }

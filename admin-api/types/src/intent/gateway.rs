@@ -6,7 +6,7 @@ use ipnetwork::IpNetwork;
 use penstock_model::TunnelId;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// A site-to-site connection of a virtual gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +33,11 @@ pub enum ConnectionKind {
         endpoint: Option<SocketAddr>,
         persistent_keepalive_seconds: Option<u16>,
     },
+    Gre {
+        peer: IpAddr,
+        key: Option<u32>,
+        checksum: bool,
+    },
 }
 
 /// A gateway's UDP port, with the key that answers there: tunnels of one key may share a port.
@@ -45,18 +50,19 @@ pub(crate) fn read(r: &mut Reader<'_>, intent: &Intent) -> Vec<Connection> {
         let network = network(r, &virtual_gateway);
         let gateway = gateway(&virtual_gateway, intent);
         for node in virtual_gateway.children("networkConnections") {
-            let kind = node.word("connectionType");
-            if kind != "wireguard" {
-                r.warn(
-                    &node.path,
-                    "NotImplemented",
-                    format!("connection type {kind} is stored; WireGuard has a function in this version"),
-                );
-                warn_bad_prefixes(r, &node);
-                continue;
-            }
+            let kind = match node.word("connectionType").as_str() {
+                "wireguard" => wireguard(r, &node),
+                "gre" => gre(r, &node),
+                kind => {
+                    let message =
+                        format!("connection type {kind} is stored; WireGuard and GRE have a function in this version");
+                    r.warn(&node.path, "NotImplemented", message);
+                    warn_bad_prefixes(r, &node);
+                    continue;
+                }
+            };
             let prefixes = prefixes(r, &node);
-            let Some(kind) = wireguard(r, &node) else { continue };
+            let Some(kind) = kind else { continue };
             if node.word("connectionStatus") == "disabled" {
                 continue;
             }
@@ -76,7 +82,12 @@ pub(crate) fn read(r: &mut Reader<'_>, intent: &Intent) -> Vec<Connection> {
                 );
                 continue;
             };
-            check_port(r, &node, &kind, &gateway, &mut ports);
+            match &kind {
+                ConnectionKind::WireGuard { listen_port, .. } => {
+                    check_port(r, &node, *listen_port, &gateway, &mut ports);
+                }
+                ConnectionKind::Gre { peer, key, .. } => check_peer(r, &node, (*peer, *key), &gateway, &out, intent),
+            }
             check_overlap(r, &node, &prefixes, &network, &out, intent);
             let id = TunnelId(node.allocated().number("tunnel"));
             out.push(Connection { id, path: node.path, network, gateway, prefixes, kind });
@@ -158,10 +169,41 @@ fn wireguard(r: &mut Reader<'_>, node: &Node<'_>) -> Option<ConnectionKind> {
     })
 }
 
-fn check_port(r: &mut Reader<'_>, node: &Node<'_>, kind: &ConnectionKind, gateway: &ResourcePath, ports: &mut Ports) {
-    let ConnectionKind::WireGuard { listen_port, .. } = kind;
+fn gre(r: &mut Reader<'_>, node: &Node<'_>) -> Option<ConnectionKind> {
+    let Some(peer) = node.address("destinationIPAddress") else {
+        let message = "a GRE connection has a destinationIPAddress".to_owned();
+        r.problem(node, node.at("destinationIPAddress"), "RequiredParamMissing", message);
+        return None;
+    };
+    let said = value::get(node.properties(), "greConfiguration").unwrap_or(&Value::Null);
+    let key = value::get_int(said, "greKey").and_then(|n| u32::try_from(n).ok());
+    Some(ConnectionKind::Gre { peer, key, checksum: value::get_bool(said, "checksum").unwrap_or(false) })
+}
+
+/// A peer has to be in reach, and different connections to one differ by their keys, whosever they are.
+fn check_peer(
+    r: &mut Reader<'_>,
+    node: &Node<'_>,
+    (peer, key): (IpAddr, Option<u32>),
+    gateway: &ResourcePath,
+    others: &[Connection],
+    intent: &Intent,
+) {
+    let own = intent.gateways.get(gateway).and_then(|g| g.address);
+    if own.is_some_and(|own| own.is_ipv4() != peer.is_ipv4() || own == peer) {
+        let message = format!("{peer} cannot be the peer of '{gateway}', whose address is {own:?}");
+        r.problem(node, node.at("destinationIPAddress"), "InvalidParameterValue", message);
+    }
+    let is_same = |c: &&Connection| matches!(c.kind, ConnectionKind::Gre { peer: p, key: k, .. } if c.gateway == *gateway && (p, k) == (peer, key));
+    if let Some(other) = others.iter().find(is_same) {
+        let message = format!("'{}' has the same peer and the same key", other.path);
+        r.problem(node, node.at("greConfiguration/greKey"), "InvalidParameterValue", message);
+    }
+}
+
+fn check_port(r: &mut Reader<'_>, node: &Node<'_>, listen_port: u16, gateway: &ResourcePath, ports: &mut Ports) {
     let key = node.allocated().parsed::<String>("publicKey").unwrap_or_default();
-    let (first_key, first) = ports.entry((gateway.clone(), *listen_port)).or_insert((key.clone(), node.path.clone()));
+    let (first_key, first) = ports.entry((gateway.clone(), listen_port)).or_insert((key.clone(), node.path.clone()));
     if *first_key != key {
         let message =
             format!("UDP port {listen_port} of '{gateway}' is that of '{first}', which has another private key");

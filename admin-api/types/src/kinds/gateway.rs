@@ -53,7 +53,8 @@ pub(super) const VIRTUAL_GATEWAYS: Kind = kind(
                 opt("outboundKiloBitsPerSecond", Int(0, i64::MAX)),
                 opt("inboundKiloBitsPerSecond", Int(0, i64::MAX)),
                 opt("ipSecConfiguration", Object(&[secret("sharedSecret", Text)])),
-                opt("greConfiguration", Object(&[opt("greKey", IntText(0, u32::MAX as i64))])),
+                // `checksum` is an own extension.
+                opt("greConfiguration", Object(&[opt("greKey", IntText(0, u32::MAX as i64)), opt("checksum", Bool)])),
                 opt("l3Configuration", Object(&[opt("vlanSubnet", LNET_SUBNET)])),
                 // Own extension.
                 opt(

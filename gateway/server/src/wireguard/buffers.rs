@@ -68,6 +68,16 @@ impl Frames {
         }
     }
 
+    /// A copy of a finished frame.
+    ///
+    /// # Errors
+    /// `NoBuffer` when all are used, `TooLarge` if it does not fit one.
+    pub(crate) fn push(&mut self, frame: &[u8]) -> Result<(), DropReason> {
+        self.buffer()?.get_mut(..frame.len()).ok_or(DropReason::TooLarge)?.copy_from_slice(frame);
+        self.commit(0, frame.len(), PortId(0));
+        Ok(())
+    }
+
     pub(crate) fn frames(&self) -> impl Iterator<Item = &[u8]> {
         self.slots.iter().take(self.used).filter_map(|s| s.bytes.get(s.start..s.start + s.len))
     }

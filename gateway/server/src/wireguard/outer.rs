@@ -1,12 +1,10 @@
-//! The outside of a tunnel datagram: Ethernet, IP, UDP; and the ECN bits that cross it.
+//! The outside of a tunnel datagram: Ethernet, IP, UDP.
 use penstock_gateway_proto::UnderlayHop;
 use penstock_wire::checksum;
+use penstock_wire::ecn::ECN;
 use std::net::{IpAddr, SocketAddr};
 
 const TTL: u8 = 64;
-/// The two ECN bits of the type of service (RFC 3168 section 5).
-const ECN: u8 = 0b11;
-const CE: u8 = 0b11;
 
 /// Where a datagram goes and what its headers say.
 #[derive(Debug, Clone, Copy)]
@@ -80,50 +78,6 @@ fn write_udp(buffer: &mut [u8], udp: usize, end: usize, len: u16, outer: &Outer,
     Some(())
 }
 
-/// What the inner ECN field becomes when the outer header is taken off (RFC 6040 section 4.2, figure 4).
-///
-/// Returns false if the packet has to be dropped: congestion was marked on a packet whose sender does not know ECN.
-pub(crate) fn combine_ecn(outer_tos: u8, packet: &mut [u8]) -> bool {
-    if outer_tos & ECN != CE {
-        return true;
-    }
-    match packet.first().map(|b| b >> 4) {
-        Some(4) => mark_v4(packet),
-        Some(6) => mark_v6(packet),
-        _ => true,
-    }
-}
-
-fn mark_v4(packet: &mut [u8]) -> bool {
-    let Some(ip) = packet.first_chunk_mut::<20>() else { return true };
-    if ip[1] & ECN == 0 {
-        return false;
-    }
-    let old = [ip[0], ip[1]];
-    ip[1] |= CE;
-    let sum = checksum::update(u16::from_be_bytes([ip[10], ip[11]]), &old, &[ip[0], ip[1]]);
-    ip[10..12].copy_from_slice(&sum.to_be_bytes());
-    true
-}
-
-fn mark_v6(packet: &mut [u8]) -> bool {
-    let Some(ip) = packet.first_chunk_mut::<2>() else { return true };
-    if (ip[1] >> 4) & ECN == 0 {
-        return false;
-    }
-    ip[1] |= CE << 4;
-    true
-}
-
-/// ECN bits of an IP packet.
-pub(crate) fn ecn(packet: &[u8]) -> u8 {
-    match packet.first_chunk::<2>() {
-        Some([first, second]) if first >> 4 == 6 => (second >> 4) & ECN,
-        Some([_, second]) => second & ECN,
-        None => 0,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,18 +107,5 @@ mod tests {
             let sum = checksum::sum(&frame[udp - addresses..], 17 + (frame.len() - udp) as u64);
             assert_eq!(checksum::fold(sum), 0xffff);
         }
-    }
-
-    #[test]
-    fn congestion_crosses_the_tunnel_and_is_never_hidden() {
-        let mut ip = vec![0x45, 0b10, 0, 20, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
-        let sum = checksum::finish(checksum::sum(&ip, 0)).to_be_bytes();
-        ip[10..12].copy_from_slice(&sum);
-        assert!(combine_ecn(0b11, &mut ip));
-        assert_eq!(ecn(&ip), 0b11);
-        assert_eq!(checksum::fold(checksum::sum(&ip, 0)), 0xffff);
-        ip[1] = 0;
-        assert!(!combine_ecn(0b11, &mut ip), "RFC 6040: a packet that is not ECN-capable is dropped");
-        assert!(combine_ecn(0b01, &mut ip));
     }
 }

@@ -9,6 +9,7 @@ use boringtun::noise::{HandshakeInit, Packet, Tunn, TunnResult};
 use boringtun::x25519::{PublicKey, StaticSecret};
 use penstock_gateway_proto::{Datagram, Policy, TUNNEL_MTU, Tunnel, TunnelInput, TunnelStatus, UnderlayHop, clamp_mss};
 use penstock_model::{DropReason, HEADROOM, Nanos, TunnelId, Verdict};
+use penstock_wire::ecn;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::hash::{BuildHasher, RandomState};
@@ -82,14 +83,15 @@ impl TunnelTable {
 
     /// Makes the tunnels those of the goal. One whose keys, port and endpoint are as before keeps its sessions.
     pub(crate) fn apply(&mut self, goal: &[Tunnel], now: Nanos) {
-        let ids: BTreeSet<TunnelId> = goal.iter().map(|t| t.id).collect();
+        let goal: Vec<(&Tunnel, Identity)> = goal.iter().filter_map(|t| Some((t, Identity::of(t)?))).collect();
+        let ids: BTreeSet<TunnelId> = goal.iter().map(|(t, _)| t.id).collect();
         for slot in &mut self.tunnels {
             slot.take_if(|t| !ids.contains(&t.id));
         }
-        let used: BTreeSet<u16> = goal.iter().map(|t| Identity::of(t).port).collect();
+        let used: BTreeSet<u16> = goal.iter().map(|(_, identity)| identity.port).collect();
         self.ports.retain(|port, _| used.contains(port));
-        for tunnel in goal {
-            self.apply_one(tunnel, now);
+        for (tunnel, identity) in goal {
+            self.apply_one(tunnel, identity, now);
         }
         let tunnels = &self.tunnels;
         let is_there = |id: &TunnelId| tunnels.get(id.0 as usize).is_some_and(Option::is_some);
@@ -99,8 +101,7 @@ impl TunnelTable {
         }
     }
 
-    fn apply_one(&mut self, tunnel: &Tunnel, now: Nanos) {
-        let identity = Identity::of(tunnel);
+    fn apply_one(&mut self, tunnel: &Tunnel, identity: Identity, now: Nanos) {
         let place = tunnel.id.0 as usize;
         if self.tunnels.len() <= place {
             self.tunnels.resize_with(place + 1, || None);
@@ -284,8 +285,8 @@ impl TunnelInput for TunnelTable {
 fn enter(inward: &mut Frames, len: usize, outer_tos: u8, tunnel: TunnelId) -> Result<(), DropReason> {
     let buffer = inward.buffer()?;
     let packet = buffer.get_mut(HEADROOM..HEADROOM + len).ok_or(DropReason::TooLarge)?;
-    if !outer::combine_ecn(outer_tos, packet) {
-        return Err(DropReason::Unsupported);
+    if !ecn::combine(outer_tos, packet) {
+        return Err(DropReason::CongestionHidden);
     }
     clamp_mss(packet, TUNNEL_MTU);
     let start = put_ethernet(buffer).ok_or(DropReason::UnknownEtherType)?;
@@ -323,7 +324,10 @@ fn free_index(taken: &HashMap<u32, TunnelId>) -> u32 {
 #[cfg(test)]
 impl TunnelTable {
     pub(crate) fn endpoint_of(&self, tunnel: TunnelId) -> Option<std::net::SocketAddr> {
-        self.tunnels.get(tunnel.0 as usize)?.as_ref()?.status().endpoint
+        match self.tunnels.get(tunnel.0 as usize)?.as_ref()?.status().endpoint? {
+            penstock_gateway_proto::PeerAddress::Socket(socket) => Some(socket),
+            penstock_gateway_proto::PeerAddress::Address(_) => None,
+        }
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Nanos> {

@@ -103,7 +103,7 @@ fn a_site_and_the_gateway_shake_hands_and_packets_arrive_by_the_port_of_their_tu
     assert_eq!(decrypted(&mut site), [(Policy::port_of(TunnelId(0)), packet(8))]);
     let status = gateway.status().remove(0);
     assert_eq!((status.received_bytes, status.transmitted_bytes), (40, 40));
-    assert_eq!(status.endpoint, Some("198.51.100.7:1000".parse().unwrap()));
+    assert_eq!(status.endpoint, Some(PeerAddress::Socket("198.51.100.7:1000".parse().unwrap())));
 }
 
 #[test]

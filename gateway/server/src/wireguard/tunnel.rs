@@ -6,7 +6,7 @@ use boringtun::noise::errors::WireGuardError;
 use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Tunn, TunnResult};
 use boringtun::x25519::{PublicKey, StaticSecret};
-use penstock_gateway_proto::{Tunnel, TunnelKind, TunnelState, TunnelStatus, UnderlayHop};
+use penstock_gateway_proto::{PeerAddress, Tunnel, TunnelKind, TunnelState, TunnelStatus, UnderlayHop};
 use penstock_model::{DropReason, HEADROOM, Nanos, PortId, TunnelId};
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -42,7 +42,8 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    pub(crate) fn of(tunnel: &Tunnel) -> Self {
+    /// `None` if it is no WireGuard tunnel.
+    pub(crate) fn of(tunnel: &Tunnel) -> Option<Self> {
         let TunnelKind::WireGuard {
             private_key,
             peer_public_key,
@@ -50,15 +51,18 @@ impl Identity {
             listen_port,
             endpoint,
             persistent_keepalive_seconds,
-        } = &tunnel.kind;
-        Self {
+        } = &tunnel.kind
+        else {
+            return None;
+        };
+        Some(Self {
             private: Zeroizing::new(private_key.0),
             preshared: preshared_key.as_ref().map(|k| Zeroizing::new(k.0)),
             peer: *peer_public_key,
             port: *listen_port,
             keepalive: *persistent_keepalive_seconds,
             endpoint: *endpoint,
-        }
+        })
     }
 
     pub(crate) fn private(&self) -> StaticSecret {
@@ -189,7 +193,7 @@ impl WgTunnel {
             self.is_exhausted = true;
             return Err(DropReason::TunnelNotReady);
         }
-        self.emit(endpoint, hop, len, outer::ecn(packet), sender)?;
+        self.emit(endpoint, hop, len, penstock_wire::ecn::tos(packet), sender)?;
         self.transmitted_bytes += packet.len() as u64;
         if budget == Budget::Rekey {
             self.begin(sender);
@@ -390,7 +394,7 @@ impl WgTunnel {
             id: self.id,
             name: self.name.clone(),
             state: self.state(),
-            endpoint: self.endpoint,
+            endpoint: self.endpoint.map(PeerAddress::Socket),
             handshake_age_seconds: self.tunn.time_since_last_handshake().map(|d| d.as_secs()),
             received_bytes: self.received_bytes,
             transmitted_bytes: self.transmitted_bytes,

@@ -1,5 +1,5 @@
 //! A gateway between a host and two branch sites, in network namespaces: a switch in the middle; on the host two containers
-//! behind kernel VXLAN, of two tenants with the same addresses; at the branches `wireguard-go`.
+//! behind kernel VXLAN, of two tenants with the same addresses; at the branches `wireguard-go` or Open vSwitch.
 #![allow(dead_code, unreachable_pub)]
 use penstock_gateway_proto::*;
 use penstock_gateway_server::{GatewayConfig, PacketIoMode};
@@ -17,11 +17,17 @@ pub const GATEWAY: &str = "10.77.0.1";
 pub const HOST: &str = "10.77.0.2";
 pub const CONTAINER: &str = "10.1.0.4";
 pub const SITE: &str = "10.200.0.7";
+/// Where Open vSwitch is, and the peer beside it.
+pub const OVS: &str = "10.77.0.11";
+pub const PEER: &str = "10.77.0.12";
 pub const PORT: u16 = 51820;
 const PREFIX: &str = "pst-wg-";
 
+mod ovs;
+
 pub struct Lab {
     name: String,
+    roles: Vec<String>,
     children: Vec<Child>,
     goals: watch::Sender<Option<Arc<GatewayGoal>>>,
     pub status: watch::Receiver<GatewayStatus>,
@@ -30,9 +36,8 @@ pub struct Lab {
     pub goal: GatewayGoal,
 }
 
-/// True if tests that need namespaces can run; says so if not.
-pub fn possible() -> bool {
-    let tools = ["ip", "wg", "wireguard-go", "ping"];
+/// True if tests that need namespaces and these tools can run; says so if not.
+pub fn possible(tools: &[&str]) -> bool {
     let missing = tools.iter().find(|t| {
         !Command::new("sh").args(["-c", &format!("command -v {t} >/dev/null")]).status().is_ok_and(|s| s.success())
     });
@@ -78,23 +83,70 @@ pub fn mac(tenant: u32) -> Mac {
 }
 
 impl Lab {
+    /// Sites behind WireGuard.
     pub fn start(packet_io: PacketIoMode) -> Self {
+        let mut lab = Self::wired(packet_io, &[("b1", "10.77.0.11"), ("b2", "10.77.0.12")]);
+        let (private, peers) = lab.sites();
+        lab.goal = goal(|tenant| TunnelKind::WireGuard {
+            private_key: Secret32(private),
+            peer_public_key: peers[tenant as usize - 1],
+            preshared_key: None,
+            listen_port: PORT,
+            endpoint: None,
+            persistent_keepalive_seconds: None,
+        });
+        lab.run_gateway(packet_io);
+        lab
+    }
+
+    /// The sites of both tenants behind one Open vSwitch: GRE with key 7, and with key 8 and checksums. Beside it stands a
+    /// neighbour `p` that is a peer too, by key 9.
+    pub fn start_gre(packet_io: PacketIoMode) -> Self {
+        let mut lab = Self::wired(packet_io, &[("o", OVS), ("p", PEER)]);
+        lab.open_vswitch();
+        let gre = |peer: &str, key, checksum| TunnelKind::Gre {
+            peer: Underlay(peer.parse().unwrap()),
+            key: Some(key),
+            checksum,
+        };
+        lab.goal = goal(|tenant| gre(OVS, 6 + tenant, tenant == 2));
+        let mut third = lab.goal.tunnels[0].clone();
+        third.id = TunnelId(3);
+        third.name = "gw/site3".into();
+        third.prefixes = vec!["10.203.0.0/16".parse().unwrap()];
+        third.kind = gre(PEER, 9, false);
+        let route = Route { prefix: third.prefixes[0], next_hop: NextHop::Tunnel(third.id) };
+        lab.goal.networks[0].routes.push(route);
+        lab.goal.tunnels.push(third);
+        lab.run_gateway(packet_io);
+        lab
+    }
+
+    /// All but the gateway and what is in the branches.
+    fn wired(packet_io: PacketIoMode, branches: &[(&str, &str)]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         remove_leftovers();
         let name = format!("{PREFIX}{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let (goals, goal_receiver) = watch::channel(None);
-        let (status_sender, status) = watch::channel(GatewayStatus::default());
-        let (stop, stop_receiver) = watch::channel(false);
-        let mut lab =
-            Self { name, children: Vec::new(), goals, status, stop, gateway: None, goal: GatewayGoal::default() };
-        lab.wire();
+        let (goals, _) = watch::channel(None);
+        let (_, status) = watch::channel(GatewayStatus::default());
+        let (stop, _) = watch::channel(false);
+        let goal = GatewayGoal::default();
+        let roles = ["g", "h", "b1", "b2", "c1", "c2", "s"].iter().chain(branches.iter().map(|(role, _)| role));
+        let roles = roles.map(|role| (*role).to_owned()).collect();
+        let lab = Self { name, roles, children: Vec::new(), goals, status, stop, gateway: None, goal };
+        lab.wire(branches);
         if packet_io == PacketIoMode::AfPacket {
             lab.segment_before_the_gateway();
         }
         lab.containers();
-        let sites = lab.sites();
-        lab.goal = goal(&sites.0, &sites.1);
-        lab.publish();
+        lab
+    }
+
+    fn run_gateway(&mut self, packet_io: PacketIoMode) {
+        self.publish();
+        let (status_sender, status) = watch::channel(GatewayStatus::default());
+        self.status = status;
+        let (goals, stop) = (self.goals.subscribe(), self.stop.subscribe());
         let config = GatewayConfig {
             interface: "eth0".into(),
             underlay_address: GATEWAY.parse().unwrap(),
@@ -102,15 +154,12 @@ impl Lab {
             flow_capacity: 4096,
             tenant_flow_capacity: None,
         };
-        let ns = lab.ns("g");
-        lab.gateway = Some(std::thread::spawn(move || {
+        let ns = self.ns("g");
+        self.gateway = Some(std::thread::spawn(move || {
             netns::enter(&ns).unwrap();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime
-                .block_on(penstock_gateway_server::run(config, goal_receiver, status_sender, stop_receiver))
-                .unwrap();
+            runtime.block_on(penstock_gateway_server::run(config, goals, status_sender, stop)).unwrap();
         }));
-        lab
     }
 
     pub fn ns(&self, role: &str) -> String {
@@ -118,12 +167,12 @@ impl Lab {
     }
 
     /// A switch with the gateway, the host and two branches.
-    fn wire(&self) {
+    fn wire(&self, branches: &[(&str, &str)]) {
         let switch = self.ns("s");
         ip(&format!("netns add {switch}"));
         ip(&format!("-n {switch} link add br0 mtu 1600 type bridge"));
         ip(&format!("-n {switch} link set br0 up"));
-        for (role, address) in [("g", GATEWAY), ("h", HOST), ("b1", "10.77.0.11"), ("b2", "10.77.0.12")] {
+        for (role, address) in [("g", GATEWAY), ("h", HOST)].iter().chain(branches) {
             let ns = self.ns(role);
             ip(&format!("netns add {ns}"));
             ip(&format!("-n {ns} link set lo up"));
@@ -240,7 +289,7 @@ impl Drop for Lab {
             let _ = child.kill();
             let _ = child.wait();
         }
-        for role in ["g", "h", "b1", "b2", "c1", "c2", "s"] {
+        for role in &self.roles {
             let _ = Command::new("ip").args(["netns", "del", &self.ns(role)]).output();
         }
         if !std::thread::panicking() {
@@ -286,7 +335,7 @@ pub fn rule(name: &str, action: AclAction, protocol: Protocol, port: u16) -> Acl
     }
 }
 
-fn goal(private: &[u8; 32], peers: &[[u8; 32]; 2]) -> GatewayGoal {
+fn goal(kind: impl Fn(u32) -> TunnelKind) -> GatewayGoal {
     let acl = Acl {
         name: "web".into(),
         rules: vec![
@@ -325,14 +374,7 @@ fn goal(private: &[u8; 32], peers: &[[u8; 32]; 2]) -> GatewayGoal {
             name: format!("gw/site{tenant}"),
             tenant: TenantId(tenant),
             prefixes: vec!["10.200.0.0/16".parse().unwrap()],
-            kind: TunnelKind::WireGuard {
-                private_key: Secret32(*private),
-                peer_public_key: peers[tenant as usize - 1],
-                preshared_key: None,
-                listen_port: PORT,
-                endpoint: None,
-                persistent_keepalive_seconds: None,
-            },
+            kind: kind(tenant),
         });
     }
     goal

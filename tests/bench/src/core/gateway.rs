@@ -20,7 +20,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 const UNDERLAY: PortId = PortId(1);
-const TENANT: u32 = 7;
+pub(crate) const TENANT: u32 = 7;
 const TENANTS: u32 = 16;
 const RULES: u16 = 32;
 const NOW: Nanos = Nanos::from_secs(100);
@@ -114,15 +114,15 @@ fn write(template: &[u8], buffer: &mut [u8], flow: u64, len: usize) -> usize {
     len
 }
 
-fn site(flow: u64) -> Ipv4Addr {
+pub(crate) fn site(flow: u64) -> Ipv4Addr {
     Ipv4Addr::from(0x0ac8_0000 + (flow % 60_000) as u32)
 }
 
-fn ip(octets: [u8; 4]) -> IpAddr {
+pub(crate) fn ip(octets: [u8; 4]) -> IpAddr {
     IpAddr::from(octets)
 }
 
-fn goal() -> GatewayGoal {
+pub(crate) fn goal() -> GatewayGoal {
     GatewayGoal {
         revision: Revision(1),
         vteps: vec![Underlay(ip([192, 0, 2, 10]))],

@@ -5,6 +5,7 @@
 //! counters, ledger). Not timed: writing the frames, which happens just before on the same core, so that packets come out
 //! of its cache as they would come from a card that writes into it; and packet I/O.
 mod gateway;
+mod gre;
 mod measure;
 mod mux;
 mod pool;
@@ -25,6 +26,7 @@ pub(crate) fn run(report: &mut Report) {
     mux::new_flows(report);
     mux::other_packets(report);
     gateway::run(report);
+    gre::run(report);
     stages::run(report);
     report.note("core: in memory, one core, batches of 64, random flow order; frames are written before the clock starts; processor time of the thread.");
 }

@@ -7,11 +7,13 @@
 // The coverage pass instruments this binary too; its symbols are libFuzzer's.
 use libfuzzer_sys as _;
 use penstock_fuzz::host_kit::{self, CLIENT, MUX, PORTS, VIP, VIP6};
+use penstock_fuzz::gateway::{GRE_KEY, PEER};
 use penstock_fuzz::program::push;
 use penstock_fuzz::{gateway_kit, host_kit as host};
 use penstock_model::{Mac, Protocol, Vni};
 use penstock_slb_host::ROUTER_MAC;
 use penstock_wire::build::{FrameBuilder, vxlan_frame};
+use penstock_wire::gre::GreOptions;
 use penstock_wire::{TcpFlags, arp};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -128,10 +130,23 @@ fn gateway() -> Vec<Step> {
             steps.push((tenant, there.build()));
             steps.push((0, vxlan_frame(HOST.parse().unwrap(), GATEWAY.parse().unwrap(), vni, &back.build())));
         }
+        steps.push((0, gre(u32::from(tenant), &FrameBuilder::echo(SITE, CONTAINER, 9).build()[14..])));
+        let syn = FrameBuilder::tcp(&at(SITE, 4001), &at(CONTAINER, 80)).flags(TcpFlags::SYN).build();
+        steps.push((0, gre(u32::from(tenant), &syn[14..])));
         steps.push((tenant, FrameBuilder::echo(SITE, CONTAINER, 9).build()));
         steps.push((tenant, FrameBuilder::echo(SITE, "10.1.0.1", 9).build()));
     }
     steps
+}
+
+/// A packet by a tenant's GRE connection.
+fn gre(tenant: u32, packet: &[u8]) -> Vec<u8> {
+    let options = GreOptions { key: Some(GRE_KEY + tenant), checksum: tenant == 2 };
+    let mut inside = vec![0; options.header_len()];
+    inside.extend(packet);
+    assert!(options.write(&mut inside, 0x0800));
+    let outer = gateway_kit::v4(PEER, gateway_kit::GATEWAY, Protocol::GRE, &inside);
+    gateway_kit::ethernet(&outer)
 }
 
 /// The tunnel's programs: see `penstock_fuzz::tunnel` for what the controls mean.

@@ -1,8 +1,8 @@
 use crate::filter::reject_all;
 use crate::sys;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::AsFd;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
 
 /// Holds a UDP port that a packet port serves, so that the kernel does not answer what arrives there with ICMP "port
 /// unreachable" (RFC 1122 section 4.1.3.1). Everything that the kernel would deliver to it is thrown away by a filter.
@@ -24,6 +24,24 @@ impl SilentUdpListener {
     /// The kernel does not say.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
+    }
+}
+
+/// Holds an IP protocol that a packet port serves, so that the kernel does not answer it with ICMP "protocol unreachable" (RFC
+/// 1122 section 3.2.2.1). Nothing is delivered to it.
+#[derive(Debug)]
+pub struct SilentProtocolListener {
+    _socket: OwnedFd,
+}
+
+impl SilentProtocolListener {
+    /// # Errors
+    /// This process may not.
+    pub fn open(family_of: IpAddr, protocol: u8) -> io::Result<Self> {
+        let domain = if family_of.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+        let socket = sys::socket(domain, libc::SOCK_RAW, i32::from(protocol))?;
+        sys::attach_filter(socket.as_fd(), &reject_all())?;
+        Ok(Self { _socket: socket })
     }
 }
 
