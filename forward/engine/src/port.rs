@@ -1,7 +1,7 @@
 use crate::apply::apply_in_place;
 use crate::tcp::{TURNS, Turn};
 use crate::{Class, Prior, Resolution, Resolver};
-use penstock_flow::prefetch::prefetch;
+use penstock_flow::prefetch::{prefetch, prefetch_pair};
 use penstock_flow::{Flags, FlowTable, Meter, Transposition};
 use penstock_model::{BATCH, Coarse, DropReason, Epoch, Ledger, Nanos, Packet, Protocol, Verdict};
 use penstock_wire::Headers;
@@ -112,10 +112,10 @@ impl<R: Resolver> Port<R> {
 
     #[inline]
     pub(crate) fn classify(&mut self, packet: &Packet<'_>, job: &mut Job<R::Key, R::Value>) {
-        job.class = match job.decided {
-            Decided::Drop(reason) => Class::Drop(reason),
-            _ => self.resolver.classify(packet, &mut job.headers),
-        };
+        match job.decided {
+            Decided::Drop(reason) => job.class = Class::Drop(reason),
+            _ => self.resolver.classify_into(packet, &mut job.headers, &mut job.class),
+        }
         match &job.class {
             Class::Flow { hash, .. } => self.flows.prefetch(*hash),
             Class::Direct { token, .. } => self.resolver.prefetch(*token),
@@ -485,15 +485,10 @@ impl Stats {
     }
 }
 
-/// Asks for the lines that hold a short packet's headers, and the one before them, where an encapsulation goes.
+/// Asks for the lines that hold a short packet's headers.
 #[inline]
 fn prefetch_headers(packet: &Packet<'_>) {
-    const LINE: usize = 64;
-    let frame = packet.frame();
-    if let Some(first) = frame.first() {
-        prefetch(first);
-    }
-    if let Some(second) = frame.get(LINE - 1) {
-        prefetch(second);
+    if let Some(first) = packet.first() {
+        prefetch_pair(first);
     }
 }

@@ -73,6 +73,13 @@ pub trait Resolver {
     /// headers itself and returns them in place of the outer ones (`headers` then describes the inner frame).
     fn classify(&mut self, packet: &Packet<'_>, headers: &mut Headers) -> Class<Self::Key>;
 
+    /// [`Resolver::classify`] into the place where the answer is kept. An answer that is written field by field and copied as a
+    /// whole right after makes the processor wait for its own stores; who has many packets writes it here once.
+    #[inline]
+    fn classify_into(&mut self, packet: &Packet<'_>, headers: &mut Headers, class: &mut Class<Self::Key>) {
+        *class = self.classify(packet, headers);
+    }
+
     /// Touches the memory that [`Resolver::classify`] will need. Called for every packet of a batch before the first is
     /// classified.
     fn foresee(&self, packet: &Packet<'_>, headers: &Headers) {

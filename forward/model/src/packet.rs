@@ -83,6 +83,13 @@ impl<'a> Packet<'a> {
         &self.buffer[self.start..self.start + self.len]
     }
 
+    /// The first byte of the buffer behind the frame's start: where it lies in memory, at the price of one check.
+    #[must_use]
+    #[inline]
+    pub fn first(&self) -> Option<&u8> {
+        self.buffer.get(self.start)
+    }
+
     #[inline]
     pub fn frame_mut(&mut self) -> &mut [u8] {
         &mut self.buffer[self.start..self.start + self.len]

@@ -189,17 +189,18 @@ pub fn pseudo_header_sum(headers: &Headers, transport_len: usize) -> u64 {
     }
 }
 
+/// The sum of an address of either family.
 #[inline]
 fn words(address: &Addr16) -> u64 {
     let value = u128::from_be_bytes(address.0);
-    let half = |n: u64| (n & 0xffff_ffff) + (n >> 32);
-    half(value as u64) + half((value >> 64) as u64)
+    let (sum, carry) = (value as u64).overflowing_add((value >> 64) as u64);
+    (sum & 0xffff_ffff) + (sum >> 32) + u64::from(carry)
 }
 
 /// Completes a TCP or UDP checksum that holds only the pseudo-header sum, as a sender leaves it that has handed the rest to
 /// its interface. Such a field is told by its value; a finished checksum has that value once in 65,536 packets, and
 /// completing it again gives the right checksum then too if the packet is intact. Returns whether the field was completed.
-#[inline]
+#[inline(always)]
 pub fn complete_partial_checksum(frame: &mut [u8], headers: &Headers) -> bool {
     if headers.fragment != Fragment::No {
         return false;

@@ -70,8 +70,7 @@ pub(crate) fn decide(policy: &Policy, frame: &[u8], h: &Headers, why: &mut impl 
     if !h.is_ip() {
         return Decision::Foreign;
     }
-    let vips = &policy.tables.vips;
-    match vips.find(&h.dst, h.protocol, h.dst_port, Kind::Service) {
+    match rule_of(policy, h) {
         Some(entry) if h.fragment == Fragment::No => place(policy, entry, &tuple_of(h), why),
         Some(entry) if entry.distribution() != Distribution::Default => portless(policy, h, why),
         Some(_) => {
@@ -80,6 +79,30 @@ pub(crate) fn decide(policy: &Policy, frame: &[u8], h: &Headers, why: &mut impl 
         }
         None => without_service(policy, frame, h, why),
     }
+}
+
+/// What [`decide`] says of most packets, whole ones of a rule, in registers: the slot, the hash of the 5-tuple, and whether the
+/// flow table is asked first.
+#[inline]
+pub(crate) fn decide_usual<'a>(policy: &'a Policy, h: &Headers) -> Option<(&'a VipEntry, Place, bool)> {
+    if !h.is_ip() || h.fragment != Fragment::No {
+        return None;
+    }
+    let entry = rule_of(policy, h)?;
+    let (slot, entropy) = slot_of(policy, entry.distribution(), &tuple_of(h));
+    let place = Place { service: entry.service, slot: Slots::reference(entry.pool(), slot), entropy };
+    Some((entry, place, is_tracked(policy, entry, slot)))
+}
+
+#[inline]
+fn rule_of<'a>(policy: &'a Policy, h: &Headers) -> Option<&'a VipEntry> {
+    policy.tables.vips.find(&h.dst, h.protocol, h.dst_port, Kind::Service)
+}
+
+/// Whether the slot has or had another owner.
+#[inline]
+fn is_tracked(policy: &Policy, entry: &VipEntry, slot: usize) -> bool {
+    entry.moved() && policy.tables.slots.pool(entry.pool()).is_some_and(|p| p.has_moved(slot))
 }
 
 /// Chooses for a flow that the table has no valid entry for. `prior` is what an older entry says.
@@ -135,6 +158,7 @@ pub(crate) enum Choice {
     Drop(DropReason),
 }
 
+#[inline]
 fn tuple_of(h: &Headers) -> Tuple {
     let first = h.protocol == Protocol::TCP && h.tcp_flags.opens();
     Tuple {
@@ -154,7 +178,7 @@ fn place(policy: &Policy, entry: &VipEntry, t: &Tuple, why: &mut impl Why) -> De
     let (slot, entropy) = slot_of(policy, entry.distribution(), t);
     let place = Place { service: entry.service, slot: Slots::reference(entry.pool(), slot), entropy };
     explain_slot(policy, entry, slot, why);
-    if entry.moved() && policy.tables.slots.pool(entry.pool()).is_some_and(|p| p.has_moved(slot)) {
+    if is_tracked(policy, entry, slot) {
         why.because("slot", || "it has or had another owner: the flow table is consulted".to_owned());
         let key = MuxKey::new(t.client, t.client_port, t.vip_port, entry.service, t.protocol);
         return Decision::Tracked { place, key, epoch: entry.epoch, pool: entry.pool(), opening: t.opening };

@@ -39,7 +39,7 @@ pub struct NextHopInfo {
 pub struct Policy {
     pub(crate) tables: Arc<Tables>,
     /// By backend id: what becomes of a packet for it.
-    transpositions: Box<[Transposition]>,
+    transpositions: Box<[Line]>,
     /// By [`EncapId`]: one per host and VNI; `None` until its next hop is known.
     encaps: Box<[Option<EncapTemplate>]>,
     /// In the order of [`Chances::lists`].
@@ -52,6 +52,11 @@ struct Chance {
     transposition: Transposition,
     encap: Option<EncapTemplate>,
 }
+
+/// A transposition in a cache line of its own.
+#[derive(Debug, Clone)]
+#[repr(align(64))]
+struct Line(Transposition);
 
 /// What follows from the goal alone.
 #[derive(Debug)]
@@ -115,7 +120,7 @@ impl Policy {
 
     fn of(tables: Arc<Tables>, next_hop: impl Fn(Underlay<IpAddr>) -> Option<NextHopInfo>) -> Self {
         let ids = tables.backends.keys().map(|b| b.0 as usize + 1).max().unwrap_or(0);
-        let mut transpositions = vec![Transposition::drop(DropReason::NoHealthyBackend); ids].into_boxed_slice();
+        let mut transpositions = vec![Line(Transposition::drop(DropReason::NoHealthyBackend)); ids].into_boxed_slice();
         let mut encaps = Vec::new();
         let mut known: HashMap<(Underlay<IpAddr>, Vni), EncapId> = HashMap::new();
         for b in tables.backends.values() {
@@ -128,7 +133,7 @@ impl Policy {
             });
             let out = encaps.get(encap.0 as usize).and_then(|e| e.as_ref()).map_or(PortId(0), |e| e.out);
             if let Some(t) = transpositions.get_mut(b.id.0 as usize) {
-                *t = to_backend(b, encap, out);
+                *t = Line(to_backend(b, encap, out));
             }
         }
         let mut policy = Self { tables, transpositions, encaps: encaps.into_boxed_slice(), chances: Box::default() };
@@ -233,7 +238,7 @@ impl Policy {
     pub(crate) fn transposition(&self, value: BackendId) -> &Transposition {
         const GONE: &Transposition = &Transposition::drop(DropReason::NoHealthyBackend);
         match self.transpositions.get(value.0 as usize) {
-            Some(t) => t,
+            Some(line) => &line.0,
             None => self.chance_of(value.0).map_or(GONE, |c| &c.transposition),
         }
     }

@@ -1,4 +1,4 @@
-use crate::decide::{Choice, Decision, choose, decide};
+use crate::decide::{Choice, Decision, choose, decide, decide_usual};
 use crate::echo;
 use crate::hash::hasher;
 use crate::key::MuxKey;
@@ -82,6 +82,23 @@ impl Resolver for MuxResolver {
     }
 
     #[inline]
+    fn classify_into(&mut self, packet: &Packet<'_>, headers: &mut Headers, class: &mut Class<MuxKey>) {
+        let Some((entry, place, is_tracked)) = decide_usual(&self.policy, headers) else {
+            *class = self.classify(packet, headers);
+            return;
+        };
+        let epoch = entry.epoch;
+        self.count(place.service, packet.len());
+        if is_tracked {
+            let h = headers;
+            let key = MuxKey::new(h.src, h.src_port, h.dst_port, place.service, h.protocol);
+            *class = Class::Flow { key, hash: key.hash(&self.flows), epoch };
+        } else {
+            *class = Class::Direct { token: place.slot, hash: place.entropy };
+        }
+    }
+
+    #[cold]
     fn classify(&mut self, packet: &Packet<'_>, headers: &mut Headers) -> Class<MuxKey> {
         match decide(&self.policy, packet.frame(), headers, &mut ()) {
             Decision::Stable(place) => {
