@@ -1,10 +1,12 @@
 use clap::{Args, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use penstock_admin_client::Manner;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 pub const AFTER_HELP: &str = "\
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused by validation (nothing was changed).
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused by validation (nothing was changed), 4 not found, 5 in use or changed
+meanwhile, 6 denied, 7 not reached or not in time, 8 there are differences (diff).
 Connection: options, else PENSTOCK_SERVER, PENSTOCK_CA, PENSTOCK_CERT, PENSTOCK_KEY, else the file that PENSTOCK_CONTEXT
 names (~/.config/penstock/context.toml: server, ca, cert, key).";
 
@@ -26,21 +28,100 @@ pub struct Global {
     /// A file with server, ca, cert and key, where the options and the environment say nothing
     #[arg(long, global = true, env = "PENSTOCK_CONTEXT", value_name = "FILE")]
     pub context: Option<PathBuf>,
-    /// JSON instead of text
+    /// JSON instead of text: -o json
     #[arg(long, global = true)]
     pub json: bool,
+    /// How to show what comes of it
+    #[arg(short, long = "output", global = true, value_enum, value_name = "FORMAT", conflicts_with = "json")]
+    pub output: Option<Format>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Table,
+    /// Tables with more columns
+    Wide,
+    Json,
+    Yaml,
+    /// Paths of resources, one a line
+    Name,
+}
+
+/// How a change is made.
+#[derive(Debug, Default, Args)]
+pub struct Changing {
+    /// Say what it would do, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Undo it unless `penstock confirm` is given in so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub confirm_within: Option<u64>,
+    /// Kept in the history
+    #[arg(long, value_name = "TEXT")]
+    pub comment: Option<String>,
+}
+
+impl Changing {
+    pub(crate) fn manner(&self) -> Manner {
+        Manner { what_if: self.dry_run, confirm_within: self.confirm_within, comment: self.comment.clone() }
+    }
+}
+
+/// JSON or YAML: a resource, an array, or {"resources": [...]}; a directory of such files; - for standard input
+#[derive(Debug, Args)]
+pub struct Files {
+    #[arg(short, long = "file", value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Show the resources of a kind, or one of them
     Get(Get),
+    /// Show one resource for people: its state, its parts, its last changes
+    Describe(One),
     /// Create or replace resources: all that the files hold, or none
-    Apply {
-        /// JSON: a resource, an array, or {"resources": [...]}; a directory of such files; - for standard input
-        #[arg(short, long = "file", value_name = "FILE", required = true)]
-        files: Vec<PathBuf>,
+    Apply(Apply),
+    /// Show what apply would change, and what that would do to traffic
+    Diff {
+        #[command(flatten)]
+        files: Files,
+        /// As apply would with it
+        #[arg(long)]
+        prune: bool,
     },
+    /// Change a resource in $VISUAL or $EDITOR
+    Edit {
+        #[command(flatten)]
+        one: One,
+        #[command(flatten)]
+        changing: Changing,
+    },
+    /// Wait until a resource is as it should be
+    Wait(Wait),
+    /// Show changes of a kind, or of one resource, as they happen
+    Watch(Watch),
+    /// Explain a kind or a member: loadBalancers.probes.port
+    Explain { name: String },
+    /// Show who changed what, or one change with its difference
+    History {
+        revision: Option<u64>,
+        /// Changes to show
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=1000))]
+        limit: u64,
+    },
+    /// Make everything as it was after a change
+    Rollback {
+        revision: u64,
+        #[command(flatten)]
+        changing: Changing,
+    },
+    /// Keep the change that would be undone otherwise
+    Confirm,
+    /// Print all resources, as apply takes them
+    Export,
+    /// Print the API's description: OpenAPI 3.1
+    Openapi,
     /// Delete resources
     Delete(Delete),
     /// Show nodes, what they have applied, and the health of backends
@@ -56,8 +137,19 @@ pub enum Command {
     },
     /// Check what this machine offers to a node
     Doctor,
-    /// Print a completion script: source <(penstock completions bash)
-    Completions { shell: Shell },
+    /// Write what helps to find a fault into one file; no secrets
+    SupportBundle {
+        #[arg(short, long = "file", value_name = "FILE", default_value = "penstock-support.json")]
+        file: PathBuf,
+    },
+    /// Print a completion script: source <(penstock completion bash)
+    #[command(alias = "completions")]
+    Completion { shell: Shell },
+    /// Print the manual page, or write one for each command into a directory
+    Man {
+        #[arg(long, value_name = "DIRECTORY")]
+        dir: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -69,11 +161,64 @@ pub struct Get {
 }
 
 #[derive(Debug, Args)]
-pub struct Delete {
+pub struct One {
+    /// loadBalancers, virtualNetworks/blue/subnets, ... in any letter case
     pub kind: String,
-    /// resourceIds, deleted in this order
-    #[arg(required = true)]
+    /// resourceId; singletons need none
+    pub id: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Apply {
+    #[command(flatten)]
+    pub files: Files,
+    /// Delete the resources that the files do not hold, of the kinds that they hold
+    #[arg(long)]
+    pub prune: bool,
+    #[command(flatten)]
+    pub changing: Changing,
+}
+
+#[derive(Debug, Args)]
+pub struct Delete {
+    #[arg(required_unless_present = "files", conflicts_with = "files")]
+    pub kind: Option<String>,
+    /// resourceIds: all of them, or none
+    #[arg(required_unless_present = "files", conflicts_with = "files")]
     pub ids: Vec<String>,
+    /// What the files hold
+    #[arg(short, long = "file", value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub changing: Changing,
+}
+
+#[derive(Debug, Args)]
+pub struct Wait {
+    #[command(flatten)]
+    pub one: One,
+    #[arg(long = "for", value_enum, default_value_t = Goal::Success)]
+    pub goal: Goal,
+    /// Seconds
+    #[arg(long, default_value_t = 60)]
+    pub timeout: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Goal {
+    /// configurationState is Success: what it says has happened
+    Success,
+    Exists,
+    Deleted,
+}
+
+#[derive(Debug, Args)]
+pub struct Watch {
+    #[command(flatten)]
+    pub one: One,
+    /// Go on after this revision instead of beginning with what is there
+    #[arg(long, value_name = "REVISION")]
+    pub since: Option<u64>,
 }
 
 /// The packet to explain.
@@ -182,6 +327,20 @@ mod tests {
     }
 
     #[test]
+    fn a_format_is_given_in_one_way() {
+        assert_eq!(parse("get servers -o wide").unwrap().global.output, Some(Format::Wide));
+        assert!(parse("get servers -o wide --json").is_err());
+        assert!(parse("get servers -o xml").is_err());
+    }
+
+    #[test]
+    fn what_is_deleted_is_named_or_in_files() {
+        assert!(parse("delete -f a.json").is_ok());
+        assert!(parse("delete servers a b").is_ok());
+        assert!(parse("delete servers a -f a.json").is_err());
+    }
+
+    #[test]
     fn a_trace_needs_addresses_of_the_right_form_and_a_port() {
         let good = parse("trace --src 198.51.100.2 --dst 2001:db8::1 --proto udp --dport 53").unwrap();
         let Command::Trace(q) = good.command else { panic!("{good:?}") };
@@ -194,7 +353,7 @@ mod tests {
 
     #[test]
     fn wrong_usage_has_exit_code_2() {
-        for line in ["", "frobnicate", "apply", "delete servers", "top --interval 0", "pki issue --dir d --role mux"] {
+        for line in ["", "frobnicate", "apply", "delete servers", "apply -f x --confirm-within 0", "wait servers a --for ever", "top --interval 0", "pki issue --dir d --role mux"] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }
     }

@@ -10,13 +10,21 @@ pub(crate) enum CliError {
     Io { what: String, error: std::io::Error },
     #[error("{what}: {error}")]
     Json { what: String, error: serde_json::Error },
+    #[error("{what}: {reason}")]
+    Yaml { what: String, reason: String },
+    #[error("{what} is not {goal} after {seconds} seconds{last}")]
+    NotInTime { what: String, goal: &'static str, seconds: u64, last: String },
+    #[error("the editor {0} ended with an error: nothing was changed")]
+    Editor(String),
+    #[error("there is no `{name}`; {hint}")]
+    UnknownName { name: String, hint: String },
     #[error("context file {}: {error}", path.display())]
     Context { path: PathBuf, error: Box<toml::de::Error> },
     #[error("no controller is named: give {missing}, or write server, ca, cert and key to {}", context.display())]
     NoConnection { missing: String, context: PathBuf },
     #[error("there is no kind `{kind}`; {hint}")]
     UnknownKind { kind: String, hint: String },
-    #[error("{0} holds no .json file")]
+    #[error("{0} holds no .json, .yaml or .yml file")]
     NothingToApply(String),
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -44,12 +52,20 @@ impl CliError {
         }
     }
 
+    /// As `AFTER_HELP` lists them.
     pub(crate) fn exit_code(&self) -> ExitCode {
-        match self {
-            Self::UnknownKind { .. } | Self::NoConnection { .. } | Self::NoAddress(_) => ExitCode::from(2),
-            _ if self.refusal().is_some_and(Refusal::is_validation) => ExitCode::from(3),
-            _ => ExitCode::FAILURE,
-        }
+        ExitCode::from(match self {
+            Self::UnknownKind { .. } | Self::UnknownName { .. } | Self::NoConnection { .. } | Self::NoAddress(_) => 2,
+            Self::NotInTime { .. } | Self::Client(ClientError::Transport { .. }) => 7,
+            _ => match self.refusal().map(|r| r.status) {
+                Some(400 | 422) => 3,
+                Some(404 | 410) => 4,
+                Some(409 | 412) => 5,
+                Some(401 | 403) => 6,
+                Some(429 | 503) => 7,
+                _ => 1,
+            },
+        })
     }
 
     /// What to do next, where it is not in the error itself.
@@ -64,7 +80,9 @@ impl CliError {
                     Some("use a certificate of the role operator: penstock pki issue --role operator --name NAME")
                 }
                 404 => Some("penstock get KIND lists what is there"),
+                409 if self.refusal()?.error.code == "AnotherOperationInProgress" => Some("try again"),
                 409 => Some("remove what refers to it first, or apply both changes together"),
+                412 => Some("it was changed meanwhile: look at it again"),
                 _ => None,
             },
         }

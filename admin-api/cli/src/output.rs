@@ -1,12 +1,13 @@
+use crate::arguments::Format;
 use crate::error::CliError;
 use serde::Serialize;
 use serde_json::json;
 use std::io::{IsTerminal, Write};
 
-/// Where answers go: text for people, coloured on a terminal only, or JSON.
+/// Where answers go: text for people, coloured on a terminal only, or JSON or YAML.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Output {
-    json: bool,
+    format: Format,
     colour: bool,
 }
 
@@ -19,18 +20,28 @@ pub(crate) enum Style {
 }
 
 impl Output {
-    pub(crate) fn new(json: bool) -> Self {
+    pub(crate) fn new(format: Format) -> Self {
         let plain = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
-        Self { json, colour: !json && !plain && std::io::stdout().is_terminal() }
+        let text = matches!(format, Format::Table | Format::Wide);
+        Self { format, colour: text && !plain && std::io::stdout().is_terminal() }
     }
 
     #[cfg(test)]
     pub(crate) const fn plain() -> Self {
-        Self { json: false, colour: false }
+        Self { format: Format::Table, colour: false }
     }
 
+    /// For programs: what is shown is a value.
     pub(crate) const fn is_json(&self) -> bool {
-        self.json
+        matches!(self.format, Format::Json | Format::Yaml)
+    }
+
+    pub(crate) const fn is_wide(&self) -> bool {
+        matches!(self.format, Format::Wide)
+    }
+
+    pub(crate) const fn is_names(&self) -> bool {
+        matches!(self.format, Format::Name)
     }
 
     pub(crate) fn is_terminal() -> bool {
@@ -58,6 +69,9 @@ impl Output {
     }
 
     pub(crate) fn value(&self, value: &impl Serialize) -> Result<(), CliError> {
+        if self.format == Format::Yaml {
+            return self.text(&to_yaml("standard output", value)?);
+        }
         let text = serde_json::to_string_pretty(value)
             .map_err(|error| CliError::Json { what: "standard output".to_owned(), error })?;
         self.text(&text)
@@ -65,7 +79,7 @@ impl Output {
 
     /// Errors go to standard error; with `--json` as the API's error body to standard output, where programs read.
     pub(crate) fn error(&self, error: &CliError) {
-        if self.json {
+        if self.is_json() {
             let body = match error.refusal() {
                 Some(refusal) => json!({ "error": refusal.error }),
                 None => json!({ "error": { "code": "ClientError", "message": error.to_string() } }),
@@ -81,6 +95,11 @@ impl Output {
             eprintln!("  -> {advice}");
         }
     }
+}
+
+pub(crate) fn to_yaml(what: &str, value: &impl Serialize) -> Result<String, CliError> {
+    serde_saphyr::to_string(value)
+        .map_err(|error| CliError::Yaml { what: what.to_owned(), reason: error.to_string() })
 }
 
 /// The message; where it only repeats the first detail, how many there are.
@@ -163,7 +182,7 @@ mod tests {
 
     #[test]
     fn colours_take_no_room() {
-        let coloured = Output { json: false, colour: true };
+        let coloured = Output { format: Format::Table, colour: true };
         let rows = || [vec!["yes".to_owned(), "1".to_owned()], vec![coloured.paint(Style::Bad, "no"), "2".to_owned()]];
         let strip = |text: &str| text.replace("\x1b[31;1m", "").replace("\x1b[2m", "").replace("\x1b[0m", "");
         let plain = table(

@@ -1,21 +1,31 @@
-use crate::arguments::{Delete, Get};
+use crate::arguments::{Delete, Get, One};
 use crate::error::CliError;
 use crate::output::{Output, Style, table};
-use penstock_admin_client::Client;
+use crate::files::Declaration;
+use crate::plan;
+use penstock_admin_client::{Client, Manner};
 use penstock_admin_types::{KINDS, Kind, ResourcePath, value};
 use serde_json::{Value, json};
 
 pub(crate) async fn get(client: &Client, get: &Get, output: &Output) -> Result<(), CliError> {
     let collection = collection(&get.kind)?;
-    if let Some(id) = &get.id {
-        return output.value(&client.get(&format!("{}/{id}", collection.path)).await?);
-    }
-    if collection.is_resource {
-        return output.value(&client.get(&collection.path).await?);
+    let one = match &get.id {
+        Some(id) => Some(format!("{}/{id}", collection.path)),
+        None => collection.is_resource.then(|| collection.path.clone()),
+    };
+    if let Some(path) = one {
+        let resource = client.get(&path).await?;
+        return match value::reference(&resource) {
+            Some(name) if output.is_names() => output.text(name),
+            _ => output.value(&resource),
+        };
     }
     let items = client.list(&collection.path).await?;
     if output.is_json() {
         return output.value(&json!({ "value": items }));
+    }
+    if output.is_names() {
+        return output.text(&items.iter().filter_map(value::reference).collect::<Vec<_>>().join("\n"));
     }
     if items.is_empty() {
         return output.text(&format!("no {}", collection.path));
@@ -23,23 +33,72 @@ pub(crate) async fn get(client: &Client, get: &Get, output: &Output) -> Result<(
     let rows = items.iter().map(|item| {
         let text = |name| value::get_text(item, name).unwrap_or_default();
         let properties = value::properties(item);
-        vec![text("resourceId"), state(output, properties), summary(properties)]
+        let mut row = vec![text("resourceId"), state(output, properties), summary(properties)];
+        if output.is_wide() {
+            row.extend([text("instanceId"), reason(properties)]);
+        }
+        row
     });
-    output.text(&table(output, &["ID", "STATE", "WHAT"], rows))
+    let columns = ["ID", "STATE", "WHAT", "INSTANCE", "DETAIL"];
+    output.text(&table(output, columns.get(..if output.is_wide() { 5 } else { 3 }).unwrap_or_default(), rows))
+}
+
+/// The first thing that the controller says about its state.
+fn reason(properties: &Value) -> String {
+    let state = value::get(properties, "configurationState");
+    let details = state.map_or(&[][..], |s| value::list(s, "detailedInfo"));
+    details.iter().filter_map(|d| value::get_text(d, "message")).find(|m| !m.is_empty()).unwrap_or_default()
 }
 
 pub(crate) async fn delete(client: &Client, delete: &Delete, output: &Output) -> Result<(), CliError> {
-    let collection = collection(&delete.kind)?;
-    let mut deleted = Vec::new();
-    for id in &delete.ids {
-        let path = format!("{}/{id}", collection.path);
-        client.delete(&path).await?;
-        if !output.is_json() {
-            output.text(&format!("{path} deleted"))?;
+    let paths: Vec<String> = match &delete.kind {
+        Some(kind) => {
+            let collection = collection(kind)?;
+            delete.ids.iter().map(|id| format!("/{}/{id}", collection.path)).collect()
         }
-        deleted.push(format!("/{path}"));
+        None => Declaration::read(&delete.files)?.paths()?,
+    };
+    let manner = delete.changing.manner();
+    // One alone says whether it was there.
+    if let ([path], true) = (paths.as_slice(), manner == Manner::default()) {
+        client.delete(path).await?;
+        if !output.is_json() {
+            return output.text(&format!("{} deleted", path.trim_start_matches('/')));
+        }
+    } else {
+        let all: Vec<Value> = paths.iter().map(|p| json!({"resourceRef": p, "method": "DELETE"})).collect();
+        let answer = client.batch(&all, &manner).await?;
+        match (output.is_json(), manner.what_if) {
+            (true, true) => return output.value(&answer),
+            (false, true) => return output.text(&plan::render(&answer, output)),
+            (true, false) => {}
+            (false, false) => {
+                let lines: Vec<String> =
+                    paths.iter().map(|p| format!("{} deleted", p.trim_start_matches('/'))).collect();
+                output.text(&lines.join("\n"))?;
+                return plan::remind(&manner, output);
+            }
+        }
     }
-    if output.is_json() { output.value(&json!({ "deleted": deleted })) } else { Ok(()) }
+    output.value(&json!({ "deleted": paths }))
+}
+
+/// Where a kind, or one of its resources, is.
+pub(crate) fn path_of(one: &One) -> Result<String, CliError> {
+    let collection = collection(&one.kind)?;
+    Ok(match &one.id {
+        Some(id) => format!("{}/{id}", collection.path),
+        None => collection.path,
+    })
+}
+
+/// The same, which must be one resource.
+pub(crate) fn one_path(one: &One) -> Result<String, CliError> {
+    let path = path_of(one)?;
+    match ResourcePath::parse(&path) {
+        Ok(path) => Ok(path.name().to_owned()),
+        Err(_) => Err(CliError::UnknownName { name: path, hint: "give its resourceId, too".to_owned() }),
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -89,7 +148,7 @@ fn state(output: &Output, properties: &Value) -> String {
 }
 
 /// The addresses and references of a resource in one line: what tells two of a kind apart.
-fn summary(properties: &Value) -> String {
+pub(crate) fn summary(properties: &Value) -> String {
     let mut words = Vec::new();
     collect(properties, &mut words, 0);
     let mut once = std::collections::BTreeSet::new();

@@ -1,4 +1,5 @@
 use crate::error::{ClientError, Refusal, causes};
+use crate::events::Events;
 use penstock_southbound::CredentialFiles;
 use reqwest::{Method, RequestBuilder, Url};
 use serde_json::Value;
@@ -12,6 +13,29 @@ pub struct Settings {
     pub credentials: CredentialFiles,
 }
 
+/// How a change is made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Manner {
+    /// Only say what it would do.
+    pub what_if: bool,
+    /// Undo it unless it is confirmed in so many seconds.
+    pub confirm_within: Option<u64>,
+    /// Kept in the history.
+    pub comment: Option<String>,
+}
+
+impl Manner {
+    fn query(&self) -> Vec<(&'static str, String)> {
+        let mut out = Vec::new();
+        if self.what_if {
+            out.push(("whatIf", "true".to_owned()));
+        }
+        out.extend(self.confirm_within.map(|s| ("confirmWithin", s.to_string())));
+        out.extend(self.comment.clone().map(|c| ("comment", c)));
+        out
+    }
+}
+
 /// The northbound interface of one controller. Cheap to clone; keeps its connection.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -23,6 +47,8 @@ pub struct Client {
 /// A batch of ten thousand resources takes the controller seconds.
 const TIMEOUT: Duration = Duration::from_secs(60);
 const CONNECT: Duration = Duration::from_secs(5);
+/// Of a stream of events.
+const FOREVER: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// The Network Controller's interface, and Penstock's own beside it.
 const RESOURCES: &str = "networking/v1";
 const OWN: &str = "penstock/v1";
@@ -85,12 +111,16 @@ impl Client {
         }
     }
 
-    /// Creates or replaces one resource; returns it as the controller keeps it.
+    /// Creates or replaces one resource; returns it as the controller keeps it. With an etag only if nobody has changed it since.
     ///
     /// # Errors
-    /// Refused, with every reason.
-    pub async fn put(&self, path: &str, body: &Value) -> Result<Value, ClientError> {
-        self.call(Method::PUT, RESOURCES, path, Some(body)).await
+    /// Refused, with every reason; 412 if it was changed meanwhile.
+    pub async fn put(&self, path: &str, body: &Value, etag: Option<&str>) -> Result<Value, ClientError> {
+        let mut request = self.http.request(Method::PUT, self.url(RESOURCES, path, &[])).json(body);
+        if let Some(etag) = etag {
+            request = request.header("if-match", etag);
+        }
+        self.send(request).await
     }
 
     /// # Errors
@@ -103,9 +133,50 @@ impl Client {
     ///
     /// # Errors
     /// Refused, with every reason in every resource.
-    pub async fn batch(&self, resources: &[Value]) -> Result<Value, ClientError> {
+    pub async fn batch(&self, resources: &[Value], manner: &Manner) -> Result<Value, ClientError> {
         let body = serde_json::json!({ "resources": resources });
-        self.call(Method::POST, RESOURCES, "$batch", Some(&body)).await
+        self.ask(Method::POST, RESOURCES, "$batch", &manner.query(), Some(&body)).await
+    }
+
+    /// Penstock's own: `history`, `history/17`, `confirm`, `export`, `openapi.json`.
+    ///
+    /// # Errors
+    /// There is nothing of the kind, or the controller is not there.
+    pub async fn own(&self, path: &str, query: &[(&str, String)]) -> Result<Value, ClientError> {
+        self.ask(Method::GET, OWN, path, query, None).await
+    }
+
+    /// Makes everything as it was after a change.
+    ///
+    /// # Errors
+    /// So old a change is not kept, or what it restored would not be valid.
+    pub async fn roll_back(&self, revision: u64, manner: &Manner) -> Result<Value, ClientError> {
+        let body = serde_json::json!({ "revision": revision });
+        self.ask(Method::POST, OWN, "rollback", &manner.query(), Some(&body)).await
+    }
+
+    /// Keeps the change that waits to be confirmed.
+    ///
+    /// # Errors
+    /// None waits.
+    pub async fn confirm(&self) -> Result<Value, ClientError> {
+        self.call(Method::POST, OWN, "confirm", None).await
+    }
+
+    /// Follows a resource or a collection, after a revision that was seen or from what is there.
+    ///
+    /// # Errors
+    /// There is no such kind, or so old a revision is not kept (410).
+    pub async fn watch(&self, path: &str, since: Option<u64>) -> Result<Events, ClientError> {
+        let since: Vec<(&str, String)> = since.map(|s| ("since", s.to_string())).into_iter().collect();
+        let request = self.http.get(self.url(RESOURCES, path, &since)).timeout(FOREVER);
+        let response = request.header("accept", "text/event-stream").send().await.map_err(|e| self.broken(&e))?;
+        let status = response.status();
+        if !status.is_success() {
+            let body = response.bytes().await.map_err(|e| self.broken(&e))?;
+            return Err(ClientError::Refused(Box::new(Refusal::read(status.as_u16(), &body))));
+        }
+        Ok(Events::new(self.server.clone(), response))
     }
 
     /// Nodes, their revisions, health and traffic.
@@ -125,12 +196,18 @@ impl Client {
     }
 
     async fn call(&self, method: Method, base: &str, path: &str, body: Option<&Value>) -> Result<Value, ClientError> {
-        let mut url = self.base.clone();
-        if let Ok(mut segments) = url.path_segments_mut() {
-            // Pushed one by one, so that an id with `%` or a space is escaped and none leaves the base.
-            segments.pop_if_empty().extend(base.split('/').chain(path.split('/')).filter(|s| !s.is_empty()));
-        }
-        let request = self.http.request(method, url);
+        self.ask(method, base, path, &[], body).await
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        base: &str,
+        path: &str,
+        query: &[(&str, String)],
+        body: Option<&Value>,
+    ) -> Result<Value, ClientError> {
+        let request = self.http.request(method, self.url(base, path, query));
         self.send(match body {
             Some(body) => request.json(body),
             None => request,
@@ -138,11 +215,22 @@ impl Client {
         .await
     }
 
+    fn url(&self, base: &str, path: &str, query: &[(&str, String)]) -> Url {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            // Pushed one by one, so that an id with `%` or a space is escaped and none leaves the base.
+            segments.pop_if_empty().extend(base.split('/').chain(path.split('/')).filter(|s| !s.is_empty()));
+        }
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        url
+    }
+
     async fn send(&self, request: RequestBuilder) -> Result<Value, ClientError> {
-        let broken = |e: reqwest::Error| ClientError::Transport { server: self.server.clone(), reason: causes(&e) };
-        let response = request.header("accept", "application/json").send().await.map_err(broken)?;
+        let response = request.header("accept", "application/json").send().await.map_err(|e| self.broken(&e))?;
         let status = response.status();
-        let body = response.bytes().await.map_err(broken)?;
+        let body = response.bytes().await.map_err(|e| self.broken(&e))?;
         if !status.is_success() {
             return Err(ClientError::Refused(Box::new(Refusal::read(status.as_u16(), &body))));
         }
@@ -150,6 +238,10 @@ impl Client {
             return Ok(Value::Null);
         }
         serde_json::from_slice(&body).map_err(|e| self.answer(status.as_u16(), &e.to_string()))
+    }
+
+    fn broken(&self, error: &reqwest::Error) -> ClientError {
+        ClientError::Transport { server: self.server.clone(), reason: causes(error) }
     }
 
     fn answer(&self, status: u16, reason: &str) -> ClientError {

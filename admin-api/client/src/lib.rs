@@ -1,7 +1,7 @@
 //! How does a program talk to the controller?
 //!
-//! The northbound REST interface over HTTPS with a client certificate: resources as JSON, one atomic batch, status, traffic
-//! and traces. It knows paths and errors, not what resources mean; [`penstock_admin_types`] does.
+//! The northbound REST interface over HTTPS with a client certificate: resources as JSON, one atomic batch, the stream of
+//! changes, history, status, traffic and traces. It knows paths and errors, not what resources mean; [`penstock_admin_types`] does.
 //!
 //! Order of calls: [`Client::new`], then any. A refusal is [`ClientError::Refused`] with all that the controller found wrong.
 #![forbid(unsafe_code)]
@@ -9,6 +9,8 @@
 
 mod client;
 mod error;
+mod events;
 
-pub use client::{Client, Settings};
+pub use client::{Client, Manner, Settings};
 pub use error::{ClientError, Refusal};
+pub use events::{Event, Events};

@@ -1,7 +1,7 @@
 //! The client against a TLS server that demands a certificate, over loopback.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use penstock_admin_client::{Client, ClientError, Settings};
+use penstock_admin_client::{Manner, Client, ClientError, Settings};
 use penstock_southbound::pki::{DEFAULT_VALIDITY, Pki, Request};
 use penstock_southbound::{CredentialFiles, Identity};
 use serde_json::json;
@@ -101,7 +101,7 @@ async fn calls_have_the_paths_of_the_interface_and_ids_are_escaped() {
     assert_eq!(line(client.delete("servers/../x").await).await, "DELETE /networking/v1/servers/x HTTP/1.1");
     assert_eq!(line(client.status().await).await, "GET /penstock/v1/status HTTP/1.1");
     assert_eq!(line(client.trace(&json!({})).await).await, "POST /penstock/v1/trace HTTP/1.1");
-    let batch = client.batch(&[json!({"resourceRef": "/servers/a"})]).await.unwrap();
+    let batch = client.batch(&[json!({"resourceRef": "/servers/a"})], &Manner::default()).await.unwrap();
     assert_eq!(batch["line"], "POST /networking/v1/$batch HTTP/1.1");
     assert_eq!(batch["body"], json!({"resources": [{"resourceRef": "/servers/a"}]}).to_string());
     assert!(client.list("servers").await.unwrap().is_empty());
@@ -116,7 +116,7 @@ async fn a_refusal_carries_every_detail() {
     let server = authority.issue("ctl", "controller", "127.0.0.1");
     let address = serve(&server, move |_, _| (400, body.to_string())).await;
     let client = client(address, authority.issue("op", "operator", "127.0.0.1"));
-    let Err(ClientError::Refused(refusal)) = client.batch(&[]).await else { panic!("not refused") };
+    let Err(ClientError::Refused(refusal)) = client.batch(&[], &Manner::default()).await else { panic!("not refused") };
     assert!(refusal.is_validation());
     let targets: Vec<&str> = refusal.error.details.iter().map(|d| d.target.as_str()).collect();
     assert_eq!(targets, ["/resources/0", "/resources/1/properties/x"]);

@@ -38,5 +38,5 @@ pub use message::{Gateway, Host, Mux, NodeGoal, NodeReport, NodeRole, NodeRoleEr
 pub use node::{Link, LinkError};
 pub use server::{Server, ServerError, serve};
 pub use source::GoalSource;
-pub use tls::{ALPN, CONTROLLER_NAME, CredentialError, CredentialFiles, Credentials};
+pub use tls::{ALPN, CONTROLLER_NAME, CredentialError, CredentialFiles, Credentials, certificate_end};
 pub use transport::CloseCode;

@@ -7,6 +7,8 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// The protocol name of the southbound link (ALPN). Versions are told apart by frames, whose error can say so.
 pub const ALPN: &[u8] = b"penstock-southbound";
@@ -67,6 +69,20 @@ impl CredentialFiles {
             .map_err(|error| CredentialError::Identity { path: self.cert.clone(), error })?;
         Ok(Credentials { roots: Arc::new(roots), chain, key, identity })
     }
+}
+
+/// When the first certificate of a PEM file ends.
+///
+/// # Errors
+/// The file holds no certificate that can be read.
+pub fn certificate_end(path: &Path) -> Result<SystemTime, CredentialError> {
+    let certificates = read_certificates("certificate", path)?;
+    let identity = |error| CredentialError::Identity { path: path.to_owned(), error };
+    let first = certificates.first().ok_or_else(|| identity(IdentityError::Missing))?;
+    let (_, x509) =
+        X509Certificate::from_der(first).map_err(|e| identity(IdentityError::Certificate(e.to_string())))?;
+    let end = u64::try_from(x509.validity().not_after.timestamp()).unwrap_or(0);
+    Ok(UNIX_EPOCH + Duration::from_secs(end))
 }
 
 fn read_certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, CredentialError> {

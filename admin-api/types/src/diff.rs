@@ -1,11 +1,12 @@
 //! What differs between two states of a resource, field by field.
 use crate::{ALLOCATED, Kind, ResourcePath, SEALED, pointer_join, value};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
 /// What became of one resource, its children apart.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ResourceChange {
     pub resource_ref: String,
@@ -14,7 +15,7 @@ pub struct ResourceChange {
     pub fields: Vec<FieldChange>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ChangeKind {
     Created,
@@ -23,7 +24,7 @@ pub enum ChangeKind {
 }
 
 /// One member, before and after; absent on a side where it was not there. Secrets are never shown.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FieldChange {
     /// JSON pointer into the resource.
     pub path: String,

@@ -7,12 +7,14 @@
 //!
 //! Order of calls: [`ResourcePath::parse`] -> [`read`] a body -> [`adopt`] identities of the resource that stood there
 //! before -> [`Intent::build`] over all documents; [`Render`] for answers, [`changes`] for what differs.
+//! [`openapi`] describes all of it.
 //!
 //! A kind is added by a row in `kinds.rs`; it is then stored, validated by its row and returned. It gets a function when
 //! [`Intent`] reads it.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod about;
 mod check;
 mod diff;
 mod document;
@@ -20,17 +22,20 @@ mod error;
 pub mod intent;
 mod kind;
 mod kinds;
+mod openapi;
 mod path;
 mod reference;
 mod render;
 pub mod value;
 
+pub use about::about;
 pub use diff::{ChangeKind, FieldChange, ResourceChange, changes, redacted};
 pub use document::{ALLOCATED, Mint, SEALED, adopt, each_secret, node_at, node_at_mut, read, same_content};
 pub use error::{ErrorBody, ErrorDetail, ErrorEnvelope, Problem, Problems, pointer_join};
 pub use intent::Intent;
 pub use kind::{Function, Kind, Property, Rule, Shape, Type};
 pub use kinds::{KINDS, VERSIONS};
+pub use openapi::openapi;
 pub use path::{PathError, ResourcePath};
 pub use reference::{Reference, ReferenceIndex, references};
 pub use render::Render;

@@ -181,10 +181,10 @@ fn an_operators_day_from_apply_to_sigterm() {
         assert!(said.contains(place), "no {place} in {said}");
     }
     assert!(said.contains("nothing was changed"), "{said}");
-    assert_eq!(controller.cli(&["get", "virtualNetworks", "red"]).status.code(), Some(1));
+    assert_eq!(controller.cli(&["get", "virtualNetworks", "red"]).status.code(), Some(4));
 
     let in_use = controller.cli(&["delete", "logicalNetworks", "provider"]);
-    assert_eq!(in_use.status.code(), Some(3));
+    assert_eq!(in_use.status.code(), Some(5));
     assert!(text(&in_use.stderr).contains("/virtualNetworks/blue"), "{}", text(&in_use.stderr));
     assert!(controller.cli(&["delete", "virtualNetworks", "blue"]).status.success());
     assert!(controller.cli(&["delete", "logicalNetworks", "provider"]).status.success());
@@ -192,9 +192,87 @@ fn an_operators_day_from_apply_to_sigterm() {
     let top: serde_json::Value = serde_json::from_slice(&controller.cli(&["top", "--once", "--json"]).stdout).unwrap();
     assert!(top["services"].is_array());
     let other = controller.cli_as("mux1", &["get", "servers"]);
-    assert_eq!(other.status.code(), Some(1));
+    assert_eq!(other.status.code(), Some(6));
     assert!(text(&other.stderr).contains("--role operator"), "{}", text(&other.stderr));
 
+    assert_eq!(controller.stop(), Some(0));
+}
+
+const YAML: &str = "
+resourceRef: /virtualNetworks/blue
+properties:
+  addressSpace:
+    addressPrefixes: [10.0.0.0/16]
+  subnets:
+  - resourceId: web
+    properties: {addressPrefix: 10.0.0.0/24}
+---
+resourceRef: /securityTags/dev
+properties: {type: Environment}
+";
+
+#[test]
+fn changes_are_planned_watched_edited_recorded_confirmed_and_undone() {
+    let site = Site::new();
+    let controller = site.controller();
+    let good = |args: &[&str]| {
+        let out = controller.cli(args);
+        assert!(out.status.success(), "{args:?}: {}", text(&out.stderr));
+        text(&out.stdout)
+    };
+    let file = site.file("site.yaml", YAML);
+    let diff = controller.cli(&["diff", "-f", &file]);
+    assert_eq!(diff.status.code(), Some(8), "{}", text(&diff.stderr));
+    assert!(text(&diff.stdout).contains("+ /virtualNetworks/blue/subnets/web"), "{}", text(&diff.stdout));
+    assert_eq!(good(&["get", "securityTags", "-o", "name"]).trim(), "");
+    good(&["apply", "-f", &file, "--comment", "the beginning"]);
+    assert_eq!(controller.cli(&["diff", "-f", &file]).status.code(), Some(0));
+    assert_eq!(good(&["get", "virtualNetworks", "-o", "name"]).trim(), "/virtualNetworks/blue");
+    let yaml = good(&["get", "virtualNetworks", "blue", "-o", "yaml"]);
+    assert!(yaml.lines().any(|l| l == "resourceRef: /virtualNetworks/blue"), "{yaml}");
+    good(&["wait", "virtualNetworks", "blue", "--timeout", "5"]);
+    let late = controller.cli(&["wait", "securityTags", "dev", "--for", "deleted", "--timeout", "1"]);
+    assert_eq!(late.status.code(), Some(7), "{}", text(&late.stderr));
+    assert!(good(&["describe", "virtualNetworks", "blue"]).contains("by op the beginning"));
+
+    // What the files do not hold goes, of their kinds alone.
+    let network = "{\"properties\": {\"addressSpace\": {\"addressPrefixes\": [\"10.8.0.0/16\"]}}, \"resourceRef\": \"/virtualNetworks/old\"}";
+    good(&["apply", "-f", &site.file("old.json", network)]);
+    let pruned = good(&["apply", "-f", &file, "--prune"]);
+    assert!(pruned.contains("deleted /virtualNetworks/old"), "{pruned}");
+
+    // The editor is a program like any other.
+    let script = site.file("editor.sh", "#!/bin/sh\nsed -i s/Environment/Tier/ \"$1\"\n");
+    let server = format!("https://127.0.0.1:{}", site.port);
+    let (ca, cert, key) = (site.path("ca.pem"), site.path("op.pem"), site.path("op.key"));
+    let mut edit = Command::new(env!("CARGO_BIN_EXE_penstock"));
+    edit.args(["--server", &server, "--ca", &ca, "--cert", &cert, "--key", &key, "edit", "securityTags", "dev"]);
+    let edited = edit.env("VISUAL", format!("sh {script}")).output().unwrap();
+    assert!(edited.status.success(), "{}", text(&edited.stderr));
+    assert!(good(&["get", "securityTags", "dev"]).contains("Tier"));
+
+    let history = good(&["history"]);
+    assert!(history.lines().nth(1).unwrap().contains("modified /securityTags/dev"), "{history}");
+    assert!(good(&["history", "4"]).contains("- type: \"Environment\""));
+    good(&["rollback", "3", "--confirm-within", "60"]);
+    let refused = controller.cli(&["delete", "securityTags", "dev"]);
+    assert_eq!(refused.status.code(), Some(5), "{}", text(&refused.stderr));
+    assert!(text(&refused.stderr).contains("waits to be confirmed"), "{}", text(&refused.stderr));
+    good(&["confirm"]);
+    assert!(good(&["get", "securityTags", "dev"]).contains("Environment"));
+    good(&["delete", "-f", &file]);
+    let export = site.file("export.json", &good(&["export"]));
+    assert_eq!(good(&["apply", "-f", &export]).trim(), "");
+
+    let bundle = site.path("bundle.json");
+    good(&["support-bundle", "-f", &bundle]);
+    let bundle: serde_json::Value = serde_json::from_slice(&std::fs::read(bundle).unwrap()).unwrap();
+    assert!(bundle["controller"]["history"]["value"].is_array(), "{bundle:#}");
+    let api: serde_json::Value = serde_json::from_str(&good(&["openapi"])).unwrap();
+    assert_eq!(api["openapi"], "3.1.0");
+    let man = site.path("man");
+    good(&["man", "--dir", &man]);
+    assert!(std::fs::read_to_string(format!("{man}/penstock-apply.1")).unwrap().contains("prune"));
     assert_eq!(controller.stop(), Some(0));
 }
 
@@ -213,7 +291,7 @@ fn a_controller_that_is_not_there_is_an_error_that_says_what_to_check() {
         "--key",
         &site.path("op.key"),
     ]);
-    assert_eq!(gone.status.code(), Some(1));
+    assert_eq!(gone.status.code(), Some(7));
     assert!(text(&gone.stderr).contains("is the controller running"), "{}", text(&gone.stderr));
 }
 

@@ -1,4 +1,4 @@
-//! `/penstock/v1/...`: history, rollback, confirmation, export.
+//! `/penstock/v1/...`: history, rollback, confirmation, export, the API's own description.
 use super::Api;
 use super::asked::Asked;
 use super::batch::plan;
@@ -8,7 +8,7 @@ use crate::refusal::Refusal;
 use axum::Json;
 use axum::http::Method;
 use axum::response::{IntoResponse, Response};
-use penstock_admin_types::{ALLOCATED, Kind, Render, ResourcePath, Rule};
+use penstock_admin_types::{ALLOCATED, Kind, Render, ResourcePath, Rule, openapi};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -25,6 +25,7 @@ pub(super) async fn handle(api: &Api, asked: &Asked<'_>, target: Own) -> Result<
             Ok(Json(json!({"revision": revision})).into_response())
         }
         (Own::Confirm, &Method::GET) => Ok(Json(pending(api)).into_response()),
+        (Own::OpenApi, &Method::GET) => Ok(Json(openapi(env!("CARGO_PKG_VERSION"))).into_response()),
         (Own::Export, &Method::GET) => Ok(Json(export(api)).into_response()),
         _ => Err(Refusal::MethodNotAllowed(format!("{} is not for {}", asked.method, asked.uri.path()))),
     }

@@ -23,6 +23,7 @@ pub(super) enum Own {
     Rollback,
     Confirm,
     Export,
+    OpenApi,
 }
 
 /// `/networking/{version}/...` and our own `/penstock/v1/...`.
@@ -57,6 +58,7 @@ fn own(words: &[&str]) -> Option<Target> {
         ["history", number] => Target::Own(Own::Change(number.parse().ok()?)),
         ["rollback"] => Target::Own(Own::Rollback),
         ["confirm"] => Target::Own(Own::Confirm),
+        ["openapi.json"] => Target::Own(Own::OpenApi),
         ["export"] => Target::Own(Own::Export),
         _ => return None,
     })
