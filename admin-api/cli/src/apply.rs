@@ -57,8 +57,7 @@ async fn send(client: &Client, files: &Files, prune: bool, manner: &Manner) -> R
 /// Deletions of what is there and not in the files, of the kinds that the files hold.
 async fn surplus(client: &Client, resources: &[Value]) -> Result<Vec<Value>, CliError> {
     let kept: BTreeSet<ResourcePath> = resources.iter().filter_map(path).map(|p| p.document()).collect();
-    let kinds: BTreeSet<&str> =
-        kept.iter().filter(|p| !p.kind().is_singleton()).map(|p| p.kind().collection).collect();
+    let kinds: BTreeSet<&str> = kept.iter().filter(|p| !p.kind().is_singleton()).map(|p| p.kind().collection).collect();
     let mut out = Vec::new();
     for kind in kinds {
         for item in client.list(kind).await? {

@@ -353,7 +353,16 @@ mod tests {
 
     #[test]
     fn wrong_usage_has_exit_code_2() {
-        for line in ["", "frobnicate", "apply", "delete servers", "apply -f x --confirm-within 0", "wait servers a --for ever", "top --interval 0", "pki issue --dir d --role mux"] {
+        for line in [
+            "",
+            "frobnicate",
+            "apply",
+            "delete servers",
+            "apply -f x --confirm-within 0",
+            "wait servers a --for ever",
+            "top --interval 0",
+            "pki issue --dir d --role mux",
+        ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }
     }

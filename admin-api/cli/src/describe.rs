@@ -125,7 +125,8 @@ mod tests {
 
     #[test]
     fn only_its_own_changes_are_shown() {
-        let change = |n: u64, path: &str| json!({"revision": n, "author": "alice", "resources": [{"resourceRef": path}]});
+        let change =
+            |n: u64, path: &str| json!({"revision": n, "author": "alice", "resources": [{"resourceRef": path}]});
         let history = json!({"value": [change(3, "/servers/a"), change(2, "/loadBalancers/web"), change(1, "/loadBalancers/webs")]});
         let text = changes("/loadBalancers/web/probes/p", &history, &Output::plain());
         assert_eq!(text, "last changes\n  2  by alice\n");

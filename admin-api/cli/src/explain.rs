@@ -134,7 +134,7 @@ fn of_type(of: &Type) -> String {
         Type::BackRef(kinds) => format!("<- {kinds}"),
         Type::BackRefs(kinds) => format!("<- {kinds}, list"),
         Type::List(item) => format!("list of {}", of_type(item)),
-        Type::Object(known) if known.is_empty() => "object".to_owned(),
+        Type::Object([]) => "object".to_owned(),
         Type::Object(known) => format!("{{{}}}", known.iter().map(|p| p.name).collect::<Vec<_>>().join(", ")),
     }
 }

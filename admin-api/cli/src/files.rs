@@ -188,7 +188,10 @@ mod tests {
     fn yaml_is_read_like_json() {
         let yaml = "resourceRef: /servers/a\nproperties:\n  underlayAddress: 10.0.0.1\n  port: \"80\"\n---\nresourceRef: /servers/b\n";
         let read = documents("f.yaml", yaml).unwrap();
-        assert_eq!(read[0], json!({"resourceRef": "/servers/a", "properties": {"underlayAddress": "10.0.0.1", "port": "80"}}));
+        assert_eq!(
+            read[0],
+            json!({"resourceRef": "/servers/a", "properties": {"underlayAddress": "10.0.0.1", "port": "80"}})
+        );
         assert_eq!(read[1], json!({"resourceRef": "/servers/b"}));
         let error = documents("f.yaml", "a: [1\nb: 2\n").unwrap_err().to_string();
         assert!(error.starts_with("f.yaml: ") && error.contains("line"), "{error}");

@@ -69,7 +69,8 @@ mod tests {
     #[test]
     fn a_change_of_many_resources_is_one_line() {
         let one = json!({"resourceRef": "/servers/a", "change": "created"});
-        let change = json!({"revision": 7, "time": "t", "author": "alice", "comment": null, "resources": [one, one, one]});
+        let change =
+            json!({"revision": 7, "time": "t", "author": "alice", "comment": null, "resources": [one, one, one]});
         assert_eq!(line(&change), ["7", "t", "alice", "created /servers/a and 2 more", ""]);
     }
 }

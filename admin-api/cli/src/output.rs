@@ -98,8 +98,7 @@ impl Output {
 }
 
 pub(crate) fn to_yaml(what: &str, value: &impl Serialize) -> Result<String, CliError> {
-    serde_saphyr::to_string(value)
-        .map_err(|error| CliError::Yaml { what: what.to_owned(), reason: error.to_string() })
+    serde_saphyr::to_string(value).map_err(|error| CliError::Yaml { what: what.to_owned(), reason: error.to_string() })
 }
 
 /// The message; where it only repeats the first detail, how many there are.

@@ -1,7 +1,7 @@
 use crate::arguments::{Delete, Get, One};
 use crate::error::CliError;
-use crate::output::{Output, Style, table};
 use crate::files::Declaration;
+use crate::output::{Output, Style, table};
 use crate::plan;
 use penstock_admin_client::{Client, Manner};
 use penstock_admin_types::{KINDS, Kind, ResourcePath, value};

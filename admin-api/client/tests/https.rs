@@ -1,7 +1,7 @@
 //! The client against a TLS server that demands a certificate, over loopback.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use penstock_admin_client::{Manner, Client, ClientError, Settings};
+use penstock_admin_client::{Client, ClientError, Manner, Settings};
 use penstock_southbound::pki::{DEFAULT_VALIDITY, Pki, Request};
 use penstock_southbound::{CredentialFiles, Identity};
 use serde_json::json;

@@ -25,8 +25,14 @@ const ABOUT: &[(&str, &str)] = &[
     ("VirtualGateways.GatewayPools", "Pools whose gateways may end the connections."),
     ("VirtualGateways/networkConnections", "A connection to a site."),
     ("VirtualGateways/networkConnections.connectionType", "How packets travel to the site."),
-    ("VirtualGateways/networkConnections.connectionStatus", "Disabled takes the connection down and keeps its settings."),
-    ("VirtualGateways/networkConnections.routes", "Prefixes at the site: what is routed there and may come from there."),
+    (
+        "VirtualGateways/networkConnections.connectionStatus",
+        "Disabled takes the connection down and keeps its settings.",
+    ),
+    (
+        "VirtualGateways/networkConnections.routes",
+        "Prefixes at the site: what is routed there and may come from there.",
+    ),
     ("VirtualGateways/networkConnections.inboundKiloBitsPerSecond", "Most traffic from the site."),
     ("VirtualGateways/networkConnections.outboundKiloBitsPerSecond", "Most traffic to the site."),
     ("VirtualGateways/bgpRouters", "The tenant's BGP speaker."),
@@ -37,8 +43,14 @@ const ABOUT: &[(&str, &str)] = &[
     ("loadBalancers/frontendIPConfigurations", "A virtual address: a public address, or a private one in a subnet."),
     ("loadBalancers/backendAddressPools", "Interfaces that share the work. Which they are is said at the interfaces."),
     ("loadBalancers/loadBalancingRules", "Traffic of a virtual address, protocol and port goes to a pool."),
-    ("loadBalancers/loadBalancingRules.loadDistribution", "What keeps packets together: the connection, or the client's address."),
-    ("loadBalancers/loadBalancingRules.enableFloatingIP", "The backend owns the virtual address: nothing is translated."),
+    (
+        "loadBalancers/loadBalancingRules.loadDistribution",
+        "What keeps packets together: the connection, or the client's address.",
+    ),
+    (
+        "loadBalancers/loadBalancingRules.enableFloatingIP",
+        "The backend owns the virtual address: nothing is translated.",
+    ),
     ("loadBalancers/loadBalancingRules.enableTcpReset", "Idle connections are reset rather than forgotten."),
     ("loadBalancers/inboundNatRules", "A port of a virtual address leads to one interface."),
     ("loadBalancers/outboundNatRules", "Interfaces of a pool reach the outside by a virtual address."),

@@ -145,8 +145,13 @@ fn resource(kind: &Kind, name: &str, path_parameters: Vec<Value>) -> Value {
     let body = reference(&name.replace('/', "."));
     let answer = json!({"description": "As it is kept.", "headers": {"ETag": {"schema": {"type": "string"}}}, "content": content(&body)});
     let id = |verb: &str| format!("{verb}.{}", name.replace('/', "."));
-    let get =
-        operation(&id("get"), tag(name), "One of them.", parameters(&["watch", "since"]), json!({"200": answer.clone()}));
+    let get = operation(
+        &id("get"),
+        tag(name),
+        "One of them.",
+        parameters(&["watch", "since"]),
+        json!({"200": answer.clone()}),
+    );
     let mut put = operation(
         &id("put"),
         tag(name),
@@ -182,7 +187,10 @@ fn schema(kind: &'static Kind, name: &str) -> Value {
         members.insert(child.collection.to_owned(), json!({"type": "array", "items": reference(&schema)}));
     }
     let observed = json!({"readOnly": true});
-    members.insert("provisioningState".to_owned(), json!({"readOnly": true, "enum": ["Succeeded", "Updating", "Deleting", "Failed"]}));
+    members.insert(
+        "provisioningState".to_owned(),
+        json!({"readOnly": true, "enum": ["Succeeded", "Updating", "Deleting", "Failed"]}),
+    );
     members.insert("configurationState".to_owned(), observed);
     let mut properties = json!({"type": "object", "properties": members});
     let required = required(kind.properties);
@@ -237,15 +245,21 @@ fn of_type(of: &'static Type, owner: &str) -> Value {
         Type::Bool => json!({"type": "boolean"}),
         Type::BoolText(no, yes) => json!({"enum": [no, yes]}),
         Type::Int(min, max) => number("integer", *min, *max),
-        Type::IntText(min, max) if *max == i64::MAX => json!({"type": "string", "description": format!("A whole number of at least {min}.")}),
-        Type::IntText(min, max) => json!({"type": "string", "description": format!("A whole number from {min} to {max}.")}),
+        Type::IntText(min, max) if *max == i64::MAX => {
+            json!({"type": "string", "description": format!("A whole number of at least {min}.")})
+        }
+        Type::IntText(min, max) => {
+            json!({"type": "string", "description": format!("A whole number from {min} to {max}.")})
+        }
         Type::Text => json!({"type": "string"}),
         Type::OneOf(words) => json!({"enum": words}),
         Type::Ip => json!({"type": "string", "description": "An IPv4 or IPv6 address."}),
         Type::Prefix => json!({"type": "string", "description": "An address prefix: 10.0.0.0/24 or 2001:db8::/64."}),
         Type::Mac => json!({"type": "string", "description": "An Ethernet address of 12 hexadecimal digits."}),
         Type::PortRange => json!({"type": "string", "description": "A port, a range such as 80-81, or *."}),
-        Type::AddressPattern => json!({"type": "string", "description": "*, an address, a prefix, or several separated by commas."}),
+        Type::AddressPattern => {
+            json!({"type": "string", "description": "*, an address, a prefix, or several separated by commas."})
+        }
         Type::Key => json!({"type": "string", "description": "32 bytes in base64."}),
         Type::Ref(kinds) => to(&kinds.join(" or ")),
         Type::BackRef(kinds) => to(kinds),
@@ -288,12 +302,17 @@ const fn own(method: &'static str, path: &'static str, summary: &'static str) ->
 const OWN: &[Own] = &[
     Own {
         parameters: &["version", "whatIf", "confirmWithin", "comment"],
-        body: Some("{\"resources\": [...]}: each named by resourceRef, or by kind and resourceId; \"method\": \"DELETE\" deletes"),
+        body: Some(
+            "{\"resources\": [...]}: each named by resourceRef, or by kind and resourceId; \"method\": \"DELETE\" deletes",
+        ),
         ..own("post", "/networking/{version}/$batch", "Several changes, all or none.")
     },
     own("get", "/networking/discovery", "The versions that are served."),
     own("get", "/penstock/v1/status", "Nodes, services, tunnels and networks, with counts and rates."),
-    Own { body: Some("The packet to explain"), ..own("post", "/penstock/v1/trace", "What each node decides for a packet.") },
+    Own {
+        body: Some("The packet to explain"),
+        ..own("post", "/penstock/v1/trace", "What each node decides for a packet.")
+    },
     Own { parameters: &["top"], ..own("get", "/penstock/v1/history", "Changes, the latest first.") },
     Own {
         parameters: &["whatIf", "confirmWithin", "comment"],

@@ -43,9 +43,8 @@ const OPTIONS: &[(&str, &str)] = &[
 fn features() -> Option<Finding> {
     let release = read("/proc/sys/kernel/osrelease");
     let config = std::fs::read_to_string(format!("/boot/config-{release}")).ok()?;
-    let set = |option: &str| {
-        config.lines().any(|l| l.strip_prefix(option).is_some_and(|rest| matches!(rest, "=y" | "=m")))
-    };
+    let set =
+        |option: &str| config.lines().any(|l| l.strip_prefix(option).is_some_and(|rest| matches!(rest, "=y" | "=m")));
     let missing: Vec<&str> = OPTIONS.iter().filter(|(option, _)| !set(option)).map(|(option, _)| *option).collect();
     let found = match missing.is_empty() {
         true => OPTIONS.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(", "),

@@ -54,7 +54,12 @@ fn queues(link: &Link) -> Finding {
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let good = link.queues <= processors;
     let found = format!("{} queues, {processors} processors", link.queues);
-    Finding::new(format!("{} queues", link.name), good, found, format!("ethtool -L {} combined {processors}", link.name))
+    Finding::new(
+        format!("{} queues", link.name),
+        good,
+        found,
+        format!("ethtool -L {} combined {processors}", link.name),
+    )
 }
 
 /// Packets that the driver has joined are longer than a tunnel carries.

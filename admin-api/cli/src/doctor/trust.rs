@@ -42,7 +42,12 @@ fn clock() -> Option<Finding> {
         None => ask("timedatectl", &["show", "-p", "NTPSynchronized", "--value"])? == "yes",
     };
     let found = if synchronized { "synchronized" } else { "not synchronized" };
-    Some(Finding::new("clock", synchronized, found, "install and start chrony: certificates and history go by the clock"))
+    Some(Finding::new(
+        "clock",
+        synchronized,
+        found,
+        "install and start chrony: certificates and history go by the clock",
+    ))
 }
 
 fn controller(settings: penstock_admin_client::Settings) -> Finding {
