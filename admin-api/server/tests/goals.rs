@@ -110,6 +110,8 @@ async fn every_node_gets_its_part_of_the_fabric() {
         assert_eq!(tunnel.tenant, network.tenant, "a tenant's route leads into its own tunnel");
         let TunnelKind::WireGuard { private_key, preshared_key, .. } = &tunnel.kind else { panic!() };
         assert!(preshared_key.is_some());
+        let cap = Some(100_000_000);
+        assert_eq!((tunnel.caps.received, tunnel.caps.transmitted), (cap, cap));
         let connection = lab.get(&format!("/{}", tunnel.name)).await;
         let public = x25519_dalek::PublicKey::from(&x25519_dalek::StaticSecret::from(private_key.0));
         use base64::Engine as _;

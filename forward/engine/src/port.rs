@@ -2,7 +2,7 @@ use crate::apply::apply_in_place;
 use crate::tcp::{TURNS, Turn};
 use crate::{Class, Prior, Resolution, Resolver};
 use penstock_flow::prefetch::{prefetch, prefetch_pair};
-use penstock_flow::{Flags, FlowTable, Meter, Transposition};
+use penstock_flow::{Flags, FlowTable, Meter, Rate, Transposition};
 use penstock_model::{BATCH, Coarse, DropReason, Epoch, Ledger, Nanos, Packet, Protocol, Verdict};
 use penstock_wire::Headers;
 
@@ -384,6 +384,28 @@ impl<R: Resolver> Port<R> {
         self.stats.meters = meters;
     }
 
+    /// Makes the meters those of `rates`: one whose rate stays goes on as it stands. A number without a rate lets everything pass. Not in the packet
+    /// loop: it allocates.
+    pub fn set_rates(&mut self, rates: &[Option<Rate>], now: Nanos) {
+        const UNLIMITED: Rate = Rate { bits_per_second: u64::MAX, burst_bytes: u32::MAX };
+        self.stats.meters.truncate(rates.len());
+        for (n, rate) in rates.iter().enumerate() {
+            let rate = rate.unwrap_or(UNLIMITED);
+            let fresh = Meter::new(rate.bits_per_second, rate.burst_bytes, now);
+            match self.stats.meters.get_mut(n) {
+                Some(meter) if meter.is_of(rate) => {}
+                Some(meter) => *meter = fresh,
+                None => self.stats.meters.push(fresh),
+            }
+        }
+    }
+
+    /// Indexed by [`Transposition::meter`].
+    #[must_use]
+    pub fn meters(&self) -> &[Meter] {
+        &self.stats.meters
+    }
+
     /// Flows in the table.
     #[must_use]
     pub fn flows(&self) -> usize {
@@ -437,7 +459,7 @@ pub(crate) fn replay<R: Resolver>(
     let bytes = packet.len().saturating_sub(usize::from(h.l2));
     if t.meter != Transposition::NO_METER
         && let Some(meter) = stats.meters.get_mut(usize::from(t.meter))
-        && !meter.admit(bytes, now)
+        && !meter.admit(h.end.saturating_sub(u32::from(h.l3)) as usize, now)
     {
         return Verdict::Drop(DropReason::MeterExceeded);
     }

@@ -20,7 +20,7 @@ mod table;
 mod transposition;
 
 pub use hash::FlowHasher;
-pub use meter::Meter;
+pub use meter::{Meter, Rate};
 pub use ports::PortPool;
 pub use table::{FlowTable, Full, Hit, Quota};
 pub use transposition::{Flags, Transposition};

@@ -1,5 +1,12 @@
 use penstock_model::Nanos;
 
+/// How much a meter lets pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    pub bits_per_second: u64,
+    pub burst_bytes: u32,
+}
+
 /// A token bucket: integers only, time as an argument.
 ///
 /// Tokens are kept in units of 1 / 8,000,000,000 byte-seconds, so that no rate loses anything to rounding.
@@ -10,6 +17,7 @@ pub struct Meter {
     /// Bits that may be sent now, times 10^9.
     tokens: u128,
     filled: Nanos,
+    refused: u64,
 }
 
 const SCALE: u128 = 1_000_000_000;
@@ -19,7 +27,19 @@ impl Meter {
     #[must_use]
     pub fn new(bits_per_second: u64, burst_bytes: u32, now: Nanos) -> Self {
         let burst_bits = u64::from(burst_bytes) * 8;
-        Self { bits_per_second, burst_bits, tokens: u128::from(burst_bits) * SCALE, filled: now }
+        Self { bits_per_second, burst_bits, tokens: u128::from(burst_bits) * SCALE, filled: now, refused: 0 }
+    }
+
+    /// Whether this is a meter of that rate.
+    #[must_use]
+    pub fn is_of(&self, rate: Rate) -> bool {
+        (self.bits_per_second, self.burst_bits) == (rate.bits_per_second, u64::from(rate.burst_bytes) * 8)
+    }
+
+    /// Packets that did not conform.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused
     }
 
     /// Whether a packet of `bytes` conforms; if so its tokens are taken.
@@ -33,6 +53,7 @@ impl Meter {
         }
         let cost = bytes as u128 * 8 * SCALE;
         if cost > self.tokens {
+            self.refused += 1;
             return false;
         }
         self.tokens -= cost;

@@ -48,7 +48,7 @@ pub struct Transposition {
     /// An [`EncapId`] with `ENCAP`, a [`TunnelId`] with `TUNNEL`.
     pub encap: u32,
     pub flags: Flags,
-    /// Index into the policy's meters; [`Transposition::NO_METER`] for none.
+    /// Index into the policy's meters, which are asked about bytes of IP packets; [`Transposition::NO_METER`] for none.
     pub meter: u16,
     /// The port to send by, or the [`DropReason`] with `DROP`.
     pub out: u16,

@@ -1,4 +1,5 @@
 //! The decisions, one function for each way in. `Why` makes the trace from the same code.
+use crate::caps::Direction;
 use crate::key::{GatewayKey, Way};
 use crate::network::Network;
 use crate::policy::{Policy, ROUTER_MAC};
@@ -129,6 +130,9 @@ fn between(
         .with_ttl_decrement()
         .with_flag(Flags::COMPLETE_CHECKSUM)
         .with_counter(to);
+    let meters = policy.caps();
+    let inward = meters.cap(inward, &[(tunnel, Direction::Received)], why);
+    let outward = meters.cap(outward, &[(tunnel, Direction::Transmitted)], why);
     let back = asked.flow.reversed();
     Ok(match towards {
         Towards::Endpoint => {
@@ -153,9 +157,11 @@ fn between_sites(
 ) -> Result<Decision, DropReason> {
     let (site, _) = policy.tunnel(to).ok_or(DropReason::UnknownPeer)?;
     why.because("tunnel", || format!("to {} ({to:?}), another site of the tenant", site.name));
-    let towards =
-        |tunnel| Transposition::to_tunnel(tunnel).with_ttl_decrement().with_counter(Policy::counters_of(tunnel).1);
-    let (value, peer) = asked.mark(towards(to), towards(from));
+    let mut towards = |source, tunnel| {
+        let t = Transposition::to_tunnel(tunnel).with_ttl_decrement().with_counter(Policy::counters_of(tunnel).1);
+        policy.caps().cap(t, &[(source, Direction::Received), (tunnel, Direction::Transmitted)], why)
+    };
+    let (value, peer) = asked.mark(towards(from, to), towards(to, from));
     Ok(Decision { value, peer: Some((GatewayKey::new(Way::Tunnel(to), asked.flow.reversed()), peer)) })
 }
 

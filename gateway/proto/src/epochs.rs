@@ -1,4 +1,5 @@
 //! When a tenant's flows are to be decided again: numbers given on this node, a new one for each change.
+use crate::Caps;
 use crate::network::Network;
 use crate::policy::Policy;
 use crate::tenant::Site;
@@ -12,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 struct Content<'p> {
     networks: Vec<&'p VirtualNetwork>,
     lists: BTreeMap<AclId, &'p Acl>,
-    sites: Vec<(TunnelId, &'p [IpNetwork])>,
+    sites: Vec<(TunnelId, &'p [IpNetwork], Caps)>,
 }
 
 /// Gives the networks of each tenant one epoch: that of `previous` if nothing about the tenant has changed, else the next
@@ -56,7 +57,7 @@ fn contents<'p>(
     }
     for site in sites.iter().flatten() {
         if let Some((_, content)) = tenants.get_mut(&site.tenant) {
-            content.sites.push((site.id, site.prefixes()));
+            content.sites.push((site.id, site.prefixes(), site.caps()));
         }
     }
     tenants

@@ -27,6 +27,15 @@ pub struct Tunnel {
     /// Inner sources that the site may use, and routes to it.
     pub prefixes: Vec<IpNetwork>,
     pub kind: TunnelKind,
+    #[serde(default)]
+    pub caps: Caps,
+}
+
+/// How fast a connection may be, in bits of inner IP packets a second; `None`: as fast as it can. Seen from the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Caps {
+    pub received: Option<u64>,
+    pub transmitted: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod caps;
 mod check;
 mod decide;
 mod encaps;
@@ -32,10 +33,11 @@ mod resolver;
 mod status;
 mod tenant;
 
+pub use caps::Direction;
 pub use error::GoalError;
 pub use explain::explain;
 pub use flows::flow_table;
-pub use goal::{GatewayGoal, Secret32, Tunnel, TunnelKind};
+pub use goal::{Caps, GatewayGoal, Secret32, Tunnel, TunnelKind};
 pub use input::{Datagram, TunnelInput};
 pub use key::{GatewayKey, Way};
 pub use mtu::{TooBig, clamp_mss, too_big};

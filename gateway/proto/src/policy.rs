@@ -1,4 +1,5 @@
 //! The gateway's compiled goal: built whole, checked whole, published in one swap.
+use crate::caps::{Direction, Meters};
 use crate::check;
 use crate::encaps::Encaps;
 use crate::epochs;
@@ -8,6 +9,7 @@ use crate::network::Network;
 use crate::tenant::{Site, Tenant};
 use crate::{GatewayGoal, PeerAddress, TunnelState, TunnelStatus};
 use penstock_engine::EncapTemplate;
+use penstock_flow::Rate;
 use penstock_model::{Addr16, DropReason, Mac, PortId, Revision, TunnelId, Underlay, Vni};
 use penstock_policy::Acl;
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,6 +61,7 @@ pub struct Policy {
     sites: Vec<Option<Site>>,
     listen_ports: BTreeSet<u16>,
     gre: GreTunnels,
+    meters: Meters,
     encaps: Encaps,
     /// As the goal has them: what the next goal is compared with.
     acls: Vec<Acl>,
@@ -85,6 +88,7 @@ impl Policy {
         check::routes(goal, &sites)?;
         let listen_ports = check::listen_ports(goal)?;
         let gre = GreTunnels::build(&goal.tunnels, own, &next_hop)?;
+        let meters = Meters::assign(&goal.tunnels, previous.map(|p| &p.meters))?;
         let last_epoch = epochs::give(&mut networks, &sites, &goal.acls, previous);
         let mut wanted = BTreeSet::new();
         for (n, network) in goal.networks.iter().enumerate() {
@@ -106,6 +110,7 @@ impl Policy {
             sites,
             listen_ports,
             gre,
+            meters,
             encaps,
             acls: goal.acls.clone(),
             last_epoch,
@@ -172,6 +177,17 @@ impl Policy {
         (tunnel.0 * 2, tunnel.0 * 2 + 1)
     }
 
+    /// The rates of the meters that a worker needs.
+    #[must_use]
+    pub fn rates(&self) -> &[Option<Rate>] {
+        self.meters.rates()
+    }
+
+    /// The ways of tunnels that have a cap, and their meters.
+    pub fn meters(&self) -> impl Iterator<Item = (TunnelId, Direction, u16)> + '_ {
+        self.meters.iter()
+    }
+
     /// The port by which packets that were decrypted from `tunnel` enter the engine.
     #[must_use]
     pub fn port_of(tunnel: TunnelId) -> PortId {
@@ -226,6 +242,10 @@ impl Policy {
 
     pub(crate) fn listens_on(&self, port: u16) -> bool {
         self.listen_ports.contains(&port)
+    }
+
+    pub(crate) fn caps(&self) -> &Meters {
+        &self.meters
     }
 
     pub(crate) fn gre(&self) -> &GreTunnels {

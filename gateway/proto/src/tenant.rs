@@ -1,5 +1,5 @@
-use crate::Tunnel;
 use crate::network::Network;
+use crate::{Caps, Tunnel};
 use ipnetwork::IpNetwork;
 use penstock_model::{Addr16, TenantId, TunnelId};
 
@@ -10,6 +10,7 @@ pub(crate) struct Site {
     pub(crate) name: String,
     pub(crate) tenant: TenantId,
     prefixes: Vec<IpNetwork>,
+    caps: Caps,
     /// Places of the tenant's networks.
     pub(crate) networks: Vec<usize>,
 }
@@ -21,12 +22,17 @@ impl Site {
             name: tunnel.name.clone(),
             tenant: tunnel.tenant,
             prefixes: tunnel.prefixes.clone(),
+            caps: tunnel.caps,
             networks,
         }
     }
 
     pub(crate) fn prefixes(&self) -> &[IpNetwork] {
         &self.prefixes
+    }
+
+    pub(crate) fn caps(&self) -> Caps {
+        self.caps
     }
 
     /// Whether the site may use this address (WireGuard's cryptokey routing, whitepaper section 2).

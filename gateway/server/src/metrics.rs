@@ -1,7 +1,7 @@
 //! What a gateway exports for Prometheus.
 use crate::stats::Snapshot;
 use ::metrics::{counter, gauge};
-use penstock_gateway_proto::{Policy, TunnelState};
+use penstock_gateway_proto::{Direction, Policy, TunnelState};
 use penstock_model::{LedgerReport, Revision};
 use penstock_telemetry::{InterfaceFacts, NodeFacts, RoleMetrics, Row};
 
@@ -14,6 +14,7 @@ const OWN: &[Row] = &[
     (TUNNEL_RECEIVED_BYTES, "tunnel", "Bytes of IP packets from a tunnel"),
     (TUNNEL_TRANSMITTED_PACKETS, "tunnel", "Packets decided for a tunnel"),
     (TUNNEL_TRANSMITTED_BYTES, "tunnel", "Bytes of IP packets into a tunnel"),
+    (TUNNEL_CAPPED, "tunnel, direction", "Packets dropped because a tunnel was faster than its cap"),
     (TUNNEL_UP, "tunnel", "1 while a tunnel has a session, or by GRE a way to its peer"),
     (TUNNEL_HANDSHAKE_AGE, "tunnel", "Seconds since a tunnel's last handshake; absent before the first"),
 ];
@@ -22,6 +23,7 @@ const TUNNEL_RECEIVED_PACKETS: &str = "penstock_gateway_tunnel_received_packets_
 const TUNNEL_RECEIVED_BYTES: &str = "penstock_gateway_tunnel_received_bytes_total";
 const TUNNEL_TRANSMITTED_PACKETS: &str = "penstock_gateway_tunnel_transmitted_packets_total";
 const TUNNEL_TRANSMITTED_BYTES: &str = "penstock_gateway_tunnel_transmitted_bytes_total";
+const TUNNEL_CAPPED: &str = "penstock_gateway_tunnel_capped_packets_total";
 const TUNNEL_UP: &str = "penstock_gateway_tunnel_up";
 const TUNNEL_HANDSHAKE_AGE: &str = "penstock_gateway_tunnel_handshake_age_seconds";
 
@@ -43,6 +45,18 @@ pub(crate) fn record(snapshot: &Snapshot, interface: &str, applied: Revision) {
         interfaces: &[underlay],
     });
     record_tunnels(snapshot);
+    record_caps(snapshot);
+}
+
+fn record_caps(snapshot: &Snapshot) {
+    for (id, direction, refused) in &snapshot.capped {
+        let Some(tunnel) = snapshot.tunnels.iter().find(|t| t.id == *id) else { continue };
+        let direction = match direction {
+            Direction::Received => "received",
+            Direction::Transmitted => "transmitted",
+        };
+        counter!(TUNNEL_CAPPED, "tunnel" => tunnel.name.clone(), "direction" => direction).absolute(*refused);
+    }
 }
 
 fn record_tunnels(snapshot: &Snapshot) {
@@ -86,7 +100,8 @@ mod tests {
         counters[from as usize].packets = 3;
         counters[to as usize].packets = 4;
         let io = IoStats { transmitted: 8, ..IoStats::default() };
-        let snapshot = Snapshot { counters, tunnels: vec![tunnel], io, ..Snapshot::default() };
+        let capped = vec![(tunnel.id, Direction::Transmitted, 5)];
+        let snapshot = Snapshot { capped, counters, tunnels: vec![tunnel], io, ..Snapshot::default() };
         rendered(|| {
             METRICS.describe();
             record(&snapshot, "eth0", Revision(4));
@@ -102,6 +117,7 @@ mod tests {
             "penstock_gateway_interface_transmitted_packets_total{interface=\"eth0\"} 8",
             "penstock_gateway_tunnel_received_packets_total{tunnel=\"branch-a\"} 3",
             "penstock_gateway_tunnel_transmitted_packets_total{tunnel=\"branch-a\"} 4",
+            "penstock_gateway_tunnel_capped_packets_total{tunnel=\"branch-a\",direction=\"transmitted\"} 5",
             "penstock_gateway_tunnel_up{tunnel=\"branch-a\"} 1",
         ] {
             assert!(page.lines().any(|l| l == line), "no line {line} in {page}");

@@ -1,6 +1,6 @@
 //! What the worker has done, copied out of it a few times a second.
 use penstock_engine::Counter;
-use penstock_gateway_proto::{GatewayStatus, TunnelState, TunnelStatus};
+use penstock_gateway_proto::{Direction, GatewayStatus, TunnelState, TunnelStatus};
 use penstock_model::{DropReason, Ledger, LedgerReport, Revision, TunnelId};
 use penstock_packet_io::IoStats;
 use std::sync::{Mutex, PoisonError};
@@ -41,6 +41,8 @@ pub(crate) struct Snapshot {
     /// Two a tunnel: from it and to it.
     pub(crate) counters: Vec<Counter>,
     pub(crate) tunnels: Vec<TunnelStatus>,
+    /// Packets that were refused because a tunnel was faster than its cap.
+    pub(crate) capped: Vec<(TunnelId, Direction, u64)>,
     pub(crate) io: IoStats,
 }
 

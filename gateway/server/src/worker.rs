@@ -7,8 +7,8 @@ use arc_swap::ArcSwap;
 use arrayvec::ArrayVec;
 use penstock_clock::MonotonicClock;
 use penstock_engine::{Port, Resolver};
-use penstock_gateway_proto::{GatewayResolver, Policy, TunnelStatus};
-use penstock_model::{BATCH, Ledger, Nanos, Offload, Packet, Verdict};
+use penstock_gateway_proto::{Direction, GatewayResolver, Policy, TunnelStatus};
+use penstock_model::{BATCH, Ledger, Nanos, Offload, Packet, TunnelId, Verdict};
 use penstock_packet_io::{IoStats, PacketIo, Poller};
 use std::io;
 use std::sync::Arc;
@@ -34,6 +34,8 @@ pub(crate) struct Worker {
     pub(crate) queues: Vec<Box<dyn PacketIo>>,
     pub(crate) poller: Poller,
     pub(crate) plan: Arc<ArcSwap<TunnelPlan>>,
+    /// The policy that counters and meters follow.
+    pub(crate) metered: Option<Arc<Policy>>,
     /// The plan that the tunnels follow.
     pub(crate) current: Option<Arc<TunnelPlan>>,
     pub(crate) shared: Arc<Shared>,
@@ -69,7 +71,12 @@ impl Worker {
     fn renew(&mut self, now: Nanos) {
         let engine = &mut self.path.engine;
         engine.resolver_mut().refresh(now);
-        engine.ensure_counters(engine.resolver().policy().counters());
+        if self.metered.as_ref().is_none_or(|m| !Arc::ptr_eq(m, engine.resolver().policy())) {
+            let policy = Arc::clone(engine.resolver().policy());
+            engine.ensure_counters(policy.counters());
+            engine.set_rates(policy.rates(), now);
+            self.metered = Some(policy);
+        }
         let plan = self.plan.load();
         if self.current.as_ref().is_some_and(|c| Arc::ptr_eq(c, &plan)) {
             return;
@@ -120,6 +127,8 @@ impl Worker {
             snapshot.resolved = engine.resolved();
             snapshot.counters.clear();
             snapshot.counters.extend_from_slice(engine.counters());
+            snapshot.capped.clear();
+            snapshot.capped.extend(self.path.capped());
             snapshot.io = io;
             if let Some(tunnels) = tunnels {
                 snapshot.tunnels = tunnels;
@@ -144,6 +153,14 @@ impl Path {
             status
         }));
         all
+    }
+
+    /// Packets that each cap has refused.
+    fn capped(&self) -> impl Iterator<Item = (TunnelId, Direction, u64)> {
+        let policy = self.engine.resolver().policy();
+        policy.meters().filter_map(|(tunnel, direction, meter)| {
+            Some((tunnel, direction, self.engine.meters().get(usize::from(meter))?.refused()))
+        })
     }
 
     /// Counters count Ethernet frames.

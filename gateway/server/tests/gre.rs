@@ -32,7 +32,7 @@ fn sites_behind_open_vswitch_meet_their_containers_by_af_packet() {
 }
 
 fn everything(packet_io: PacketIoMode) {
-    let lab = Lab::start_gre(packet_io);
+    let mut lab = Lab::start_gre(packet_io);
     eventually("all connections are up", || {
         let status = lab.status.borrow();
         status.tunnels.len() == 3 && status.tunnels.iter().all(|t| t.state == TunnelState::Connected)
@@ -42,6 +42,7 @@ fn everything(packet_io: PacketIoMode) {
     one_packet_that_needs_fragments(&lab);
     keepalive(&lab);
     storm(&lab);
+    caps(&mut lab);
     let status = lab.status.borrow().clone();
     println!("{:?} {:?}", status.packet_io, status.ledger);
     let sums = |t: &penstock_gateway_proto::TunnelStatus| (t.received_bytes, t.transmitted_bytes);
@@ -92,6 +93,35 @@ fn bulk(lab: &Lab) {
     server.join().unwrap();
     let refused = lab.run_in("b2", || connect().unwrap_err());
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "the other tenant's container of that address");
+}
+
+/// A download at 20 Mbit/s takes as long as that takes, through a policer that drops: TCP finds the rate.
+fn caps(lab: &mut Lab) {
+    const BYTES: usize = 3 << 20;
+    const CAP: u64 = 20_000_000;
+    lab.change(1, |g| g.tunnels[0].caps.transmitted = Some(CAP));
+    let (ready, is_ready) = mpsc::channel();
+    let ns = lab.ns("c1");
+    let server = std::thread::spawn(move || {
+        netns::run_in(&ns, || {
+            let listener = TcpListener::bind((CONTAINER, 80)).unwrap();
+            ready.send(()).unwrap();
+            listener.accept().unwrap().0.write_all(&vec![7; BYTES]).unwrap();
+        })
+        .unwrap();
+    });
+    is_ready.recv_timeout(Duration::from_secs(10)).unwrap();
+    let seconds = lab.run_in("b1", || {
+        let mut stream = connect().unwrap();
+        let started = Instant::now();
+        stream.read_exact(&mut vec![0; BYTES]).unwrap();
+        started.elapsed().as_secs_f64()
+    });
+    server.join().unwrap();
+    let rate = BYTES as f64 * 8.0 / seconds;
+    println!("{:.1} Mbit/s of {}", rate / 1e6, CAP / 1_000_000);
+    assert!(rate < CAP as f64 * 1.1 && rate > CAP as f64 * 0.3, "{rate}");
+    assert!(lab.status.borrow().ledger.dropped.contains_key("meter_exceeded"));
 }
 
 fn connect() -> std::io::Result<TcpStream> {

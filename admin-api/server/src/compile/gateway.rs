@@ -3,7 +3,7 @@ use super::vteps;
 use crate::secrets::{Sealer, SecretError};
 use penstock_admin_types::intent::{Connection, ConnectionKind, Node};
 use penstock_admin_types::{Intent, ResourcePath};
-use penstock_gateway_proto::{GatewayGoal, Secret32, Tunnel, TunnelKind};
+use penstock_gateway_proto::{Caps, GatewayGoal, Secret32, Tunnel, TunnelKind};
 use penstock_model::Underlay;
 use std::collections::BTreeSet;
 
@@ -60,5 +60,6 @@ fn tunnel(intent: &Intent, c: &Connection, sealer: &Sealer) -> Result<Option<Tun
         tenant: network.tenant,
         prefixes: c.prefixes.clone(),
         kind,
+        caps: Caps { received: c.received_cap, transmitted: c.transmitted_cap },
     }))
 }

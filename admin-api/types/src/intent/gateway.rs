@@ -20,6 +20,9 @@ pub struct Connection {
     /// Routes to the site, and what it may send from.
     pub prefixes: Vec<IpNetwork>,
     pub kind: ConnectionKind,
+    /// Bits a second that may come from the site, and go to it.
+    pub received_cap: Option<u64>,
+    pub transmitted_cap: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,7 +93,18 @@ pub(crate) fn read(r: &mut Reader<'_>, intent: &Intent) -> Vec<Connection> {
             }
             check_overlap(r, &node, &prefixes, &network, &out, intent);
             let id = TunnelId(node.allocated().number("tunnel"));
-            out.push(Connection { id, path: node.path, network, gateway, prefixes, kind });
+            let received_cap = cap(&node, "inboundKiloBitsPerSecond");
+            let transmitted_cap = cap(&node, "outboundKiloBitsPerSecond");
+            out.push(Connection {
+                id,
+                path: node.path,
+                network,
+                gateway,
+                prefixes,
+                kind,
+                received_cap,
+                transmitted_cap,
+            });
         }
     }
     out
@@ -167,6 +181,12 @@ fn wireguard(r: &mut Reader<'_>, node: &Node<'_>) -> Option<ConnectionKind> {
         endpoint,
         persistent_keepalive_seconds: number("persistentKeepalive").filter(|n| *n != 0),
     })
+}
+
+/// Bits a second; 0 says that there is no cap.
+fn cap(node: &Node<'_>, property: &str) -> Option<u64> {
+    let kilobits = value::get_int(node.properties(), property).and_then(|n| u64::try_from(n).ok());
+    kilobits.filter(|n| *n != 0).map(|n| n.saturating_mul(1000))
 }
 
 fn gre(r: &mut Reader<'_>, node: &Node<'_>) -> Option<ConnectionKind> {

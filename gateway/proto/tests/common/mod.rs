@@ -89,6 +89,7 @@ pub fn tunnel(tenant: u32) -> Tunnel {
             endpoint: None,
             persistent_keepalive_seconds: None,
         },
+        caps: Caps::default(),
     }
 }
 

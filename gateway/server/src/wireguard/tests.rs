@@ -28,6 +28,7 @@ fn tunnel(id: u32, private: [u8; 32], peer: [u8; 32], port: u16, endpoint: Optio
             endpoint: endpoint.map(|e| e.parse().unwrap()),
             persistent_keepalive_seconds: None,
         },
+        caps: Caps::default(),
     }
 }
 

@@ -375,6 +375,7 @@ fn goal(kind: impl Fn(u32) -> TunnelKind) -> GatewayGoal {
             tenant: TenantId(tenant),
             prefixes: vec!["10.200.0.0/16".parse().unwrap()],
             kind: kind(tenant),
+            caps: Caps::default(),
         });
     }
     goal
