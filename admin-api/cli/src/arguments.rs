@@ -118,6 +118,16 @@ pub enum Command {
     },
     /// Keep the change that would be undone otherwise
     Confirm,
+    /// Tokens of programs that have no certificate
+    Token {
+        #[command(subcommand)]
+        command: Token,
+    },
+    /// Show who asked for changes, and what was denied
+    Audit {
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=1000))]
+        limit: u64,
+    },
     /// Print all resources, as apply takes them
     Export,
     /// Print the API's description: OpenAPI 3.1
@@ -266,6 +276,34 @@ pub struct Top {
 fn interval(text: &str) -> Result<f64, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     if (0.1..=3600.0).contains(&seconds) { Ok(seconds) } else { Err("from 0.1 to 3600".to_owned()) }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Token {
+    /// Make one; it is shown once
+    Create {
+        #[arg(long)]
+        name: String,
+        #[arg(long, value_enum)]
+        role: TokenRole,
+        /// resourceMetadata.tenantId of what the tenant's roles see
+        #[arg(long)]
+        tenant: Option<String>,
+        #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u64).range(1..=366))]
+        days: u64,
+    },
+    List,
+    Delete {
+        id: String,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TokenRole {
+    Operator,
+    Auditor,
+    TenantAdmin,
+    TenantViewer,
 }
 
 #[derive(Debug, Subcommand)]

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod access;
 mod apply;
 mod arguments;
 mod bundle;
@@ -84,6 +85,8 @@ fn dispatch(global: &Global, command: Command, whole: clap::Command, output: &Ou
             remote(global, async |c| history::roll_back(c, revision, &changing.manner(), output).await)?;
         }
         Command::Confirm => remote(global, async |c| history::confirm(c, output).await)?,
+        Command::Token { command } => remote(global, async |c| access::token(c, &command, output).await)?,
+        Command::Audit { limit } => remote(global, async |c| access::audit(c, limit, output).await)?,
         Command::Export => remote(global, async |c| output.value(&c.own("export", &[]).await?))?,
         Command::SupportBundle { file } => bundle::run(global, &file, output)?,
         Command::Status => remote(global, async |c| status::run(c, output).await)?,

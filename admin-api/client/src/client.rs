@@ -163,6 +163,20 @@ impl Client {
         self.call(Method::POST, OWN, "confirm", None).await
     }
 
+    /// Makes a token; its secret is in the answer alone.
+    ///
+    /// # Errors
+    /// Refused, with the reason.
+    pub async fn make_token(&self, wanted: &Value) -> Result<Value, ClientError> {
+        self.call(Method::POST, OWN, "tokens", Some(wanted)).await
+    }
+
+    /// # Errors
+    /// There is no such token.
+    pub async fn delete_token(&self, id: &str) -> Result<Value, ClientError> {
+        self.call(Method::DELETE, OWN, &format!("tokens/{id}"), None).await
+    }
+
     /// Follows a resource or a collection, after a revision that was seen or from what is there.
     ///
     /// # Errors

@@ -9,6 +9,12 @@ pub struct ControllerConfig {
     /// Northbound: HTTPS with client certificates of the role `operator`.
     #[serde(default = "default_listen")]
     pub listen: SocketAddr,
+    /// Northbound for programs that have a token and no certificate; none: tokens are of no use.
+    #[serde(default)]
+    pub token_listen: Option<SocketAddr>,
+    /// Requests of one operator in a second; of one tenant's token a tenth.
+    #[serde(default = "default_requests_per_second")]
+    pub requests_per_second: u32,
     /// Southbound: QUIC, for nodes.
     #[serde(default = "default_southbound_listen")]
     pub southbound_listen: SocketAddr,
@@ -26,6 +32,12 @@ pub struct ControllerConfig {
 
 /// Twice what the southbound link takes to notice that a host is silent.
 pub const DEFAULT_HOST_HOLD_OFF: u32 = 10;
+
+pub const DEFAULT_REQUESTS_PER_SECOND: u32 = 1000;
+
+fn default_requests_per_second() -> u32 {
+    DEFAULT_REQUESTS_PER_SECOND
+}
 
 fn default_host_hold_off() -> u32 {
     DEFAULT_HOST_HOLD_OFF

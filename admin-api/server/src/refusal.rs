@@ -1,5 +1,5 @@
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use penstock_admin_store::StoreError;
 use penstock_admin_types::{ErrorBody, ErrorDetail, ErrorEnvelope, ResourcePath};
@@ -14,7 +14,11 @@ pub enum Refusal {
         code: &'static str,
         message: String,
     },
+    /// No certificate, and no token that is good.
+    Unauthorized(String),
     Forbidden(String),
+    /// Asked too often: seconds to wait.
+    TooOften(u64),
     MethodNotAllowed(String),
     /// An If-Match or If-None-Match that does not hold.
     Precondition(String),
@@ -63,6 +67,11 @@ impl Refusal {
             Self::NotFound(m) => (StatusCode::NOT_FOUND, ErrorBody::new("NotFound", m)),
             Self::Invalid(details) => (StatusCode::BAD_REQUEST, ErrorBody::from_details(details)),
             Self::BadRequest { code, message } => (StatusCode::BAD_REQUEST, ErrorBody::new(code, message)),
+            Self::Unauthorized(m) => (StatusCode::UNAUTHORIZED, ErrorBody::new("Unauthorized", m)),
+            Self::TooOften(seconds) => (
+                StatusCode::TOO_MANY_REQUESTS,
+                ErrorBody::new("RetryableError", format!("too many requests: wait {seconds} seconds")),
+            ),
             Self::Forbidden(m) => (StatusCode::FORBIDDEN, ErrorBody::new("Forbidden", m)),
             Self::MethodNotAllowed(m) => (StatusCode::METHOD_NOT_ALLOWED, ErrorBody::new("OperationNotSupported", m)),
             Self::Precondition(m) => (StatusCode::PRECONDITION_FAILED, ErrorBody::new("PreconditionFailed", m)),
@@ -123,7 +132,19 @@ impl IntoResponse for Refusal {
         if let Self::Internal(message) | Self::Unavailable(message) = &self {
             tracing::error!(message, "a request failed");
         }
+        let wait = match &self {
+            Self::TooOften(seconds) => Some(*seconds),
+            _ => None,
+        };
         let (status, error) = self.into_parts();
-        (status, Json(ErrorEnvelope { error })).into_response()
+        let mut response = (status, Json(ErrorEnvelope { error })).into_response();
+        if let Some(seconds) = wait {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            let ways = HeaderValue::from_static("Bearer realm=\"penstock\", Basic realm=\"penstock\"");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, ways);
+        }
+        response
     }
 }

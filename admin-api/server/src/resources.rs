@@ -1,9 +1,11 @@
 //! Resources and how they change: one writer at a time, all or nothing, each change with its record.
+use crate::access::{Caller, Role};
 use crate::draft::{Change, Draft, Outcome};
 use crate::history::{self, Record, UnixMillis};
 use crate::refusal::Refusal;
 use crate::secrets::Sealer;
 use crate::state::{PREFIX, State, StateError};
+use crate::tenant;
 use penstock_admin_store::{Compare, Operation, Rev, Store, StoreError, Txn};
 use penstock_admin_types::intent::Misplaced;
 use penstock_admin_types::{ErrorDetail, ResourcePath, adopt, same_content};
@@ -24,9 +26,9 @@ const FEED: usize = 256;
 const LOOK: Duration = Duration::from_millis(250);
 
 /// By whom, and how, a change is made.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Manner {
-    pub author: String,
+    pub caller: Caller,
     pub comment: Option<String>,
     /// Check everything and commit nothing.
     pub what_if: bool,
@@ -150,9 +152,12 @@ impl Resources {
     pub(crate) async fn apply(&self, changes: Vec<Change>, manner: Manner) -> Result<Applied, Refusal> {
         let mut serial = self.writer.lock().await;
         let before = self.state();
+        tenant::own_paths(&manner.caller, &before, &changes)?;
         let mut draft = Draft::new(&before);
-        let outcomes = draft.all(&changes, &self.sealer)?;
-        let after = draft.finish(&before, &changes, &self.sealer, &|_| false)?;
+        let discreet = |refusal| tenant::discreet(&manner.caller, &before, refusal);
+        let outcomes = draft.all(&changes, &self.sealer).map_err(discreet)?;
+        let after = draft.finish(&before, &changes, &self.sealer, &|_| false).map_err(discreet)?;
+        tenant::check(&manner.caller, &before, &after)?;
         if manner.what_if {
             return Ok(Applied { before, after: Arc::new(after), outcomes });
         }
@@ -239,11 +244,11 @@ impl Resources {
         }
         let number = serial.number + 1;
         let at = UnixMillis::of(WallClock::now());
-        let record = Record { number, at, author: manner.author.clone(), comment: manner.comment, steps };
+        let record = Record { number, at, author: manner.caller.name.clone(), comment: manner.comment, steps };
         let pending = manner.confirm_within.map(|within| Pending {
             restores: serial.number,
             deadline: at.plus(within),
-            author: manner.author,
+            author: manner.caller.name,
         });
         let mut operations = resource_operations(&record)?;
         operations.extend(record.operations()?);
@@ -313,7 +318,7 @@ impl Resources {
         let after = self.restored(&before, pending.restores).await?;
         let comment = format!("revision {} of {} was not confirmed in time", serial.number, pending.author);
         tracing::warn!(restores = pending.restores, "{comment}: undone");
-        let manner = Manner { author: "penstock".to_owned(), comment: Some(comment), ..Manner::default() };
+        let manner = Manner { caller: itself(), comment: Some(comment), what_if: false, confirm_within: None };
         self.commit(&mut serial, &before, after, manner, true).await.map(drop)
     }
 
@@ -363,6 +368,11 @@ fn resource_operations(record: &Record) -> Result<Vec<Operation>, Refusal> {
         });
     }
     Ok(out)
+}
+
+/// The controller, where it acts by itself.
+fn itself() -> Caller {
+    Caller { name: "penstock".to_owned(), role: Role::Operator, tenant: None, from: None }
 }
 
 pub(crate) fn mint() -> String {

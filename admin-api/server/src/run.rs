@@ -1,3 +1,4 @@
+use crate::audit::{Audit, AuditError};
 use crate::compile::{Compiler, KeepError};
 use crate::config::ControllerConfig;
 use crate::http::{Api, router};
@@ -35,6 +36,8 @@ pub enum Error {
     #[error("listen on {address}: {error}")]
     Listen { address: SocketAddr, error: std::io::Error },
     #[error(transparent)]
+    Audit(#[from] AuditError),
+    #[error(transparent)]
     Southbound(#[from] ServerError),
     #[error("{0} ended, which it never should: please report this with the log")]
     Ended(String),
@@ -47,6 +50,12 @@ impl From<OpenError> for Error {
             OpenError::State(e) => Self::State(e),
         }
     }
+}
+
+const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|error| Error::Listen { address, error })
 }
 
 /// Runs the controller until `shutdown` is true.
@@ -78,12 +87,19 @@ pub async fn run_with_hub(
     let hold_off = Duration::from_secs(config.host_hold_off.into());
     let compiler = Compiler::open(store, resources.clone(), hub.clone(), hold_off).await?;
 
-    let tls = TlsAcceptor::from(Arc::new(credentials.server_config(&[b"h2", b"http/1.1"])?));
-    let listen = |error| Error::Listen { address: config.listen, error };
-    let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
+    let tls = TlsAcceptor::from(Arc::new(credentials.server_config(ALPN)?));
+    let listener = bind(config.listen).await?;
+    let by_token = match config.token_listen {
+        Some(address) => {
+            let tls = TlsAcceptor::from(Arc::new(credentials.open_server_config(ALPN)?));
+            Some((bind(address).await?, tls))
+        }
+        None => None,
+    };
+    let audit = Audit::open(&config.state_dir.join("audit.log"))?;
     tracing::info!(listen = %config.listen, southbound = %config.southbound_listen, "controller started");
 
-    let api = Api::new(resources.clone(), hub.clone(), shutdown.clone());
+    let api = Api::new(resources.clone(), hub.clone(), audit, config.requests_per_second, shutdown.clone());
     let mut tasks = JoinSet::new();
     let undoing = resources.clone();
     tasks.spawn(async move {
@@ -98,8 +114,15 @@ pub async fn run_with_hub(
         compiler.run().await;
         "the compiler"
     });
+    let router = router(api);
     let north = async {
-        serve(listener, tls, router(api), shutdown.clone()).await;
+        serve(listener, tls, router.clone(), shutdown.clone()).await;
+        Ok(())
+    };
+    let tokens = async {
+        if let Some((listener, tls)) = by_token {
+            serve(listener, tls, router.clone(), shutdown.clone()).await;
+        }
         Ok(())
     };
     let south = async {
@@ -109,7 +132,7 @@ pub async fn run_with_hub(
     };
     let ended = tokio::select! {
         // The first that fails ends both: an address that is taken is an error at the start.
-        served = async { tokio::try_join!(south, north) } => served.map(|_| ()),
+        served = async { tokio::try_join!(south, north, tokens) } => served.map(|_| ()),
         // Without them changes are taken and never done: better to end and be started again.
         Some(ended) = tasks.join_next() => Err(Error::Ended(ended.map_or_else(|e| e.to_string(), str::to_owned))),
     };

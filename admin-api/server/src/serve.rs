@@ -1,10 +1,11 @@
-//! HTTPS with client certificates.
+//! HTTPS: with client certificates, or (where the configuration has a second address) with tokens.
 use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use penstock_southbound::Identity;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -18,6 +19,10 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const HEADERS: Duration = Duration::from_secs(15);
 /// For requests under way when the controller stops.
 const GRACE: Duration = Duration::from_secs(3);
+
+/// Where a request comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub IpAddr);
 
 /// Serves until `shutdown` is true.
 pub(crate) async fn serve(
@@ -39,7 +44,8 @@ pub(crate) async fn serve(
         let Ok(slot) = slot else { break };
         match accepted {
             Ok((stream, peer)) => {
-                let connection = connection(stream, tls.clone(), router.clone(), stop.clone());
+                let router = router.clone().layer(Extension(Peer(peer.ip())));
+                let connection = connection(stream, tls.clone(), router, stop.clone());
                 connections.spawn(async move {
                     if let Err(error) = connection.await {
                         tracing::debug!(%error, %peer, "northbound connection ended");
@@ -68,8 +74,12 @@ async fn connection(
         .await
         .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    let identity = Identity::of(certificate.ok_or("no client certificate")?)?;
-    let service = TowerToHyperService::new(router.layer(Extension(Arc::new(identity))));
+    // The handshake has asked for one where there must be one.
+    let router = match certificate {
+        Some(certificate) => router.layer(Extension(Arc::new(Identity::of(certificate)?))),
+        None => router,
+    };
+    let service = TowerToHyperService::new(router);
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(64).max_pending_accept_reset_streams(32);

@@ -116,6 +116,19 @@ impl Credentials {
         Ok(config)
     }
 
+    /// For a server whose clients show who they are in another way. TLS 1.3 only.
+    ///
+    /// # Errors
+    /// Key and certificate do not belong together.
+    pub fn open_server_config(&self, alpn: &[&[u8]]) -> Result<ServerConfig, CredentialError> {
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(VERSIONS)?
+            .with_no_client_auth()
+            .with_single_cert(self.chain.clone(), self.key.clone_key())?;
+        config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
+        Ok(config)
+    }
+
     /// For a client that shows its certificate to a server of the same authority. TLS 1.3 only.
     ///
     /// # Errors

@@ -40,6 +40,7 @@ pub fn openapi(version: &str) -> Value {
                 "comment": {"name": "comment", "in": "query", "description": "Kept in the history.", "schema": {"type": "string", "maxLength": 500}},
                 "watch": flag("watch", "Server-sent events: what is there, then each change. Resumes after `since` or Last-Event-ID."),
                 "since": {"name": "since", "in": "query", "description": "The revision to resume a watch after.", "schema": {"type": "integer", "minimum": 0}},
+                "tokenId": {"name": "tokenId", "in": "path", "required": true, "schema": {"type": "string"}},
                 "top": {"name": "$top", "in": "query", "description": "Resources of one page at most.", "schema": {"type": "integer", "minimum": 1}},
                 "skipToken": {"name": "$skipToken", "in": "query", "description": "Where the page begins: see nextLink.", "schema": {"type": "string"}},
                 "ifMatch": {"name": "If-Match", "in": "header", "description": "An etag, or * for any.", "schema": {"type": "string"}},
@@ -322,12 +323,19 @@ const OWN: &[Own] = &[
     own("get", "/penstock/v1/confirm", "The change that waits to be confirmed."),
     own("post", "/penstock/v1/confirm", "Keeps the change that waits."),
     own("get", "/penstock/v1/export", "All resources, as a batch takes them."),
+    own("get", "/penstock/v1/tokens", "Tokens, without their secrets."),
+    Own {
+        body: Some("{name, role: operator | auditor | tenant-admin | tenant-viewer, tenant, expiresInSeconds}"),
+        ..own("post", "/penstock/v1/tokens", "Makes a token; its secret is in the answer alone.")
+    },
+    Own { parameters: &["tokenId"], ..own("delete", "/penstock/v1/tokens/{tokenId}", "Ends a token.") },
+    Own { parameters: &["top"], ..own("get", "/penstock/v1/audit", "Requests that changed something or were denied, the latest first.") },
     own("get", "/penstock/v1/openapi.json", "This document."),
 ];
 
 impl Own {
     fn describe(&self, paths: &mut Map<String, Value>) {
-        let id = format!("{}.{}", self.method, self.path.rsplit('/').next().unwrap_or_default().trim_matches('$'));
+        let id = format!("{}.{}", self.method, self.path.rsplit('/').next().unwrap_or_default().trim_matches(['$', '{', '}']));
         let answer = json!({"200": {"description": "Done.", "content": content(&json!({"type": "object"}))}});
         let mut described = operation(&id, "penstock", self.summary, parameters(self.parameters), answer);
         if let (Some(text), Some(map)) = (self.body, described.as_object_mut()) {

@@ -62,7 +62,9 @@ fn each_parameter_of_a_path_is_described() {
     for (path, item) in document()["paths"].as_object().unwrap() {
         let mut described = BTreeSet::new();
         let mut shared: Vec<&Value> = item["parameters"].as_array().into_iter().flatten().collect();
-        shared.extend(item.get("post").and_then(|p| p["parameters"].as_array()).into_iter().flatten());
+        for method in ["post", "delete"] {
+            shared.extend(item.get(method).and_then(|p| p["parameters"].as_array()).into_iter().flatten());
+        }
         for p in shared {
             let name = p["name"].as_str().or_else(|| p["$ref"].as_str().and_then(|r| r.rsplit('/').next()));
             described.insert(name.unwrap().to_owned());

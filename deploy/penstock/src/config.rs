@@ -1,4 +1,4 @@
-use penstock_admin_server::{ControllerConfig, DEFAULT_HOST_HOLD_OFF};
+use penstock_admin_server::{ControllerConfig, DEFAULT_HOST_HOLD_OFF, DEFAULT_REQUESTS_PER_SECOND};
 use penstock_gateway_server::GatewayConfig;
 use penstock_mux_server::MuxConfig;
 use penstock_slb_server::HostConfig;
@@ -50,6 +50,10 @@ fn default_state_dir() -> PathBuf {
 pub(crate) struct ControllerTable {
     /// Northbound: HTTPS with client certificates of the role `operator`.
     pub(crate) listen: SocketAddr,
+    /// Northbound for programs that have a token and no certificate.
+    pub(crate) token_listen: Option<SocketAddr>,
+    /// Requests of one operator in a second; of one tenant's token a tenth.
+    pub(crate) requests_per_second: u32,
     /// Southbound: QUIC, for nodes.
     pub(crate) southbound_listen: SocketAddr,
     /// Seconds after which a host that is not connected has its probed backends counted as failed, if another host is connected.
@@ -59,7 +63,13 @@ pub(crate) struct ControllerTable {
 impl Default for ControllerTable {
     fn default() -> Self {
         let any = |port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-        Self { listen: any(8443), southbound_listen: any(8444), host_hold_off: DEFAULT_HOST_HOLD_OFF }
+        Self {
+            listen: any(8443),
+            token_listen: None,
+            requests_per_second: DEFAULT_REQUESTS_PER_SECOND,
+            southbound_listen: any(8444),
+            host_hold_off: DEFAULT_HOST_HOLD_OFF,
+        }
     }
 }
 
@@ -156,6 +166,8 @@ impl Config {
         let (table, node) = (self.controller.as_ref()?, &self.node);
         Some(ControllerConfig {
             listen: table.listen,
+            token_listen: table.token_listen,
+            requests_per_second: table.requests_per_second,
             southbound_listen: table.southbound_listen,
             state_dir: node.state_dir.clone(),
             ca: node.ca.clone(),

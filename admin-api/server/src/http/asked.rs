@@ -6,6 +6,8 @@ use crate::refusal::Refusal;
 use crate::resources::Manner;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, Method, Uri, header};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::time::Duration;
@@ -66,11 +68,15 @@ impl Asked<'_> {
             Some(seconds @ 1..=LONGEST_WAIT) => Some(Duration::from_secs(seconds)),
             Some(_) => return Err(invalid(format!("confirmWithin is 1 to {LONGEST_WAIT} seconds"))),
         };
+        // While a change waits nobody makes another: that is not a tenant's to say.
+        if confirm_within.is_some() && self.caller.role.is_tenants() {
+            return Err(Refusal::Forbidden("confirmWithin is the operator's".to_owned()));
+        }
         let comment = self.query("comment");
         if comment.as_ref().is_some_and(|c| c.len() > LONGEST_COMMENT) {
             return Err(invalid(format!("a comment has at most {LONGEST_COMMENT} bytes")));
         }
-        Ok(Manner { author: self.caller.name.clone(), comment, what_if: self.flag("whatIf"), confirm_within })
+        Ok(Manner { caller: self.caller.clone(), comment, what_if: self.flag("whatIf"), confirm_within })
     }
 
     pub(super) fn condition(&self) -> Result<Condition, Refusal> {
@@ -82,6 +88,16 @@ impl Asked<'_> {
             _ => Err(invalid("If-None-Match may be *, and not together with If-Match".to_owned())),
         }
     }
+}
+
+/// A token: as such, or as the password of clients that know no other way.
+pub(super) fn token(headers: &HeaderMap) -> Option<String> {
+    let (scheme, rest) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.trim().split_once(' ')?;
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Some(rest.trim().to_owned());
+    }
+    let basic = scheme.eq_ignore_ascii_case("basic").then(|| STANDARD.decode(rest.trim()).ok())??;
+    Some(String::from_utf8(basic).ok()?.split_once(':')?.1.to_owned())
 }
 
 pub(super) fn invalid(message: String) -> Refusal {

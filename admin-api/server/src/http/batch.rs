@@ -6,11 +6,13 @@
 //! has `changes` and `impact`, too.
 use super::asked::Asked;
 use super::{Api, operations};
+use crate::access::Caller;
 use crate::draft::{Action, Change, Condition, Outcome};
 use crate::impact::impact;
 use crate::observe::Observer;
 use crate::refusal::Refusal;
 use crate::resources::Applied;
+use crate::tenant;
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use penstock_admin_types::{ErrorDetail, ResourcePath, changes, pointer_join, value};
@@ -18,7 +20,8 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 pub(super) async fn handle(api: &Api, asked: &Asked<'_>) -> Result<Response, Refusal> {
-    let body = asked.json()?;
+    let mut body = asked.json()?;
+    stamp_all(&asked.caller, &mut body);
     let Some(items) = value::get(&body, "resources").and_then(Value::as_array) else {
         return Err(Refusal::BadRequest {
             code: "InvalidRequestFormat",
@@ -28,7 +31,8 @@ pub(super) async fn handle(api: &Api, asked: &Asked<'_>) -> Result<Response, Ref
     let (changes, problems) = read(items);
     if !problems.is_empty() {
         let unnamed = |path: &ResourcePath| items.iter().any(|item| might_be(item, path));
-        return Err(api.resources.refuse(&changes, problems, &unnamed).await);
+        let refusal = api.resources.refuse(&changes, problems, &unnamed).await;
+        return Err(tenant::discreet(&asked.caller, &api.resources.state(), refusal));
     }
     let paths: Vec<ResourcePath> = changes.iter().map(|c| c.path.clone()).collect();
     let manner = asked.manner()?;
@@ -44,6 +48,18 @@ pub(super) async fn handle(api: &Api, asked: &Asked<'_>) -> Result<Response, Ref
     let mut response = Json(body).into_response();
     operations::done(api, response.headers_mut(), false);
     Ok(response)
+}
+
+/// Top-level resources of a tenant say so; children are in a resource that does.
+fn stamp_all(caller: &Caller, body: &mut Value) {
+    let items = body.as_object_mut().and_then(|map| {
+        map.iter_mut().find(|(name, _)| name.eq_ignore_ascii_case("resources")).and_then(|(_, v)| v.as_array_mut())
+    });
+    for item in items.into_iter().flatten() {
+        if path(item).is_ok_and(|p| p.is_top()) {
+            tenant::stamp(caller, item);
+        }
+    }
 }
 
 fn extend(body: &mut Value, more: Value) {

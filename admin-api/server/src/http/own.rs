@@ -1,12 +1,13 @@
-//! `/penstock/v1/...`: history, rollback, confirmation, export, the API's own description.
+//! `/penstock/v1/...`: history, rollback, confirmation, export, tokens, the audit log, the API's own description.
 use super::Api;
 use super::asked::Asked;
 use super::batch::plan;
 use super::url::Own;
 use crate::history;
 use crate::refusal::Refusal;
+use crate::tokens;
 use axum::Json;
-use axum::http::Method;
+use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use penstock_admin_types::{ALLOCATED, Kind, Render, ResourcePath, Rule, openapi};
 use serde::Deserialize;
@@ -26,6 +27,19 @@ pub(super) async fn handle(api: &Api, asked: &Asked<'_>, target: Own) -> Result<
         }
         (Own::Confirm, &Method::GET) => Ok(Json(pending(api)).into_response()),
         (Own::OpenApi, &Method::GET) => Ok(Json(openapi(env!("CARGO_PKG_VERSION"))).into_response()),
+        (Own::Tokens, &Method::GET) => Ok(Json(tokens::list(api.resources.store()).await?).into_response()),
+        (Own::Tokens, &Method::POST) => {
+            let token = tokens::create(api.resources.store(), asked.typed()?, &asked.caller.name).await?;
+            Ok((StatusCode::CREATED, [(header::CACHE_CONTROL, "no-store")], Json(token)).into_response())
+        }
+        (Own::Token(id), &Method::DELETE) => {
+            tokens::delete(api.resources.store(), &id).await?;
+            Ok(StatusCode::NO_CONTENT.into_response())
+        }
+        (Own::Audit, &Method::GET) => {
+            let most = usize::try_from(asked.number("$top")?.unwrap_or(PAGE)).unwrap_or(usize::MAX);
+            Ok(Json(json!({"value": api.audit.recent(most), "nextLink": ""})).into_response())
+        }
         (Own::Export, &Method::GET) => Ok(Json(export(api)).into_response()),
         _ => Err(Refusal::MethodNotAllowed(format!("{} is not for {}", asked.method, asked.uri.path()))),
     }

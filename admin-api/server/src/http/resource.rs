@@ -4,6 +4,7 @@ use super::{Api, batch, operations};
 use crate::draft::{Action, Change, Outcome};
 use crate::observe::Observer;
 use crate::refusal::Refusal;
+use crate::tenant;
 use axum::Json;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -15,16 +16,17 @@ const PAGE: usize = 1000;
 
 pub(super) async fn handle(api: &Api, asked: &Asked<'_>, path: &ResourcePath) -> Result<Response, Refusal> {
     match asked.method {
-        Method::GET | Method::HEAD => get(api, path),
+        Method::GET | Method::HEAD => get(api, asked, path),
         Method::PUT => put(api, asked, path).await,
         Method::DELETE => delete(api, asked, path).await,
         _ => Err(Refusal::MethodNotAllowed(format!("{} is not for resources: GET, PUT or DELETE", asked.method))),
     }
 }
 
-fn get(api: &Api, path: &ResourcePath) -> Result<Response, Refusal> {
+fn get(api: &Api, asked: &Asked<'_>, path: &ResourcePath) -> Result<Response, Refusal> {
     let state = api.resources.state();
-    let node = state.node(path).ok_or_else(|| Refusal::NotFound(format!("'{path}' does not exist")))?;
+    let seen = state.node(path).filter(|_| asked.caller.may_see(&state.documents, path));
+    let node = seen.ok_or_else(|| Refusal::NotFound(format!("'{path}' does not exist")))?;
     Ok(with_etag(StatusCode::OK, Observer::new(&state, &api.hub).render(path, node)))
 }
 
@@ -42,9 +44,11 @@ pub(super) fn list(
     };
     let after = asked.query("$skipToken").unwrap_or_default();
     let state = api.resources.state();
+    let seen = |path: &ResourcePath| asked.caller.may_see(&state.documents, path);
     let nodes = nodes(&state.documents, parent, kind)
+        .filter(|_| parent.is_none_or(seen))
         .ok_or_else(|| Refusal::NotFound(format!("'{}' does not exist", parent.map_or("", ResourcePath::as_str))))?;
-    let mut rest = nodes.into_iter().filter(|(path, _)| after.is_empty() || path.as_str() > after.as_str());
+    let mut rest = nodes.into_iter().filter(|(path, _)| seen(path)).filter(|(path, _)| after.is_empty() || path.as_str() > after.as_str());
     let page: Vec<_> = rest.by_ref().take(most).collect();
     let next = match (rest.next(), page.last()) {
         (Some(_), Some((last, _))) => {
@@ -75,7 +79,11 @@ pub(super) fn nodes<'a>(
 }
 
 async fn put(api: &Api, asked: &Asked<'_>, path: &ResourcePath) -> Result<Response, Refusal> {
-    let action = Action::Put(asked.json()?);
+    let mut body = asked.json()?;
+    if path.is_top() {
+        tenant::stamp(&asked.caller, &mut body);
+    }
+    let action = Action::Put(body);
     let change = Change { path: path.clone(), action, condition: asked.condition()?, at: String::new() };
     let manner = asked.manner()?;
     let what_if = manner.what_if;
@@ -98,7 +106,9 @@ async fn delete(api: &Api, asked: &Asked<'_>, path: &ResourcePath) -> Result<Res
     let change =
         Change { path: path.clone(), action: Action::Delete, condition: asked.condition()?, at: String::new() };
     // The table of 1.3.2: deleting what is not there is 204, whatever If-Match says.
-    if api.resources.state().node(path).is_none() && !path.kind().is_singleton() {
+    let state = api.resources.state();
+    let there = state.node(path).is_some() && asked.caller.may_see(&state.documents, path);
+    if !there && !path.kind().is_singleton() {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let manner = asked.manner()?;

@@ -24,6 +24,9 @@ pub(super) enum Own {
     Confirm,
     Export,
     OpenApi,
+    Tokens,
+    Token(String),
+    Audit,
 }
 
 /// `/networking/{version}/...` and our own `/penstock/v1/...`.
@@ -59,6 +62,9 @@ fn own(words: &[&str]) -> Option<Target> {
         ["rollback"] => Target::Own(Own::Rollback),
         ["confirm"] => Target::Own(Own::Confirm),
         ["openapi.json"] => Target::Own(Own::OpenApi),
+        ["tokens"] => Target::Own(Own::Tokens),
+        ["tokens", id] => Target::Own(Own::Token((*id).to_owned())),
+        ["audit"] => Target::Own(Own::Audit),
         ["export"] => Target::Own(Own::Export),
         _ => return None,
     })

@@ -7,6 +7,7 @@
 use super::Api;
 use super::asked::{Asked, invalid};
 use super::resource::nodes;
+use crate::access::Caller;
 use crate::history::{self, Record};
 use crate::observe::Observer;
 use crate::refusal::Refusal;
@@ -57,11 +58,12 @@ async fn start(api: &Arc<Api>, asked: &Asked<'_>, scope: Scope) -> Result<Respon
         resumable(api, from, state.rev).await?;
     }
     let snapshot = match since {
-        None => scope.nodes(&state.documents).into_iter().map(|(path, _)| path).collect(),
+        None => scope.nodes(&asked.caller, &state.documents).into_iter().map(|(path, _)| path).collect(),
         Some(_) => VecDeque::new(),
     };
     let stream = Stream {
         api: api.clone(),
+        caller: asked.caller.clone(),
         scope,
         feed,
         shutdown: api.shutdown.clone(),
@@ -97,6 +99,7 @@ fn since(asked: &Asked<'_>) -> Result<Option<u64>, Refusal> {
 
 struct Stream {
     api: Arc<Api>,
+    caller: Caller,
     scope: Scope,
     feed: broadcast::Receiver<Arc<Record>>,
     shutdown: signal::Receiver<bool>,
@@ -177,8 +180,8 @@ impl Stream {
             before.extend(step.before.clone().map(|d| (path.clone(), d)));
             after.extend(step.after.clone().map(|d| (path, d)));
         }
-        let old: BTreeMap<ResourcePath, &Value> = self.scope.nodes(&before).into_iter().collect();
-        let new: BTreeMap<ResourcePath, &Value> = self.scope.nodes(&after).into_iter().collect();
+        let old: BTreeMap<ResourcePath, &Value> = self.scope.nodes(&self.caller, &before).into_iter().collect();
+        let new: BTreeMap<ResourcePath, &Value> = self.scope.nodes(&self.caller, &after).into_iter().collect();
         let mut events = Vec::new();
         for (path, node) in &new {
             match old.get(path) {
@@ -201,7 +204,14 @@ impl Stream {
 }
 
 impl Scope {
-    fn nodes<'a>(&self, documents: &'a Documents) -> Vec<(ResourcePath, &'a Value)> {
+    /// Those that the caller may see.
+    fn nodes<'a>(&self, caller: &Caller, documents: &'a Documents) -> Vec<(ResourcePath, &'a Value)> {
+        let mut out = self.all(documents);
+        out.retain(|(path, _)| caller.may_see(documents, path));
+        out
+    }
+
+    fn all<'a>(&self, documents: &'a Documents) -> Vec<(ResourcePath, &'a Value)> {
         match self {
             Self::One(path) => {
                 let node = documents.get(&path.document()).and_then(|d| node_at(d, path));

@@ -47,6 +47,8 @@ impl Lab {
         }
         let config = ControllerConfig {
             listen: TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap(),
+            token_listen: Some(TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()),
+            requests_per_second: penstock_admin_server::DEFAULT_REQUESTS_PER_SECOND,
             southbound_listen: UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap(),
             state_dir: dir.join("state"),
             ca: dir.join("pki/ca.pem"),

@@ -1,0 +1,59 @@
+//! How often each caller may ask: a bucket that fills with time.
+use penstock_model::Nanos;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+/// Callers that are remembered: some 100 bytes each. Beyond that the one that asked longest ago is forgotten: its bucket is full.
+const REMEMBERED: usize = 10_000;
+
+#[derive(Debug)]
+pub(crate) struct Rates {
+    buckets: Mutex<BTreeMap<String, Bucket>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    tokens: f64,
+    at: Nanos,
+}
+
+impl Rates {
+    pub(crate) fn new() -> Self {
+        Self { buckets: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// Takes one of `per_second`, of which a second's worth is saved up at most. Else: seconds until there is one.
+    pub(crate) fn take(&self, who: &str, per_second: u32, now: Nanos) -> Result<(), u64> {
+        let most = f64::from(per_second.max(1));
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        if buckets.len() >= REMEMBERED && !buckets.contains_key(who) {
+            let oldest = buckets.iter().min_by_key(|(_, b)| b.at).map(|(name, _)| name.clone());
+            oldest.map(|name| buckets.remove(&name));
+        }
+        let bucket = buckets.entry(who.to_owned()).or_insert(Bucket { tokens: most, at: now });
+        bucket.tokens = (bucket.tokens + now.since(bucket.at).as_secs_f64() * most).min(most);
+        bucket.at = now;
+        if bucket.tokens < 1.0 {
+            return Err(1);
+        }
+        bucket.tokens -= 1.0;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_of_asking_is_saved_up_and_each_caller_has_its_own() {
+        let rates = Rates::new();
+        let at = |ms: u64| Nanos(ms * 1_000_000);
+        let given = |who: &str, n: usize, now| (0..n).filter(|_| rates.take(who, 10, now).is_ok()).count();
+        assert_eq!(given("a", 20, at(1000)), 10);
+        assert_eq!(rates.take("a", 10, at(1000)), Err(1));
+        assert_eq!(given("b", 20, at(1000)), 10);
+        assert_eq!(given("a", 20, at(1500)), 5);
+        assert_eq!(given("a", 50, at(9000)), 10);
+    }
+}

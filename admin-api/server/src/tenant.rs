@@ -1,0 +1,165 @@
+//! What a tenant may change: resources of its own, that lead nowhere else, and nothing that the site decides.
+use crate::access::{Caller, owner};
+use crate::draft::Change;
+use crate::refusal::Refusal;
+use crate::state::State;
+use penstock_admin_types::{ErrorDetail, ResourcePath, references, value};
+use serde_json::{Value, json};
+
+/// Kinds that a tenant can have.
+const OWN: &[&str] = &[
+    "accessControlLists",
+    "loadBalancers",
+    "networkInterfaces",
+    "publicIPAddresses",
+    "routeTables",
+    "securityTags",
+    "VirtualGateways",
+    "virtualNetworks",
+];
+/// Kinds of the site that a tenant's resources may refer to.
+const SHARED: &[&str] = &["GatewayPools"];
+/// Members that the site decides, with their kinds: a tenant leaves them as they are.
+const SITES: &[(&str, &str)] = &[
+    ("networkInterfaces", "server"),
+    ("networkInterfaces", "portSettings"),
+    ("virtualNetworks", "encapsulationId"),
+    ("virtualNetworks", "logicalNetwork"),
+];
+
+/// Says in a body whose resource it is.
+pub(crate) fn stamp(caller: &Caller, body: &mut Value) {
+    let Some((tenant, map)) = caller.tenant.as_ref().zip(body.as_object_mut()) else { return };
+    let name = map.keys().find(|k| k.eq_ignore_ascii_case("resourceMetadata")).cloned();
+    let metadata = map.entry(name.unwrap_or_else(|| "resourceMetadata".to_owned())).or_insert_with(|| json!({}));
+    if !metadata.is_object() {
+        // Refused by the reader, which says why.
+        return;
+    }
+    if let Some(metadata) = metadata.as_object_mut() {
+        metadata.retain(|k, _| !k.eq_ignore_ascii_case("tenantId"));
+        metadata.insert("tenantId".to_owned(), json!(tenant));
+    }
+}
+
+/// # Errors
+/// A change is of a resource that is not the tenant's: it is not there, as far as this caller is told.
+pub(crate) fn own_paths(caller: &Caller, before: &State, changes: &[Change]) -> Result<(), Refusal> {
+    let foreign = changes.iter().find(|c| {
+        before.documents.contains_key(&c.path.document()) && !caller.may_see(&before.documents, &c.path)
+    });
+    match foreign {
+        Some(change) => Err(Refusal::NotFound(format!("'{}' does not exist", change.path))),
+        None => Ok(()),
+    }
+}
+
+/// # Errors
+/// Something is changed that is not the tenant's, or leads out of what is.
+pub(crate) fn check(caller: &Caller, before: &State, after: &State) -> Result<(), Refusal> {
+    if !caller.role.is_tenants() {
+        return Ok(());
+    }
+    let paths = before.documents.keys().chain(after.documents.keys().filter(|p| !before.documents.contains_key(*p)));
+    for path in paths {
+        let (old, new) = (before.documents.get(path), after.documents.get(path));
+        if old == new {
+            continue;
+        }
+        // What is another's is not there, as far as this caller is told.
+        if old.is_some_and(|o| !caller.owns(o)) {
+            return Err(Refusal::NotFound(format!("'{path}' does not exist")));
+        }
+        if !OWN.contains(&path.kind_path()) {
+            return Err(Refusal::Forbidden(format!("{} are the operator's", path.kind_path())));
+        }
+        if let Some(new) = new {
+            if owner(new) != caller.tenant {
+                return Err(Refusal::Forbidden(format!("'{path}' would not be the tenant's any more")));
+            }
+            leads_nowhere_else(caller, after, path, new)?;
+            leaves_the_site_alone(path, old.map(|o| &**o), new)?;
+        }
+    }
+    addresses_are_the_sites(before, after)
+}
+
+fn leads_nowhere_else(caller: &Caller, after: &State, path: &ResourcePath, new: &Value) -> Result<(), Refusal> {
+    let foreign = |target: &ResourcePath| {
+        let document = target.document();
+        !SHARED.contains(&document.kind_path()) && !after.documents.get(&document).is_some_and(|d| caller.owns(d))
+    };
+    let details: Vec<ErrorDetail> = references(path, new)
+        .into_iter()
+        .filter(|r| foreign(&r.target))
+        .map(|r| ErrorDetail {
+            code: "InvalidResourceReference".to_owned(),
+            message: format!("'{}' does not exist", r.target),
+            target: format!("{path}#{}", r.pointer),
+        })
+        .collect();
+    if details.is_empty() { Ok(()) } else { Err(Refusal::Invalid(details)) }
+}
+
+fn leaves_the_site_alone(path: &ResourcePath, old: Option<&Value>, new: &Value) -> Result<(), Refusal> {
+    let said = |v: Option<&Value>, name: &str| v.and_then(|v| value::get(value::properties(v), name)).cloned();
+    for (_, name) in SITES.iter().filter(|(kind, _)| *kind == path.kind_path()) {
+        if said(old, name) != said(Some(new), name) {
+            return Err(Refusal::Forbidden(format!("{name} of '{path}' is the operator's to say")));
+        }
+    }
+    Ok(())
+}
+
+/// Without VIP pools any address would do: also one that others have in the world.
+fn addresses_are_the_sites(before: &State, after: &State) -> Result<(), Refusal> {
+    let count = |s: &State| {
+        let kinds = ["publicIPAddresses", "loadBalancers"];
+        s.documents.iter().filter(|(p, _)| kinds.contains(&p.kind_path())).map(|(_, d)| d.clone()).collect::<Vec<_>>()
+    };
+    let pools = |s: &State| {
+        let managers = s.documents.iter().filter(|(p, _)| p.kind_path() == "loadBalancerManager");
+        managers.map(|(_, d)| value::list(value::properties(d), "vipIpPools").len()).sum::<usize>()
+    };
+    if pools(after) == 0 && count(before) != count(after) {
+        return Err(Refusal::Forbidden(
+            "the operator has set no vipIpPools (loadBalancerManager): tenants may hold no addresses".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+/// A refusal without the names of what is not the tenant's.
+pub(crate) fn discreet(caller: &Caller, state: &State, refusal: Refusal) -> Refusal {
+    match refusal {
+        Refusal::Invalid(details) if caller.role.is_tenants() => {
+            let hide = |text: &str| without_foreign_names(caller, state, text);
+            let discreet = |d: ErrorDetail| ErrorDetail { message: hide(&d.message), ..d };
+            Refusal::Invalid(details.into_iter().map(discreet).collect())
+        }
+        other => other,
+    }
+}
+
+fn without_foreign_names(caller: &Caller, state: &State, text: &str) -> String {
+    let shown = |quoted: &str| {
+        let foreign = ResourcePath::parse(quoted).is_ok_and(|p| {
+            state.documents.get(&p.document()).is_some_and(|d| !caller.owns(d))
+        });
+        if foreign { "another resource".to_owned() } else { format!("'{quoted}'") }
+    };
+    let mut out = String::new();
+    // Between quotes stand names; an odd number of quotes leaves the rest as it is.
+    let parts: Vec<&str> = text.split('\'').collect();
+    for (i, part) in parts.iter().enumerate() {
+        match i % 2 {
+            1 if i + 1 < parts.len() => out.push_str(&shown(part)),
+            1 => {
+                out.push('\'');
+                out.push_str(part);
+            }
+            _ => out.push_str(part),
+        }
+    }
+    out
+}
