@@ -24,7 +24,11 @@ pub(crate) async fn token(client: &Client, command: &Token, output: &Output) -> 
         }
         Token::Delete { id } => {
             client.delete_token(id).await?;
-            if output.is_json() { output.value(&json!({ "deleted": id })) } else { output.text(&format!("{id} deleted")) }
+            if output.is_json() {
+                output.value(&json!({ "deleted": id }))
+            } else {
+                output.text(&format!("{id} deleted"))
+            }
         }
     }
 }

@@ -55,8 +55,7 @@ impl Audit {
     /// It cannot be read or written, or its chain is broken.
     pub(crate) fn open(path: &Path) -> Result<Self, AuditError> {
         let failed = |error| AuditError::File { path: path.display().to_string(), error };
-        let file =
-            OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path).map_err(failed)?;
+        let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path).map_err(failed)?;
         let (mut number, mut last, mut recent) = (0, BEGIN.to_owned(), VecDeque::new());
         for line in BufReader::new(file.try_clone().map_err(failed)?).lines() {
             let line = line.map_err(failed)?;

@@ -45,9 +45,9 @@ pub(crate) fn stamp(caller: &Caller, body: &mut Value) {
 /// # Errors
 /// A change is of a resource that is not the tenant's: it is not there, as far as this caller is told.
 pub(crate) fn own_paths(caller: &Caller, before: &State, changes: &[Change]) -> Result<(), Refusal> {
-    let foreign = changes.iter().find(|c| {
-        before.documents.contains_key(&c.path.document()) && !caller.may_see(&before.documents, &c.path)
-    });
+    let foreign = changes
+        .iter()
+        .find(|c| before.documents.contains_key(&c.path.document()) && !caller.may_see(&before.documents, &c.path));
     match foreign {
         Some(change) => Err(Refusal::NotFound(format!("'{}' does not exist", change.path))),
         None => Ok(()),
@@ -143,9 +143,8 @@ pub(crate) fn discreet(caller: &Caller, state: &State, refusal: Refusal) -> Refu
 
 fn without_foreign_names(caller: &Caller, state: &State, text: &str) -> String {
     let shown = |quoted: &str| {
-        let foreign = ResourcePath::parse(quoted).is_ok_and(|p| {
-            state.documents.get(&p.document()).is_some_and(|d| !caller.owns(d))
-        });
+        let foreign = ResourcePath::parse(quoted)
+            .is_ok_and(|p| state.documents.get(&p.document()).is_some_and(|d| !caller.owns(d)));
         if foreign { "another resource".to_owned() } else { format!("'{quoted}'") }
     };
     let mut out = String::new();

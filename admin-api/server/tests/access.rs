@@ -56,7 +56,10 @@ async fn a_token_is_good_until_it_ends_and_its_secret_is_nowhere() {
     let mut lab = Lab::start().await;
     let auditor = program(&lab, "auditor", None).await;
     assert_eq!(auditor.status(Method::GET, "/penstock/v1/status", None).await, 200);
-    assert_eq!(auditor.status(Method::PUT, "/networking/v1/securityTags/t", Some(&json!({"properties": {}}))).await, 403);
+    assert_eq!(
+        auditor.status(Method::PUT, "/networking/v1/securityTags/t", Some(&json!({"properties": {}}))).await,
+        403
+    );
     assert_eq!(auditor.status(Method::POST, "/penstock/v1/tokens", Some(&json!({}))).await, 403);
     // As the password of clients that know no other way.
     let http = anonymous(&lab.dir);
@@ -104,7 +107,9 @@ async fn a_tenant_sees_and_changes_its_own_and_nothing_of_others() {
     assert_eq!(lab.batch(fabric()).await.0, StatusCode::OK);
     let blue = program(&lab, "tenant-admin", Some("blue")).await;
     let red = program(&lab, "tenant-admin", Some("red")).await;
-    let put = async |p: &Program, path: &str, body: &Value| p.call(Method::PUT, &format!("/networking/v1{path}"), Some(body)).await;
+    let put = async |p: &Program, path: &str, body: &Value| {
+        p.call(Method::PUT, &format!("/networking/v1{path}"), Some(body)).await
+    };
 
     let (status, made) = put(&blue, "/virtualNetworks/mine", &network()).await;
     assert_eq!((status, &made["resourceMetadata"]["tenantId"]), (StatusCode::CREATED, &json!("blue")), "{made}");
@@ -118,7 +123,11 @@ async fn a_tenant_sees_and_changes_its_own_and_nothing_of_others() {
         assert_eq!(blue.status(Method::GET, &url, None).await, 404);
         let body = if path.contains("subnets") { &subnet } else { &network() };
         let (status, refused) = put(&blue, path, body).await;
-        assert_eq!((status, &refused["error"]["code"]), (StatusCode::NOT_FOUND, &json!("NotFound")), "{path} {refused}");
+        assert_eq!(
+            (status, &refused["error"]["code"]),
+            (StatusCode::NOT_FOUND, &json!("NotFound")),
+            "{path} {refused}"
+        );
         assert_eq!(blue.status(Method::DELETE, &url, None).await, 204, "as if it were not there");
     }
     assert_eq!(red.ids("virtualNetworks").await, ["other"]);
@@ -134,13 +143,14 @@ async fn a_tenant_sees_and_changes_its_own_and_nothing_of_others() {
     vni["properties"]["encapsulationId"] = json!(5000);
     assert_eq!(put(&blue, "/virtualNetworks/vni", &vni).await.0, StatusCode::FORBIDDEN);
     assert_eq!(put(&blue, "/servers/host9", &json!({"properties": {}})).await.0, StatusCode::FORBIDDEN);
-    let gateway = |subnet: &str| {
-        json!({"properties": {"GatewayPools": [reference("/gatewayPools/default")], "gatewaySubnets": [reference(subnet)]}})
-    };
+    let gateway = |subnet: &str| json!({"properties": {"GatewayPools": [reference("/gatewayPools/default")], "gatewaySubnets": [reference(subnet)]}});
     let (status, refused) = put(&blue, "/VirtualGateways/g", &gateway("/virtualNetworks/other/subnets/s")).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     assert!(refused.to_string().contains("does not exist"), "{refused}");
-    assert_eq!(put(&blue, "/VirtualGateways/g", &gateway("/virtualNetworks/mine/subnets/s")).await.0, StatusCode::CREATED);
+    assert_eq!(
+        put(&blue, "/VirtualGateways/g", &gateway("/virtualNetworks/mine/subnets/s")).await.0,
+        StatusCode::CREATED
+    );
     let address = json!({"properties": {"ipAddress": "203.0.113.10"}});
     let (status, refused) = put(&blue, "/publicIPAddresses/vip", &address).await;
     assert!(status.is_client_error() && !refused.to_string().contains("vip4"), "no names of others: {refused}");
@@ -187,7 +197,9 @@ async fn what_a_role_is_not_given_is_denied_at_every_endpoint() {
                 200 if open => {}
                 200 => assert_eq!((name, &body["value"]), ("get", &json!([])), "{url}: {body}"),
                 404 => assert_eq!(name, "get", "{url}"),
-                other => assert!(other == 403 && (name != "get" || url.starts_with("/penstock")), "{name} {url}: {other}"),
+                other => {
+                    assert!(other == 403 && (name != "get" || url.starts_with("/penstock")), "{name} {url}: {other}")
+                }
             }
         }
     }
@@ -204,7 +216,12 @@ async fn requests_are_written_down_and_limited() {
     let (denied, put) = (&audit["value"][0], &audit["value"][1]);
     assert_eq!(
         (&denied["who"], &denied["decision"], &denied["url"], &denied["from"]),
-        (&json!("token:tenant-viewer-blue"), &json!("denied"), &json!("/networking/v1/virtualNetworks/x?comment=why"), &json!("127.0.0.1"))
+        (
+            &json!("token:tenant-viewer-blue"),
+            &json!("denied"),
+            &json!("/networking/v1/virtualNetworks/x?comment=why"),
+            &json!("127.0.0.1")
+        )
     );
     assert_eq!((&put["who"], &put["status"], &put["revision"]), (&json!("alice"), &json!(201), &json!(1)));
     assert_eq!(denied["previous"], put["hash"]);

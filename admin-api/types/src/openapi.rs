@@ -329,13 +329,20 @@ const OWN: &[Own] = &[
         ..own("post", "/penstock/v1/tokens", "Makes a token; its secret is in the answer alone.")
     },
     Own { parameters: &["tokenId"], ..own("delete", "/penstock/v1/tokens/{tokenId}", "Ends a token.") },
-    Own { parameters: &["top"], ..own("get", "/penstock/v1/audit", "Requests that changed something or were denied, the latest first.") },
+    Own {
+        parameters: &["top"],
+        ..own("get", "/penstock/v1/audit", "Requests that changed something or were denied, the latest first.")
+    },
     own("get", "/penstock/v1/openapi.json", "This document."),
 ];
 
 impl Own {
     fn describe(&self, paths: &mut Map<String, Value>) {
-        let id = format!("{}.{}", self.method, self.path.rsplit('/').next().unwrap_or_default().trim_matches(['$', '{', '}']));
+        let id = format!(
+            "{}.{}",
+            self.method,
+            self.path.rsplit('/').next().unwrap_or_default().trim_matches(['$', '{', '}'])
+        );
         let answer = json!({"200": {"description": "Done.", "content": content(&json!({"type": "object"}))}});
         let mut described = operation(&id, "penstock", self.summary, parameters(self.parameters), answer);
         if let (Some(text), Some(map)) = (self.body, described.as_object_mut()) {

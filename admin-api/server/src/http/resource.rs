@@ -48,7 +48,10 @@ pub(super) fn list(
     let nodes = nodes(&state.documents, parent, kind)
         .filter(|_| parent.is_none_or(seen))
         .ok_or_else(|| Refusal::NotFound(format!("'{}' does not exist", parent.map_or("", ResourcePath::as_str))))?;
-    let mut rest = nodes.into_iter().filter(|(path, _)| seen(path)).filter(|(path, _)| after.is_empty() || path.as_str() > after.as_str());
+    let mut rest = nodes
+        .into_iter()
+        .filter(|(path, _)| seen(path))
+        .filter(|(path, _)| after.is_empty() || path.as_str() > after.as_str());
     let page: Vec<_> = rest.by_ref().take(most).collect();
     let next = match (rest.next(), page.last()) {
         (Some(_), Some((last, _))) => {
