@@ -133,19 +133,27 @@ fn addresses_are_the_sites(before: &State, after: &State) -> Result<(), Refusal>
 pub(crate) fn discreet(caller: &Caller, state: &State, refusal: Refusal) -> Refusal {
     match refusal {
         Refusal::Invalid(details) if caller.role.is_tenants() => {
-            let hide = |text: &str| without_foreign_names(caller, state, text);
-            let discreet = |d: ErrorDetail| ErrorDetail { message: hide(&d.message), ..d };
+            let discreet = |d: ErrorDetail| {
+                let foreign = d.target.split_once('#').is_some_and(|(path, _)| is_foreign(caller, state, path));
+                if foreign {
+                    let message = "it contradicts a resource that is not the tenant's".to_owned();
+                    return ErrorDetail { code: d.code, message, target: String::new() };
+                }
+                ErrorDetail { message: without_foreign_names(caller, state, &d.message), ..d }
+            };
             Refusal::Invalid(details.into_iter().map(discreet).collect())
         }
         other => other,
     }
 }
 
+fn is_foreign(caller: &Caller, state: &State, path: &str) -> bool {
+    ResourcePath::parse(path).is_ok_and(|p| state.documents.get(&p.document()).is_some_and(|d| !caller.owns(d)))
+}
+
 fn without_foreign_names(caller: &Caller, state: &State, text: &str) -> String {
     let shown = |quoted: &str| {
-        let foreign = ResourcePath::parse(quoted)
-            .is_ok_and(|p| state.documents.get(&p.document()).is_some_and(|d| !caller.owns(d)));
-        if foreign { "another resource".to_owned() } else { format!("'{quoted}'") }
+        if is_foreign(caller, state, quoted) { "another resource".to_owned() } else { format!("'{quoted}'") }
     };
     let mut out = String::new();
     // Between quotes stand names; an odd number of quotes leaves the rest as it is.
