@@ -51,6 +51,7 @@ link() {
 }
 
 make_links() {
+    local mux
     link client 1500 198.51.100.2/24 2001:db8:c::2/64
     link mux1 1600 10.1.1.2/24 fd00:1:1::2/64
     link mux2 1600 10.1.2.2/24 fd00:1:2::2/64
@@ -60,6 +61,10 @@ make_links() {
     link controller 1600 10.1.31.2/24 fd00:1:31::2/64
     link branch-a 1500 192.0.2.2/25 2001:db8:ba::2/64
     link branch-b 1500 192.0.2.130/25 2001:db8:bb::2/64
+    # A veth gives its peer frames of an XDP program only if that has GRO on.
+    for mux in mux1 mux2; do
+        in_ns router ethtool -K "$mux" gro on
+    done
     route_vips mux1 mux2
 }
 

@@ -4,12 +4,14 @@
 //! and [`Steering::set_vips`] and [`Steering::set_endpoints`] whenever the node owns other addresses. Dropping it detaches.
 //! A mux gives it each policy by [`Steering::replay`]: packets that need no flow table then never leave the kernel.
 //!
-//! For measurements: [`testrun::Generator`] sends live frames, [`Sink`] drops and counts them. It knows no policy and reads
+//! For measurements: [`testrun::Generator`] sends live frames, [`Sink`] drops and counts them, [`Floor`] is the least program to
+//! be measured against, [`Stopwatch`] takes the time of one. It knows no policy and reads
 //! no packet.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod device;
 mod error;
+mod measure;
 mod object;
 mod replay;
 mod sink;
@@ -18,6 +20,7 @@ pub mod testrun;
 mod traffic;
 
 pub use error::BpfError;
+pub use measure::{Floor, Stopwatch, Target};
 pub use object::XdpMode;
 pub use penstock_maps::OwnedEndpoint;
 pub use sink::{Sink, SinkPoint, Tally};

@@ -28,9 +28,17 @@ pub struct RunResult {
 /// # Errors
 /// The kernel refuses the frame or the program.
 pub fn run_once(program: BorrowedFd<'_>, frame: &[u8]) -> io::Result<RunResult> {
+    run_repeatedly(program, frame, 1)
+}
+
+/// [`run_once`] again and again on what it left; `nanos` is the mean. A program has to restore the frame by itself.
+///
+/// # Errors
+/// The kernel refuses the frame or the program.
+pub(crate) fn run_repeatedly(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> io::Result<RunResult> {
     let mut output = vec![0; frame.len() + OUTPUT_ROOM];
     let mut options = options(frame);
-    options.repeat = 1;
+    options.repeat = i32::try_from(repeat).unwrap_or(i32::MAX);
     options.data_out = output.as_mut_ptr().cast();
     options.data_size_out = output.len() as u32;
     test_run(program, &mut options)?;

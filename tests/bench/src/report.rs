@@ -10,6 +10,9 @@ pub(crate) struct Row {
     pub(crate) ns_per_packet: Option<f64>,
     pub(crate) pps: Option<f64>,
     pub(crate) bytes_per_flow: Option<f64>,
+    /// Processors that generator, device under test and sink share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cores: Option<u64>,
     /// Least and most of the windows whose median `ns_per_packet` is.
     #[serde(skip)]
     pub(crate) range: Option<(f64, f64)>,
@@ -81,10 +84,20 @@ impl Report {
         }
         let mut table = Table::new();
         table.load_preset(presets::UTF8_FULL_CONDENSED);
-        table.set_header(["name", "flows", "packet bytes", "ns/packet", "least to most", "Mpps", "bytes/flow"]);
+        table.set_header([
+            "name",
+            "cores",
+            "flows",
+            "packet bytes",
+            "ns/packet",
+            "least to most",
+            "Mpps",
+            "bytes/flow",
+        ]);
         for row in &self.rows {
             table.add_row([
                 row.name.clone(),
+                row.cores.map_or_else(String::new, |n| n.to_string()),
                 row.flows.map_or_else(String::new, |n| n.to_string()),
                 row.packet_bytes.map_or_else(String::new, |n| n.to_string()),
                 text(row.ns_per_packet, 1),

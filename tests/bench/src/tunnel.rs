@@ -92,6 +92,7 @@ fn row(name: &str, sorted: &[f64]) -> Row {
         pps: Some(1e9 / median),
         bytes_per_flow: None,
         range: Some((sorted[0], sorted[sorted.len() - 1])),
+        cores: None,
     }
 }
 

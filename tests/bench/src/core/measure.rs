@@ -53,5 +53,6 @@ pub(crate) fn report(
         pps: Some(1e9 / cost.median),
         bytes_per_flow,
         range: Some(cost.range),
+        cores: None,
     });
 }

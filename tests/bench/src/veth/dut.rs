@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const ENCAPSULATION: usize = 50;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Variant {
+pub(crate) enum Variant {
     /// `penstock_mux_server::run`, as the binary runs it.
     Penstock,
     /// Swaps the Ethernet addresses: the least that an AF_XDP forwarder can do on the same port code.
@@ -38,9 +38,9 @@ pub(super) enum Variant {
 }
 
 impl Variant {
-    pub(super) const ALL: [Self; 4] = [Self::Penstock, Self::Floor, Self::Kernel, Self::Nft];
+    pub(crate) const ALL: [Self; 4] = [Self::Penstock, Self::Floor, Self::Kernel, Self::Nft];
 
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Penstock => "veth/penstock",
             Self::Floor => "veth/floor-afxdp",
@@ -51,12 +51,12 @@ impl Variant {
 }
 
 /// Length of what comes back.
-pub(super) fn frame_bytes(variant: Variant) -> usize {
+pub(crate) fn frame_bytes(variant: Variant) -> usize {
     if variant == Variant::Penstock { FRAME + ENCAPSULATION } else { FRAME }
 }
 
 /// Whether a frame that comes back is what this variant should make of what it got.
-pub(super) fn is_right(variant: Variant, frame: &[u8]) -> bool {
+pub(crate) fn is_right(variant: Variant, frame: &[u8]) -> bool {
     let Ok(headers) = parse(frame) else { return false };
     let destination = frame[30..34].first_chunk::<4>().copied().map_or(Ipv4Addr::UNSPECIFIED, Ipv4Addr::from);
     match variant {
@@ -71,24 +71,24 @@ pub(super) fn is_right(variant: Variant, frame: &[u8]) -> bool {
 }
 
 /// One that runs. Dropping it stops it.
-pub(super) struct Running {
+pub(crate) struct Running {
     variant: Variant,
     stop: Option<Box<dyn FnOnce()>>,
 }
 
-pub(super) fn start(variant: Variant, nets: &Nets) -> Running {
+pub(crate) fn start(variant: Variant, nets: &Nets) -> Running {
     let stop: Box<dyn FnOnce()> = match variant {
-        Variant::Penstock => mux(nets),
+        Variant::Penstock => mux(nets, false),
         Variant::Floor => floor(nets),
-        Variant::Kernel => kernel(nets, None),
-        Variant::Nft => kernel(nets, Some(nft_rules())),
+        Variant::Kernel => kernel(nets, None, true),
+        Variant::Nft => kernel(nets, Some(nft_rules()), true),
     };
     Running { variant, stop: Some(stop) }
 }
 
 impl Running {
     /// Sends until connection tracking holds every flow, where there is any.
-    pub(super) fn await_flows(&self, nets: &Nets, load: &Load) {
+    pub(crate) fn await_flows(&self, nets: &Nets, load: &Load) {
         let start = Instant::now();
         while self.variant == Variant::Nft && tracked(nets) < load.flows {
             assert!(start.elapsed() < PATIENCE, "connection tracking holds {} of {} flows", tracked(nets), load.flows);
@@ -97,7 +97,7 @@ impl Running {
         self.check_flows(nets, load);
     }
 
-    pub(super) fn check_flows(&self, nets: &Nets, load: &Load) {
+    pub(crate) fn check_flows(&self, nets: &Nets, load: &Load) {
         if self.variant == Variant::Nft {
             assert_eq!(tracked(nets), load.flows, "connection tracking holds all flows and nothing else");
         }
@@ -117,8 +117,8 @@ fn tracked(nets: &Nets) -> u32 {
     netns::run_in(nets.dut(), read).unwrap().unwrap().trim().parse().unwrap()
 }
 
-/// The mux's threads inherit namespace and processor from the one that starts it.
-fn mux(nets: &Nets) -> Box<dyn FnOnce()> {
+/// The mux's threads inherit namespace and processor from the one that starts it. With `replay` the kernel has to forward.
+pub(crate) fn mux(nets: &Nets, replay: bool) -> Box<dyn FnOnce()> {
     let (stop, stopped) = watch::channel(false);
     let (_goal, goal) = watch::channel(Some(Arc::new(goal())));
     let (status, mut seen) = watch::channel(MuxStatus::default());
@@ -128,7 +128,7 @@ fn mux(nets: &Nets) -> Box<dyn FnOnce()> {
         packet_io: PacketIoMode::AfXdp,
         workers: None,
         flow_capacity: 1 << 20,
-        kernel_replay: false,
+        kernel_replay: replay,
     };
     let thread = in_dut(nets, move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -144,6 +144,8 @@ fn mux(nets: &Nets) -> Box<dyn FnOnce()> {
         thread.join().unwrap();
         let ledger = &seen.borrow().ledger;
         assert!(ledger.dropped.is_empty(), "the mux dropped what it should have forwarded: {ledger:?}");
+        let replayed = seen.borrow().replayed;
+        assert_eq!(replayed, if replay { ledger.transmitted } else { 0 }, "{:?}", seen.borrow().packet_io);
     })
 }
 
@@ -194,9 +196,13 @@ fn in_dut(nets: &Nets, work: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
 
 /// The kernel forwards already; what is to be arranged is that it does so on its own processor, and translates.
 ///
-/// GRO brings up the interface's NAPI, without which a veth takes no frames of the generator; UDP is not merged by it.
-fn kernel(nets: &Nets, rules: Option<String>) -> Box<dyn FnOnce()> {
-    receive_by_thread(nets, true);
+/// GRO brings up the interface's NAPI, without which a veth takes no frames of the generator; UDP is not merged by it. Without
+/// `threaded` the generator's processor does all.
+pub(crate) fn kernel(nets: &Nets, rules: Option<String>, threaded: bool) -> Box<dyn FnOnce()> {
+    set_gro(nets.dut(), nets.dut_port(), true);
+    if threaded {
+        receive_by_thread(nets);
+    }
     let dut = nets.dut().to_owned();
     let translates = rules.is_some();
     if let Some(rules) = rules {
@@ -211,10 +217,10 @@ fn kernel(nets: &Nets, rules: Option<String>) -> Box<dyn FnOnce()> {
     })
 }
 
-fn receive_by_thread(nets: &Nets, on: bool) {
+/// Whoever brings up the interface's NAPI has done so.
+pub(crate) fn receive_by_thread(nets: &Nets) {
     let port = nets.dut_port();
-    set_gro(nets.dut(), port, on);
-    shell_in(nets.dut(), &format!("echo {} > /sys/class/net/{port}/threaded", u8::from(on)), None);
+    shell_in(nets.dut(), &format!("echo 1 > /sys/class/net/{port}/threaded"), None);
     let start = Instant::now();
     while !pin_napi(port) {
         assert!(start.elapsed() < PATIENCE, "the NAPI thread of {port} does not appear");
@@ -222,7 +228,7 @@ fn receive_by_thread(nets: &Nets, on: bool) {
     }
 }
 
-fn undo_receive_by_thread(nets: &Nets) -> impl FnOnce() + use<> {
+pub(crate) fn undo_receive_by_thread(nets: &Nets) -> impl FnOnce() + use<> {
     let (dut, port) = (nets.dut().to_owned(), nets.dut_port().to_owned());
     move || {
         shell_in(&dut, &format!("echo 0 > /sys/class/net/{port}/threaded"), None);

@@ -4,21 +4,21 @@ use penstock_mux_proto::{Backend, Distribution, MuxGoal, Pool, Service};
 use penstock_spread::SlotTable;
 use std::net::{IpAddr, Ipv4Addr};
 
-pub(super) const VIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
-pub(super) const PORT: u16 = 80;
+pub(crate) const VIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
+pub(crate) const PORT: u16 = 80;
 const BACKENDS: u8 = 100;
 const HOSTS: u8 = 16;
 
-pub(super) fn backend_address(n: u8) -> Ipv4Addr {
+pub(crate) fn backend_address(n: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 1, 0, n + 1)
 }
 
-pub(super) fn is_backend(address: Ipv4Addr) -> bool {
+pub(crate) fn is_backend(address: Ipv4Addr) -> bool {
     (0..BACKENDS).any(|n| backend_address(n) == address)
 }
 
 /// The slots have settled, as they are but for a while after each change.
-pub(super) fn goal() -> MuxGoal {
+pub(crate) fn goal() -> MuxGoal {
     let members: Vec<_> = (0..BACKENDS).map(|n| (BackendId(n.into()), 1)).collect();
     MuxGoal {
         revision: Revision(1),
@@ -53,7 +53,7 @@ fn backend(n: u8) -> Backend {
     }
 }
 
-pub(super) fn nft_rules() -> String {
+pub(crate) fn nft_rules() -> String {
     let map: Vec<String> = (0..BACKENDS).map(|n| format!("{n} : {}", backend_address(n))).collect();
     let map = map.join(", ");
     format!(

@@ -13,15 +13,16 @@
 //! of the kernel rows it runs on processor 1, in the thread of the interface's NAPI.
 //!
 //! Rounds visit all variants in turn, so that a slow phase of the machine meets all of them; the floor is the reference.
-mod dut;
-mod goal;
-mod nets;
-mod traffic;
-mod verdict;
+pub(crate) mod dut;
+pub(crate) mod goal;
+pub(crate) mod nets;
+pub(crate) mod traffic;
+pub(crate) mod verdict;
 
 use crate::report::{Report, Row};
 use dut::Variant;
 use nets::Nets;
+use penstock_bpf::SinkPoint;
 use penstock_packet_io::{netns, pin_this_thread};
 use rustix::process::{Pid, setpriority_process};
 use std::time::{Duration, Instant};
@@ -30,13 +31,13 @@ use traffic::{Load, Window};
 /// Rounds that count.
 const ROUNDS: usize = 7;
 /// A round that others disturbed more is repeated, as long as there is patience.
-const QUIET: f64 = 0.08;
+pub(crate) const QUIET: f64 = 0.08;
 const PATIENCE: Duration = Duration::from_secs(90);
 const FLOWS: [u32; 2] = [1 << 14, 1];
 /// With the frame check sequence, which a veth does not carry.
-const PACKET_BYTES: u64 = 64;
-const GENERATOR_CPU: usize = 0;
-const DUT_CPU: usize = 1;
+pub(crate) const PACKET_BYTES: u64 = 64;
+pub(crate) const GENERATOR_CPU: usize = 0;
+pub(crate) const DUT_CPU: usize = 1;
 
 pub(crate) fn run(report: &mut Report) {
     let variants: Vec<Variant> = Variant::ALL.into_iter().filter(|v| report.wants(v.name())).collect();
@@ -74,7 +75,7 @@ fn rounds(variants: &[Variant], flows: u32) -> Vec<Vec<Window>> {
     let measured = netns::run_in(nets.generator(), || {
         pin_this_thread(GENERATOR_CPU).unwrap();
         before_others(None);
-        let load = Load::new(&nets, flows);
+        let load = Load::new(&nets, flows, SinkPoint::Tc);
         let (start, mut rounds) = (Instant::now(), Vec::new());
         for first in 0.. {
             rounds.push(round(variants, first, &nets, &load));
@@ -114,7 +115,7 @@ fn disturbance(round: &[Window]) -> f64 {
 }
 
 /// Lets a thread (the calling one: `None`) run before what else the machine does. Its caches it shares all the same.
-fn before_others(thread: Option<Pid>) {
+pub(crate) fn before_others(thread: Option<Pid>) {
     // Refused where the right is missing: then the numbers move more.
     let _ = setpriority_process(thread, -20);
 }
@@ -132,7 +133,7 @@ fn row(name: &str, flows: u32, pps: &[f64]) -> Row {
     }
 }
 
-fn load_average() -> String {
+pub(crate) fn load_average() -> String {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').take(2).collect::<Vec<_>>().join(", ")
 }

@@ -4,13 +4,13 @@ use penstock_packet_io::{Interface, netns};
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
 
-pub(super) const GENERATOR_PORT: &str = "gen0";
-pub(super) const GENERATOR_ADDRESS: &str = "192.0.2.1";
-pub(super) const DUT_ADDRESS: &str = "192.0.2.2";
+pub(crate) const GENERATOR_PORT: &str = "gen0";
+pub(crate) const GENERATOR_ADDRESS: &str = "192.0.2.1";
+pub(crate) const DUT_ADDRESS: &str = "192.0.2.2";
 const PREFIX: &str = "pst-bench-";
 
 /// Whether this process may and can.
-pub(super) fn possible() -> Result<(), String> {
+pub(crate) fn possible() -> Result<(), String> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     if !status.lines().any(|l| l.starts_with("Uid:") && l.split_whitespace().nth(2) == Some("0")) {
         return Err("needs root for network namespaces".to_owned());
@@ -29,17 +29,17 @@ pub(super) fn possible() -> Result<(), String> {
 /// Two namespaces and the veth between them. A process of its own waits for the end of this one, however it ends, and removes
 /// the namespaces.
 #[derive(Debug)]
-pub(super) struct Nets {
+pub(crate) struct Nets {
     generator: String,
     dut: String,
     dut_port: String,
-    pub(super) generator_mac: Mac,
-    pub(super) dut_mac: Mac,
+    pub(crate) generator_mac: Mac,
+    pub(crate) dut_mac: Mac,
     keeper: Child,
 }
 
 impl Nets {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let pid = std::process::id();
         let (generator, dut) = (format!("{PREFIX}{pid}-gen"), format!("{PREFIX}{pid}-dut"));
         let keeper = keeper(&[&generator, &dut]);
@@ -52,15 +52,15 @@ impl Nets {
         nets
     }
 
-    pub(super) fn generator(&self) -> &str {
+    pub(crate) fn generator(&self) -> &str {
         &self.generator
     }
 
-    pub(super) fn dut(&self) -> &str {
+    pub(crate) fn dut(&self) -> &str {
         &self.dut
     }
 
-    pub(super) fn dut_port(&self) -> &str {
+    pub(crate) fn dut_port(&self) -> &str {
         &self.dut_port
     }
 
@@ -117,12 +117,12 @@ fn keeper(names: &[&str]) -> Child {
         .unwrap()
 }
 
-pub(super) fn ip(arguments: &str) {
+pub(crate) fn ip(arguments: &str) {
     run(Command::new("ip").args(arguments.split(' ')), None);
 }
 
 /// In a namespace, with its own view of `/sys`.
-pub(super) fn shell_in(ns: &str, script: &str, input: Option<&str>) {
+pub(crate) fn shell_in(ns: &str, script: &str, input: Option<&str>) {
     run(Command::new("ip").args(["netns", "exec", ns, "sh", "-c", script]), input);
 }
 

@@ -6,7 +6,7 @@ use penstock_model::{Packet, PortId};
 use penstock_packet_io::{AfPacket, AfPacketOptions, PacketIo, interface_index};
 use std::time::{Duration, Instant};
 
-pub(super) const FRAME: usize = 60;
+pub(crate) const FRAME: usize = 60;
 const WARM_UP: Duration = Duration::from_millis(100);
 const WINDOW: Duration = Duration::from_millis(400);
 /// Frames of one call, some 100 to 300 ms: between calls the kernel pauses for some milliseconds.
@@ -15,34 +15,34 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What one window saw.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Window {
-    pub(super) pps: f64,
+pub(crate) struct Window {
+    pub(crate) pps: f64,
     /// The part of the time in which some thread waited for a processor. Both are busy with what is measured, so that whoever
     /// else wants to run waits, and then runs in its place.
-    pub(super) disturbance: f64,
+    pub(crate) disturbance: f64,
 }
 
 /// The generator and the sink, at the same interface. On the thread that made it.
 #[derive(Debug)]
-pub(super) struct Load {
-    pub(super) flows: u32,
+pub(crate) struct Load {
+    pub(crate) flows: u32,
     generator: Generator,
     sink: Sink,
 }
 
 impl Load {
-    /// In the generator's namespace.
-    pub(super) fn new(nets: &Nets, flows: u32) -> Self {
+    /// In the generator's namespace. Where frames are counted must fit who sends them: see [`SinkPoint`].
+    pub(crate) fn new(nets: &Nets, flows: u32, sink: SinkPoint) -> Self {
         let ifindex = interface_index(GENERATOR_PORT).unwrap();
         let frame = frame(nets);
         let order =
             Flows { count: flows, stride: 7919, base_address: [198, 18, 0, 1].into(), ports: 256, first_port: 20_000 };
         let generator = Generator::new(ifindex, order, &frame).unwrap();
-        Self { flows, generator, sink: Sink::attach(ifindex, SinkPoint::Tc).unwrap() }
+        Self { flows, generator, sink: Sink::attach(ifindex, sink).unwrap() }
     }
 
     /// Sends until a frame as `right` wants it has come back, and some time more.
-    pub(super) fn warm_up(&self, right: impl Fn(&[u8]) -> bool) {
+    pub(crate) fn warm_up(&self, right: impl Fn(&[u8]) -> bool) {
         let mut ears = AfPacket::open(GENERATOR_PORT, PortId(0), &AfPacketOptions::default()).unwrap();
         let start = Instant::now();
         let (mut heard, mut last) = (false, Vec::new());
@@ -63,15 +63,26 @@ impl Load {
         self.send_for(WARM_UP);
     }
 
-    pub(super) fn send_for(&self, time: Duration) {
+    pub(crate) fn send_for(&self, time: Duration) {
         let start = Instant::now();
         while start.elapsed() < time {
             self.generator.send(BURST).unwrap();
         }
     }
 
+    /// Sends until frames come back, and some time more. What they are, a sink in the driver lets nobody see.
+    pub(crate) fn warm_up_unseen(&self) {
+        let start = Instant::now();
+        while self.sink.tally().unwrap().packets == 0 {
+            assert!(start.elapsed() < PATIENCE, "nothing comes back");
+            self.generator.send(64).unwrap();
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        self.send_for(WARM_UP);
+    }
+
     /// Frames per second at the sink, which must be `bytes` long.
-    pub(super) fn window(&self, bytes: usize) -> Window {
+    pub(crate) fn window(&self, bytes: usize) -> Window {
         let (start, before, waited_before) = (Instant::now(), self.sink.tally().unwrap(), waited());
         self.send_for(WINDOW);
         let (time, after, waited_by_now) = (start.elapsed(), self.sink.tally().unwrap(), waited());

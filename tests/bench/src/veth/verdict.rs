@@ -8,7 +8,7 @@ const AIMS: [(&str, Variant, f64); 2] =
     [("veth/penstock-to-floor", Variant::Floor, 0.95), ("veth/penstock-to-nft", Variant::Nft, 1.4)];
 
 /// Holds Penstock's rate against the others, if it and they were measured.
-pub(super) fn judge<'a>(report: &mut Report, flows: u32, of: impl Fn(Variant) -> Option<&'a [f64]>) {
+pub(crate) fn judge<'a>(report: &mut Report, flows: u32, of: impl Fn(Variant) -> Option<&'a [f64]>) {
     let (Some(penstock), Some(floor)) = (of(Variant::Penstock), of(Variant::Floor)) else { return };
     let (least, median, most) = spread(floor);
     let moved = (most - least) / median;
@@ -35,7 +35,7 @@ pub(super) fn judge<'a>(report: &mut Report, flows: u32, of: impl Fn(Variant) ->
 }
 
 /// Least, median and most.
-pub(super) fn spread(rates: &[f64]) -> (f64, f64, f64) {
+pub(crate) fn spread(rates: &[f64]) -> (f64, f64, f64) {
     let mut sorted = rates.to_vec();
     sorted.sort_by(f64::total_cmp);
     (sorted[0], sorted[sorted.len() / 2], sorted[sorted.len() - 1])
