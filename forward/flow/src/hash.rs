@@ -64,12 +64,6 @@ impl FlowHasher {
         self.k
     }
 
-    /// The hash of 16 bytes.
-    #[must_use]
-    pub fn hash2(&self, w: &[u64; 2]) -> u64 {
-        mix(w[0] ^ self.k[3], w[1] ^ self.k[4])
-    }
-
     /// The part of [`FlowHasher::hash5`] that follows from its third and fourth word.
     #[must_use]
     #[inline]

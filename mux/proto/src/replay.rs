@@ -4,7 +4,6 @@ use crate::goal::Distribution;
 use crate::hash::halves;
 use crate::policy::{MUX_MAC, Policy};
 use crate::slots::{PoolInfo, Slots};
-use penstock_flow::FlowHasher;
 use penstock_maps::{
     ASK, HEADERS_V4, HEADERS_V6, POOL_SLOTS, PROBES, ReplayBackend, ReplayConfig, ReplayDistribution, ReplayImage,
     ReplayPool, ReplayService,
@@ -24,10 +23,10 @@ impl Policy {
     #[must_use]
     pub fn replay_image(&self, port: PortId, mtu: u32) -> ReplayImage {
         let headers = if self.tables.own.0.is_ipv4() { HEADERS_V4 } else { HEADERS_V6 };
+        let keys = self.tables.hasher.keys();
         let services: Vec<ReplayService> = self.replay_services().collect();
-        let services = places(&self.tables.hasher, &services);
-        let config =
-            ReplayConfig { keys: self.tables.hasher.keys(), mask: services.len() as u32 - 1, mtu, headers, out: 0 };
+        let services = places(&keys, &services);
+        let config = ReplayConfig { keys, mask: services.len() as u32 - 1, mtu, headers, out: 0 };
         ReplayImage {
             config,
             services,
@@ -86,7 +85,7 @@ impl Policy {
 
 /// Puts every service at one of the places where the program looks for it, in a table at most half full. One for which all of
 /// them are taken, in a table that is large enough, is left out: its packets go to user space.
-fn places(hasher: &FlowHasher, services: &[ReplayService]) -> Vec<ReplayService> {
+fn places(keys: &[u64; 5], services: &[ReplayService]) -> Vec<ReplayService> {
     const VACANT: ReplayService =
         ReplayService { vip: [0; 2], vip_hash: 0, tail: 0, pool: 0, service: 0, distribution: 0, pad: [0; 3] };
     let mut size = (services.len() * 2).next_power_of_two();
@@ -94,7 +93,7 @@ fn places(hasher: &FlowHasher, services: &[ReplayService]) -> Vec<ReplayService>
         let mut table = vec![VACANT; size];
         let mut is_complete = true;
         for service in services {
-            let home = hasher.hash2(&[service.vip[0] ^ u64::from(service.tail), service.vip[1]]) as usize;
+            let home = home(keys, service);
             let vacant = (0..PROBES as usize)
                 .map(|i| (home + i) & (size - 1))
                 .find(|at| table.get(*at).is_some_and(|p| p.tail == 0));
@@ -108,6 +107,13 @@ fn places(hasher: &FlowHasher, services: &[ReplayService]) -> Vec<ReplayService>
         }
         size *= 2;
     }
+}
+
+/// Where the program begins to look. It need not be hard to foresee: only the virtual IPs of a goal are there to collide.
+fn home(keys: &[u64; 5], service: &ReplayService) -> usize {
+    let [first, second] = service.vip;
+    let tail = u64::from(service.tail);
+    (first.wrapping_mul(keys[3]).wrapping_add((second ^ tail).wrapping_mul(keys[4])) >> 32) as usize
 }
 
 #[cfg(test)]
@@ -124,11 +130,11 @@ mod tests {
     #[test]
     fn every_service_has_a_place_where_the_program_looks() {
         let services: Vec<_> = (0..20_000).map(service).collect();
-        let hasher = hasher([1, 2]);
-        let table = places(&hasher, &services);
+        let keys = hasher([1, 2]).keys();
+        let table = places(&keys, &services);
         assert!(table.len() <= 1 << 18, "{}", table.len());
         for s in &services {
-            let home = hasher.hash2(&[s.vip[0] ^ u64::from(s.tail), s.vip[1]]) as usize;
+            let home = home(&keys, s);
             let found = (0..PROBES as usize).any(|i| table[(home + i) & (table.len() - 1)] == *s);
             assert!(found, "{s:?}");
         }
@@ -137,7 +143,7 @@ mod tests {
     #[test]
     fn services_that_no_table_can_hold_are_left_out_and_not_looked_for_forever() {
         let services = vec![service(7); 100];
-        let table = places(&hasher([1, 2]), &services);
+        let table = places(&hasher([1, 2]).keys(), &services);
         assert_eq!(table.iter().filter(|p| p.tail != 0).count(), PROBES as usize);
     }
 }

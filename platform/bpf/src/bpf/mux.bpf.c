@@ -102,6 +102,20 @@ static __always_inline __u16 fold(__u64 sum)
 	return (sum & 0xffff) + (sum >> 16);
 }
 
+/* Of a sum of few 16-bit words. */
+static __always_inline __u16 fold_short(__u32 sum)
+{
+	sum = (sum & 0xffff) + (sum >> 16);
+	return sum + (sum >> 16);
+}
+
+/* Whether a sum of few 32-bit words, not 0 itself, folds to 0xffff, which is zero. */
+static __always_inline bool is_zero(__u64 sum)
+{
+	sum = (sum & 0xffff) + ((sum >> 16) & 0xffff) + (sum >> 32);
+	return sum == 0xffff || sum == 0x1fffe;
+}
+
 static __always_inline __u64 words(__u64 word)
 {
 	return (word & 0xffffffff) + (word >> 32);
@@ -149,21 +163,24 @@ static __always_inline bool read_ipv4(struct xdp_md *ctx, struct packet *p, void
 		if (!options)
 			return false;
 	}
-	sum = (__u64)word[0] + word[1] + word[2] + word[3] + word[4];
+	sum = (__u64)word[0] + word[1] + word[2] + word[3] + word[4] + options;
 	first = ip->saddr & 0xff;
-	if (fold(sum + options) != 0xffff || ip->frag_off & bpf_htons(ANY_FRAGMENT) || ip->ttl <= 1 || first == 127 ||
+	if (!is_zero(sum) || ip->frag_off & bpf_htons(ANY_FRAGMENT) || ip->ttl <= 1 || first == 127 ||
 	    first >= 224)
 		return false;
 	total = bpf_ntohs(ip->tot_len);
 	if (total < length || total > end - at)
 		return false;
+	p->client[0] = 0;
 	p->client[1] = mapped(ip->saddr);
+	p->vip[0] = 0;
 	p->vip[1] = mapped(ip->daddr);
 	p->pseudo = (__u64)ip->saddr + ip->daddr;
 	p->l4 = p->l3 + length;
 	p->end = p->l3 + total;
 	p->protocol = ip->protocol;
 	p->tos = ip->tos;
+	p->is_v6 = 0;
 	return true;
 }
 
@@ -266,16 +283,16 @@ static __always_inline bool read_transport(struct packet *p, void *at, void *end
 }
 
 /* Reads a frame whose transport is whole and in sight. False: it is not such, or user space would drop it. */
-__noinline bool read_packet(struct xdp_md *ctx, struct packet *p)
+static __always_inline bool read_packet(struct xdp_md *ctx, struct packet *p)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct ethhdr *eth = data;
 	void *at = eth + 1;
 	__be16 type;
 
-	if (!p || at > end)
+	if (at > end)
 		return false;
-	type = eth->h_proto;
+	type = *(__be16 *)(data + 12);
 	p->l3 = sizeof(*eth);
 	for (int i = 0; i < VLAN_TAGS; i++) {
 		struct vlan *vlan = at;
@@ -300,7 +317,7 @@ __noinline bool read_packet(struct xdp_md *ctx, struct packet *p)
 static __always_inline struct penstock_service *find_service(struct packet *p)
 {
 	__u32 tail = (__u32)p->vip_port << 16 | p->protocol;
-	__u32 place = mix(p->vip[0] ^ tail ^ config.keys[3], p->vip[1] ^ config.keys[4]);
+	__u32 place = (p->vip[0] * config.keys[3] + (p->vip[1] ^ tail) * config.keys[4]) >> 32;
 
 	for (int i = 0; i < PENSTOCK_PROBES; i++) {
 		__u32 index = (place + i) & config.mask;
@@ -416,7 +433,7 @@ static __always_inline void write_outer_ipv4(struct packet *p, void *data, __u16
 	ip->tos = p->tos;
 	ip->tot_len = bpf_htons(length);
 	/* The template's checksum is that of length 0 and type of service 0 (RFC 1624 equation 3). */
-	ip->check = bpf_htons(~fold((__u16)~bpf_ntohs(template) + length + p->tos));
+	ip->check = bpf_htons(~fold_short((__u16)~bpf_ntohs(template) + length + p->tos));
 	udp->source = bpf_htons(0xc000 | (__u16)entropy);
 	udp->len = bpf_htons(length - sizeof(*ip));
 }
@@ -472,7 +489,7 @@ static __always_inline bool write_frame(struct xdp_md *ctx, struct packet *p, st
 
 static __always_inline int replay(struct xdp_md *ctx)
 {
-	struct packet p = {};
+	struct packet p;
 	struct penstock_service *service;
 	struct penstock_backend *backend;
 	__u32 bytes = (__u32)(ctx->data_end - ctx->data), sent, owner;
@@ -489,7 +506,8 @@ static __always_inline int replay(struct xdp_md *ctx)
 	if (!backend)
 		return LEAVE;
 	sent = config.headers + p.end - p.l3;
-	is_partial = p.checksum == fold(p.pseudo);
+	/* The folded sum of the pseudo-header alone, which is never 0. */
+	is_partial = p.checksum && is_zero(p.pseudo + (__u16)~p.checksum);
 	if (sent - ETH_HLEN > config.mtu || (is_partial && p.end - p.l4 >= BLOCKS * BLOCK))
 		return LEAVE;
 	/* What lies behind the IP packet is padding of the Ethernet it came by. */
