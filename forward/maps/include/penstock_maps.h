@@ -51,13 +51,17 @@ struct penstock_replay {
 	__u32 mtu;
 	__u32 headers;
 	__u32 out;
+	__u32 shift;
+	__u32 pad;
 };
-_Static_assert(sizeof(struct penstock_replay) == 56, "layout");
+_Static_assert(sizeof(struct penstock_replay) == 64, "layout");
 _Static_assert(__builtin_offsetof(struct penstock_replay, keys) == 0, "layout");
 _Static_assert(__builtin_offsetof(struct penstock_replay, mask) == 40, "layout");
 _Static_assert(__builtin_offsetof(struct penstock_replay, mtu) == 44, "layout");
 _Static_assert(__builtin_offsetof(struct penstock_replay, headers) == 48, "layout");
 _Static_assert(__builtin_offsetof(struct penstock_replay, out) == 52, "layout");
+_Static_assert(__builtin_offsetof(struct penstock_replay, shift) == 56, "layout");
+_Static_assert(__builtin_offsetof(struct penstock_replay, pad) == 60, "layout");
 
 /* A virtual IP, protocol and port, and what becomes of packets for it. A cache line. */
 struct penstock_service {

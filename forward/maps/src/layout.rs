@@ -86,6 +86,10 @@ shared! {
         headers: u32 as "__u32 headers",
         "The interface to redirect frames to; 0 to answer with XDP_TX."
         out: u32 as "__u32 out",
+        "Takes of a hash of 64 bits as many as number the places."
+        shift: u32 as "__u32 shift",
+        "Zero."
+        pad: u32 as "__u32 pad",
     }
     "A virtual IP, protocol and port, and what becomes of packets for it. A cache line."
     struct ReplayService as "penstock_service" {

@@ -26,7 +26,15 @@ impl Policy {
         let keys = self.tables.hasher.keys();
         let services: Vec<ReplayService> = self.replay_services().collect();
         let services = places(&keys, &services);
-        let config = ReplayConfig { keys, mask: services.len() as u32 - 1, mtu, headers, out: 0 };
+        let config = ReplayConfig {
+            keys,
+            mask: services.len() as u32 - 1,
+            mtu,
+            headers,
+            out: 0,
+            shift: shift(services.len()),
+            pad: 0,
+        };
         ReplayImage {
             config,
             services,
@@ -88,12 +96,12 @@ impl Policy {
 fn places(keys: &[u64; 5], services: &[ReplayService]) -> Vec<ReplayService> {
     const VACANT: ReplayService =
         ReplayService { vip: [0; 2], vip_hash: 0, tail: 0, pool: 0, service: 0, distribution: 0, pad: [0; 3] };
-    let mut size = (services.len() * 2).next_power_of_two();
+    let mut size = (services.len() * 2).max(2).next_power_of_two();
     loop {
         let mut table = vec![VACANT; size];
         let mut is_complete = true;
         for service in services {
-            let home = home(keys, service);
+            let home = home(keys, service, size);
             let vacant = (0..PROBES as usize)
                 .map(|i| (home + i) & (size - 1))
                 .find(|at| table.get(*at).is_some_and(|p| p.tail == 0));
@@ -110,10 +118,15 @@ fn places(keys: &[u64; 5], services: &[ReplayService]) -> Vec<ReplayService> {
 }
 
 /// Where the program begins to look. It need not be hard to foresee: only the virtual IPs of a goal are there to collide.
-fn home(keys: &[u64; 5], service: &ReplayService) -> usize {
+fn home(keys: &[u64; 5], service: &ReplayService, places: usize) -> usize {
     let [first, second] = service.vip;
     let tail = u64::from(service.tail);
-    (first.wrapping_mul(keys[3]).wrapping_add((second ^ tail).wrapping_mul(keys[4])) >> 32) as usize
+    (first.wrapping_mul(keys[3]).wrapping_add((second ^ tail).wrapping_mul(keys[4])) >> shift(places)) as usize
+}
+
+/// Of the product the upper bits: they follow from all bits of both factors.
+fn shift(places: usize) -> u32 {
+    u64::BITS - places.trailing_zeros()
 }
 
 #[cfg(test)]
@@ -134,7 +147,7 @@ mod tests {
         let table = places(&keys, &services);
         assert!(table.len() <= 1 << 18, "{}", table.len());
         for s in &services {
-            let home = home(&keys, s);
+            let home = home(&keys, s, table.len());
             let found = (0..PROBES as usize).any(|i| table[(home + i) & (table.len() - 1)] == *s);
             assert!(found, "{s:?}");
         }

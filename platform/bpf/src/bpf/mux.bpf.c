@@ -317,7 +317,7 @@ static __always_inline bool read_packet(struct xdp_md *ctx, struct packet *p)
 static __always_inline struct penstock_service *find_service(struct packet *p)
 {
 	__u32 tail = (__u32)p->vip_port << 16 | p->protocol;
-	__u32 place = (p->vip[0] * config.keys[3] + (p->vip[1] ^ tail) * config.keys[4]) >> 32;
+	__u32 place = (p->vip[0] * config.keys[3] + (p->vip[1] ^ tail) * config.keys[4]) >> config.shift;
 
 	for (int i = 0; i < PENSTOCK_PROBES; i++) {
 		__u32 index = (place + i) & config.mask;
