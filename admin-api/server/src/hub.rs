@@ -1,7 +1,7 @@
 use crate::absence::{self, Link};
 use penstock_clock::MonotonicClock;
 use penstock_model::Nanos;
-use penstock_slb_host::{HostStatus, ProbeStatus};
+use penstock_slb_host::{HostStatus, ProbeStatus, SnatUse};
 use penstock_southbound::{GoalSource, NodeGoal, NodeReport, NodeRole};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -125,6 +125,18 @@ impl GoalHub {
         out
     }
 
+    /// What all hosts last said of the ports that are leased to their containers.
+    #[must_use]
+    pub fn snat(&self) -> Vec<SnatUse> {
+        let mut out = Vec::new();
+        self.each(|_, _, node| {
+            if let Some(NodeReport::Host(status)) = node.report.as_deref() {
+                out.extend(status.snat.iter().cloned());
+            }
+        });
+        out
+    }
+
     /// Takes hosts for dead that have been gone for `hold_off` ([`absence`](crate::absence)); says when to look again.
     #[allow(clippy::must_use_candidate)]
     pub fn judge(&self, hold_off: Duration, now: Nanos) -> Option<Nanos> {
@@ -200,6 +212,7 @@ impl GoalSource for GoalHub {
             }
             state.reported_at = now;
             health(before.as_deref()) != health(state.report.as_deref())
+                || pressure(before.as_deref()) != pressure(state.report.as_deref())
         };
         if health_changed {
             self.health.send_modify(|n| *n += 1);
@@ -249,6 +262,14 @@ fn health(report: Option<&NodeReport>) -> Vec<(&str, &str, std::net::IpAddr, boo
             status.probes.iter().map(|p| (p.name.as_str(), p.network_interface.as_str(), p.dip.0, p.healthy)).collect()
         }
         _ => Vec::new(),
+    }
+}
+
+/// Claims of leased ports that were strained or failed: more of them ask for more ports.
+fn pressure(report: Option<&NodeReport>) -> u64 {
+    match report {
+        Some(NodeReport::Host(status)) => status.snat.iter().map(|u| u.strained + u.exhausted).sum(),
+        _ => 0,
     }
 }
 

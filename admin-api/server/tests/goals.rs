@@ -374,3 +374,77 @@ async fn the_labs_declaration_is_accepted_and_has_no_warnings() {
     let mut mux = Node::<Mux>::start(&lab, "mux1");
     mux.wait(|g: &MuxGoal| !g.services.is_empty() && g.pools.iter().all(|p| !p.table.members.is_empty())).await;
 }
+
+fn from_frontend(more: Value) -> Value {
+    let mut rule = json!({"frontendIPConfigurations": [reference("/loadBalancers/web/frontendIPConfigurations/fe4")]});
+    rule.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    rule
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn outbound_rules_lease_ports_and_more_of_them_to_who_runs_short() {
+    let lab = lab().await;
+    let mut mux = Node::<Mux>::start(&lab, "mux1");
+    let mut host = Node::<Host>::start(&lab, "host1");
+    let pool = reference("/loadBalancers/web/backendAddressPools/servers");
+    let rule = from_frontend(json!({"backendAddressPool": pool, "protocol": "All"}));
+    lab.put("/loadBalancers/web/outboundNatRules/out", rule.clone()).await;
+    let (goal, _) = mux.wait(|g: &MuxGoal| !g.snat.is_empty()).await;
+    let owners: BTreeSet<_> = goal.snat.iter().map(|b| b.backend).collect();
+    assert_eq!((goal.snat.len(), owners.len()), (3 * 16, 3), "each of the IPv4 members has 1024 ports");
+    let (goal, _) = host.wait(|g: &HostGoal| g.snat.len() == 2).await;
+    let leases: Vec<_> =
+        goal.snat.iter().map(|l| (l.network_interface.as_str(), l.dip.0.to_string(), l.count)).collect();
+    assert_eq!(leases, [("blue1", "10.0.0.4".to_owned(), 1024), ("blue2", "10.0.0.5".to_owned(), 1024)]);
+
+    let short = penstock_slb_host::SnatUse {
+        network_interface: "blue2".to_owned(),
+        dip: goal.snat[1].dip,
+        ports: 1024,
+        claims: 2000,
+        strained: 700,
+        exhausted: 3,
+    };
+    host.status.send_replace(HostStatus { snat: vec![short], ..HostStatus::default() });
+    let (goal, _) = host.wait(|g: &HostGoal| g.snat.iter().map(|l| u32::from(l.count)).sum::<u32>() == 3072).await;
+    assert!(goal.snat.iter().filter(|l| l.network_interface == "blue2").map(|l| l.count).sum::<u16>() == 2048);
+    mux.wait(|g: &MuxGoal| g.snat.len() == 4 * 16).await;
+
+    let path = "/networking/v1/loadBalancers/web/outboundNatRules/twice";
+    let (status, body) = lab.call(Method::PUT, path, Some(&json!({"properties": rule}))).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
+    assert!(body.to_string().contains("is the outbound rule of"), "{body}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_inbound_nat_rule_leads_to_the_one_address_that_names_it() {
+    let lab = lab().await;
+    let mut mux = Node::<Mux>::start(&lab, "mux1");
+    let mut host = Node::<Host>::start(&lab, "host1");
+    let rule = from_frontend(json!({"protocol": "Tcp", "frontendPort": 2222, "backendPort": 22}));
+    lab.put("/loadBalancers/web/inboundNatRules/ssh", rule).await;
+    let naming = |address: &str| {
+        json!({
+            "privateIPAddress": address, "privateIPAllocationMethod": "Static",
+            "subnet": reference("/virtualNetworks/red/subnets/v4"),
+            "loadBalancerInboundNatRules": [reference("/loadBalancers/web/inboundNatRules/ssh")]
+        })
+    };
+    lab.put("/networkInterfaces/red1/ipConfigurations/v4", naming("10.0.0.4")).await;
+    let (goal, _) = mux.wait(|g: &MuxGoal| g.services.iter().any(|s| s.port == 2222 && g.backends.len() == 7)).await;
+    let service = goal.services.iter().find(|s| s.port == 2222).unwrap();
+    let pool = goal.pools.iter().find(|p| p.id == service.pool).unwrap();
+    let target = goal.backends.iter().find(|b| b.id == pool.table.members[0]).unwrap();
+    assert_eq!(
+        (pool.table.members.len(), target.name.as_str(), target.dip.addr.0.to_string().as_str()),
+        (1, "red1", "10.0.0.4")
+    );
+    let (goal, _) = host.wait(|g: &HostGoal| g.nat_rules.iter().any(|r| r.vip_port == 2222)).await;
+    let rule = goal.nat_rules.iter().find(|r| r.vip_port == 2222).unwrap();
+    assert_eq!((rule.network_interface.as_str(), rule.dip_port), ("red1", 22));
+
+    let path = "/networking/v1/networkInterfaces/red2/ipConfigurations/v4";
+    let (status, body) = lab.call(Method::PUT, path, Some(&json!({"properties": naming("10.0.0.5")}))).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
+    assert!(body.to_string().contains("both name the rule"), "{body}");
+}

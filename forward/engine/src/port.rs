@@ -319,39 +319,52 @@ impl<R: Resolver> Port<R> {
         let coarse = now.coarse();
         let prior: Option<Transposition> = stale.map(|v| *self.resolver.transposition(&v));
         let prior = prior.as_ref().map(|transposition| Prior { transposition });
-        match self.resolver.resolve(key, hash, packet, h, prior, now) {
-            Resolution::Drop(reason) => Err(reason),
-            Resolution::Once(value) => Ok(value),
+        let (value, peer, idle_seconds) = match self.resolver.resolve(key, hash, packet, h, prior, now) {
+            Resolution::Drop(reason) => return Err(reason),
+            Resolution::Once(value) => return Ok(value),
             Resolution::Instead(other) => {
                 let hash = self.resolver.hash(&other);
-                self.decide_flow(packet, h, &other, hash, epoch, now, coarse)
+                return self.decide_flow(packet, h, &other, hash, epoch, now, coarse);
             }
-            Resolution::Install { value, peer, idle_seconds } => {
-                let opens = R::TCP.is_some() && Turn::of(h) == Some(Turn::Opens);
-                let idle_seconds = match R::TCP {
-                    // A SYN that finds its flow under way does not make it younger.
-                    Some(_) if opens && stale.is_some() => idle_seconds,
-                    Some(tcp) => tcp.first(h, idle_seconds),
-                    None => idle_seconds,
-                };
-                let full = |_| DropReason::FlowTableFull;
-                self.flows.insert(*key, hash, value, epoch, idle_seconds, coarse).map_err(full)?;
-                if let Some((peer_key, peer_value)) = peer {
-                    let peer_hash = self.resolver.hash(&peer_key);
-                    let known = self.flows.peek(&peer_key, peer_hash, coarse);
-                    let is_other = |k: &R::Value| {
-                        let (known, new) = (self.resolver.transposition(k), self.resolver.transposition(&peer_value));
-                        known.flags.has(Flags::REPLY) && known != new
-                    };
-                    if !known.is_some_and(|k| k.is_of(epoch) && !(opens && is_other(&k.value))) {
-                        self.flows
-                            .insert(peer_key, peer_hash, peer_value, epoch, idle_seconds, coarse)
-                            .map_err(full)?;
-                    }
-                }
-                Ok(value)
+            Resolution::Claim { idle_seconds, none } => {
+                let (value, peer) = self.claim(key, coarse).ok_or(none)?;
+                (value, Some(peer), idle_seconds)
+            }
+            Resolution::Install { value, peer, idle_seconds } => (value, peer, idle_seconds),
+        };
+        let opens = R::TCP.is_some() && Turn::of(h) == Some(Turn::Opens);
+        let idle_seconds = match R::TCP {
+            // A SYN that finds its flow under way does not make it younger.
+            Some(_) if opens && stale.is_some() => idle_seconds,
+            Some(tcp) => tcp.first(h, idle_seconds),
+            None => idle_seconds,
+        };
+        let full = |_| DropReason::FlowTableFull;
+        self.flows.insert(*key, hash, value, epoch, idle_seconds, coarse).map_err(full)?;
+        if let Some((peer_key, peer_value)) = peer {
+            let peer_hash = self.resolver.hash(&peer_key);
+            let known = self.flows.peek(&peer_key, peer_hash, coarse);
+            let is_other = |k: &R::Value| {
+                let (known, new) = (self.resolver.transposition(k), self.resolver.transposition(&peer_value));
+                known.flags.has(Flags::REPLY) && known != new
+            };
+            if !known.is_some_and(|k| k.is_of(epoch) && !(opens && is_other(&k.value))) {
+                self.flows.insert(peer_key, peer_hash, peer_value, epoch, idle_seconds, coarse).map_err(full)?;
             }
         }
+        Ok(value)
+    }
+
+    /// The first choice of the resolver whose peer is free, or answers to this very flow.
+    #[allow(clippy::type_complexity)]
+    pub(crate) fn claim(&mut self, key: &R::Key, now: Coarse) -> Option<(R::Value, (R::Key, R::Value))> {
+        while let Some((value, (peer, back))) = self.resolver.claim(key) {
+            let taken = self.flows.peek(&peer, self.resolver.hash(&peer), now);
+            if taken.is_none_or(|t| self.resolver.peer_of(&peer, &t.value).as_ref() == Some(key)) {
+                return Some((value, (peer, back)));
+            }
+        }
+        None
     }
 
     /// Frees flows that have expired, a bounded share of the table per call.

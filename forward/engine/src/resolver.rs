@@ -42,6 +42,9 @@ pub enum Resolution<K, V> {
     Install { value: V, peer: Option<(K, V)>, idle_seconds: u16 },
     /// Replay this once, remember nothing.
     Once(V),
+    /// Install the first of [`Resolver::claim`]'s choices whose peer is no other flow's (a port of a NAT may serve many flows,
+    /// but one only towards each destination); drop for `none` if there is no such choice.
+    Claim { idle_seconds: u16, none: DropReason },
     /// Look for this flow in its place, and ask about it if it is not known. Who answers so for the other flow, too, must come to
     /// an end.
     Instead(K),
@@ -110,6 +113,14 @@ pub trait Resolver {
         prior: Option<Prior<'_>>,
         now: Nanos,
     ) -> Resolution<Self::Key, Self::Value>;
+
+    /// The next choice for the flow that [`Resolver::resolve`] has just answered with [`Resolution::Claim`]: its value, and its
+    /// peer with the peer's value. `None`: there are no more.
+    #[allow(clippy::type_complexity, reason = "the two halves of Install")]
+    fn claim(&mut self, key: &Self::Key) -> Option<(Self::Value, (Self::Key, Self::Value))> {
+        let _ = key;
+        None
+    }
 
     /// The transposition that a remembered value stands for.
     fn transposition<'a>(&'a self, value: &'a Self::Value) -> &'a Transposition;

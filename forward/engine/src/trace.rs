@@ -90,6 +90,13 @@ impl<R: Resolver> Port<R> {
         let prior = prior.as_ref().map(|transposition| Prior { transposition });
         match self.resolver.explain_resolve(key, hash, packet, h, prior, now, why) {
             Resolution::Drop(reason) => Verdict::Drop(reason),
+            Resolution::Claim { none, .. } => match self.claim(key, now.coarse()) {
+                Some((value, _)) => {
+                    let t = *self.resolver.transposition(&value);
+                    replay(&self.resolver, &mut Stats::default(), &t, packet, &mut { *h }, hash, now)
+                }
+                None => Verdict::Drop(none),
+            },
             Resolution::Instead(other) => {
                 let hash = self.resolver.hash(&other);
                 self.explain_flow(packet, h, &other, hash, epoch, now, why)

@@ -26,6 +26,11 @@ pub(crate) enum Decision {
         pool: u32,
         opening: Opening,
     },
+    /// To the container that has leased the port, whatever the tables say.
+    Leased {
+        backend: BackendId,
+        entropy: u64,
+    },
     /// An answer from the mux itself.
     Echo,
     /// It is not for a virtual IP.
@@ -77,7 +82,10 @@ pub(crate) fn decide(policy: &Policy, frame: &[u8], h: &Headers, why: &mut impl 
             why.because("vip", || "a fragment; the rule chooses by ports, which later fragments lack".to_owned());
             Decision::Drop(DropReason::FragmentUnsupported)
         }
-        None => without_service(policy, frame, h, why),
+        None => match leased(policy, &tuple_of(h), h, why) {
+            Some(decision) => decision,
+            None => without_service(policy, frame, h, why),
+        },
     }
 }
 
@@ -103,6 +111,31 @@ fn rule_of<'a>(policy: &'a Policy, h: &Headers) -> Option<&'a VipEntry> {
 #[inline]
 fn is_tracked(policy: &Policy, entry: &VipEntry, slot: usize) -> bool {
     entry.moved() && policy.tables.slots.pool(entry.pool()).is_some_and(|p| p.has_moved(slot))
+}
+
+/// An answer to what a container has sent by a leased port: TCP, UDP, or an echo reply with that identifier.
+#[inline]
+fn leased(policy: &Policy, t: &Tuple, h: &Headers, why: &mut impl Why) -> Option<Decision> {
+    let is_echo_reply = match h.protocol {
+        Protocol::ICMP => h.icmp_type == 0,
+        Protocol::ICMPV6 => h.icmp_type == 129,
+        _ => false,
+    };
+    let has_port = [Protocol::TCP, Protocol::UDP].contains(&t.protocol) || is_echo_reply;
+    if !policy.tables.has_snat || !has_port || h.fragment == Fragment::Later {
+        return None;
+    }
+    let vips = &policy.tables.vips;
+    let shift = vips.find(&t.vip, Protocol(0), 0, Kind::Vip)?.blocks()?;
+    let first = t.vip_port >> shift << shift;
+    let backend = vips.find(&t.vip, Protocol(0), first, Kind::Snat)?.backend();
+    why.because("vip", || format!("{} is a virtual IP of this mux", t.vip.to_ip()));
+    why.because("snat", || {
+        let last = first | !(u16::MAX << shift);
+        format!("ports {first} to {last} are leased to {}", policy.backend_name(backend))
+    });
+    let (_, entropy) = slot_of(policy, Distribution::Default, t);
+    Some(Decision::Leased { backend, entropy })
 }
 
 /// Chooses for a flow that the table has no valid entry for. `prior` is what an older entry says.

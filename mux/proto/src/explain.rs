@@ -31,6 +31,7 @@ pub fn explain(policy: &Arc<Policy>, frame: &[u8], port: PortId) -> Explanation 
 fn why(policy: &Policy, frame: &[u8], headers: &penstock_wire::Headers, steps: &mut Vec<Step>) -> Option<BackendId> {
     match decide(policy, frame, headers, steps) {
         Decision::Stable(place) => Some(policy.tables.slots.owner(place.slot)),
+        Decision::Leased { backend, .. } => Some(backend),
         Decision::Tracked { place, pool, opening, .. } => match choose(policy, &place, pool, opening, None, steps) {
             Choice::Remember(backend) | Choice::Once(backend) => Some(backend),
             Choice::Drop(_) => None,

@@ -17,6 +17,18 @@ pub struct MuxGoal {
     pub services: Vec<Service>,
     pub pools: Vec<Pool>,
     pub backends: Vec<Backend>,
+    #[serde(default)]
+    pub snat: Vec<SnatBlock>,
+}
+
+/// Ports of a virtual IP that a container sends by: what comes back to them is for it. `first` is a multiple of `1 << shift`, the
+/// number of ports, which is one for each virtual IP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnatBlock {
+    pub vip: IpAddr,
+    pub first: u16,
+    pub shift: u8,
+    pub backend: BackendId,
 }
 
 /// A frontend of a load balancing rule: VIP, protocol, port -> pool.

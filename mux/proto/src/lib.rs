@@ -16,6 +16,7 @@
 //! | TCP SYN | current owner, remembered | current owner |
 //! | other TCP | the newest previous owner that is healthy, with a second chance, remembered; else current | current owner |
 //! | UDP | as other TCP: a datagram does not say whether it is the first | current owner |
+//! | to a port that is leased for outbound NAT | the container that has it, by the goal alone | the same |
 //! | ICMP error, fragment | as the packet that it is about, without a second chance, not remembered | current owner |
 //!
 //! *Second chance*: the encapsulation (Geneve) names the older owners and last the current one. A host that has no flow for the
@@ -46,7 +47,7 @@ mod tests;
 
 pub use error::GoalError;
 pub use explain::explain;
-pub use goal::{Backend, Distribution, MAX_PREVIOUS, MuxGoal, Pool, Service};
+pub use goal::{Backend, Distribution, MAX_PREVIOUS, MuxGoal, Pool, Service, SnatBlock};
 pub use key::MuxKey;
 pub use policy::{MAX_BACKEND, MAX_SERVICE, MUX_MAC, NextHopInfo, Policy};
 pub use resolver::{Foreign, MuxResolver};

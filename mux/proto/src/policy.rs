@@ -1,6 +1,6 @@
 use crate::chance::{self, Candidates, Chances};
 use crate::error::GoalError;
-use crate::goal::{Backend, Distribution, MuxGoal, Service};
+use crate::goal::{Backend, Distribution, MuxGoal, Service, SnatBlock};
 use crate::hash::hasher;
 use crate::slots::{NOBODY, Slots};
 use crate::validate::validate;
@@ -70,6 +70,8 @@ pub(crate) struct Tables {
     services: HashMap<ServiceId, Service>,
     backends: HashMap<BackendId, Backend>,
     addresses: BTreeSet<IpAddr>,
+    snat: Vec<SnatBlock>,
+    pub(crate) has_snat: bool,
 }
 
 impl Policy {
@@ -273,13 +275,15 @@ fn tables(goal: &MuxGoal, own: Underlay<IpAddr>) -> Tables {
         revision: goal.revision,
         own,
         // A service may bring its VIP and its protocol with it.
-        vips: VipTable::new(goal.services.len() * 3, goal.hash_seed),
+        vips: VipTable::new(goal.services.len() * 3 + goal.snat.len() * 2, goal.hash_seed),
         slots: Slots::new(&goal.pools, |b| b != NOBODY && backends.contains_key(&b)),
         chances: Chances::default(),
         hasher: hasher(goal.hash_seed),
         services: goal.services.iter().map(|s| (s.id, s.clone())).collect(),
-        addresses: goal.services.iter().map(|s| s.vip).collect(),
+        addresses: goal.services.iter().map(|s| s.vip).chain(goal.snat.iter().map(|b| b.vip)).collect(),
         backends,
+        snat: goal.snat.clone(),
+        has_snat: !goal.snat.is_empty(),
     };
     tables.mark_moved_services();
     tables.add_chances();
@@ -307,6 +311,11 @@ impl Tables {
         }
         for s in portless(self.services.values()) {
             self.vips.insert(&Addr16::from(s.vip), s.protocol, 0, Kind::Portless, entry(s));
+        }
+        for block in &self.snat {
+            let vip = Addr16::from(block.vip);
+            self.vips.insert(&vip, Protocol(0), 0, Kind::Vip, VipEntry::NONE.with_blocks(block.shift));
+            self.vips.insert(&vip, Protocol(0), block.first, Kind::Snat, VipEntry::NONE.of_block(block.backend));
         }
     }
 }

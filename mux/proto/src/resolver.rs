@@ -15,6 +15,9 @@ const TCP_IDLE_SECONDS: u16 = 7440;
 /// RFC 4787 REQ-5 recommends five minutes.
 const UDP_IDLE_SECONDS: u16 = 300;
 
+/// Marks a token that is a backend and not a place in the slot tables.
+const LEASED: u64 = 1 << 63;
+
 /// What becomes of packets that are for no virtual IP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Foreign {
@@ -109,6 +112,9 @@ impl Resolver for MuxResolver {
                 self.count(place.service, packet.len());
                 Class::Flow { key, hash: key.hash(&self.flows), epoch }
             }
+            Decision::Leased { backend, entropy } => {
+                Class::Direct { token: LEASED | u64::from(backend.0), hash: entropy }
+            }
             Decision::Echo => Class::Local,
             Decision::Foreign if self.foreign == Foreign::Pass => Class::Pass,
             Decision::Foreign => Class::Drop(DropReason::NotOurs),
@@ -135,7 +141,9 @@ impl Resolver for MuxResolver {
 
     #[inline]
     fn direct(&self, token: u64, _hash: u64, _headers: &Headers) -> Result<&Transposition, DropReason> {
-        Ok(self.policy.transposition(self.policy.tables.slots.owner(token)))
+        let slots = &self.policy.tables.slots;
+        let backend = if token & LEASED == 0 { slots.owner(token) } else { BackendId(token as u32) };
+        Ok(self.policy.transposition(backend))
     }
 
     /// Slow path: the packet is decided again for its place, which the key does not hold.
@@ -154,6 +162,7 @@ impl Resolver for MuxResolver {
                 resolution(choose(&self.policy, &place, pool, opening, prior, &mut ()), headers.protocol)
             }
             Decision::Stable(place) => Resolution::Once(self.policy.tables.slots.owner(place.slot)),
+            Decision::Leased { backend, .. } => Resolution::Once(backend),
             Decision::Drop(reason) => Resolution::Drop(reason),
             Decision::Echo | Decision::Foreign => Resolution::Drop(DropReason::NotOurs),
         }

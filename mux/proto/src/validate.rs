@@ -6,14 +6,44 @@ use crate::policy::{MAX_BACKEND, MAX_SERVICE};
 use penstock_maps::VIP_CAPACITY;
 use penstock_model::{Addr16, BackendId, Mac, PoolId, Protocol, Underlay};
 use penstock_spread::SlotTable;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 /// Checks everything; the first problem is reported.
 pub(crate) fn validate(goal: &MuxGoal, own: Underlay<IpAddr>) -> Result<(), GoalError> {
     let backends = validate_backends(&goal.backends, own)?;
     let pools = validate_pools(&goal.pools, &backends)?;
-    validate_services(&goal.services, &pools, own)
+    validate_services(&goal.services, &pools, own)?;
+    validate_snat(goal, &backends, own)
+}
+
+fn validate_snat(goal: &MuxGoal, backends: &HashSet<BackendId>, own: Underlay<IpAddr>) -> Result<(), GoalError> {
+    let mut taken = HashSet::with_capacity(goal.snat.len());
+    let mut shifts = HashMap::new();
+    let mut vips: HashSet<IpAddr> = goal.services.iter().map(|s| s.vip).collect();
+    for (i, block) in goal.snat.iter().enumerate() {
+        let refuse = |field: &str, problem: String| Err(GoalError::new(format!("snat[{i}].{field}"), problem));
+        if !is_unicast(block.vip) || block.vip == own.0 {
+            return refuse("vip", format!("{} cannot be a virtual IP of this mux", block.vip));
+        }
+        vips.insert(block.vip);
+        if vips.len() > VIP_CAPACITY as usize {
+            return refuse("vip", format!("more than {VIP_CAPACITY} virtual IPs"));
+        }
+        if block.shift > 15 || *shifts.entry(block.vip).or_insert(block.shift) != block.shift {
+            return refuse("shift", format!("{} is not the size of all blocks of {}", block.shift, block.vip));
+        }
+        if block.first & !(u16::MAX << block.shift) != 0 || block.first == 0 {
+            return refuse("first", format!("{} is not the first port of a block", block.first));
+        }
+        if !taken.insert((block.vip, block.first)) {
+            return refuse("first", format!("{} port {} is leased twice", block.vip, block.first));
+        }
+        if !backends.contains(&block.backend) {
+            return refuse("backend", format!("there is no backend {}", block.backend));
+        }
+    }
+    Ok(())
 }
 
 fn validate_backends(list: &[Backend], own: Underlay<IpAddr>) -> Result<HashSet<BackendId>, GoalError> {

@@ -1,7 +1,7 @@
 use crate::goal::Distribution;
 use crate::hash::{halves, hasher};
 use penstock_flow::FlowHasher;
-use penstock_model::{Addr16, Epoch, Protocol, ServiceId};
+use penstock_model::{Addr16, BackendId, Epoch, Protocol, ServiceId};
 
 /// What an entry stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub(crate) enum Kind {
     Portless = 1,
     /// A virtual IP at all.
     Vip = 2,
+    /// A block of ports that are leased for outbound NAT, by its first.
+    Snat = 3,
 }
 
 /// 32 bytes: two share a cache line.
@@ -23,7 +25,8 @@ pub(crate) struct VipEntry {
     /// Port, protocol and kind; [`VACANT`] for none.
     tail: u32,
     pub(crate) service: ServiceId,
-    /// Pool index in the low 24 bits, distribution in the next 2, and [`VipEntry::MOVED`].
+    /// Pool index in the low 24 bits, distribution in the next 2, size of blocks in the next 4, [`VipEntry::BLOCKS`], and
+    /// [`VipEntry::MOVED`].
     pool: u32,
     /// Of the flow entries of its pool.
     pub(crate) epoch: Epoch,
@@ -34,6 +37,7 @@ const VACANT: u32 = u32::MAX;
 
 impl VipEntry {
     const MOVED: u32 = 1 << 31;
+    const BLOCKS: u32 = 1 << 30;
 
     pub(crate) const NONE: VipEntry =
         VipEntry { addr: [0; 2], tail: VACANT, service: ServiceId(0), pool: 0, epoch: Epoch(0) };
@@ -47,6 +51,30 @@ impl VipEntry {
     pub(crate) fn of_service(mut self, service: ServiceId) -> Self {
         self.service = service;
         self
+    }
+
+    /// Answers to any of a block's ports are for `backend`.
+    pub(crate) fn of_block(mut self, backend: BackendId) -> Self {
+        self.service = ServiceId(backend.0);
+        self
+    }
+
+    /// Of an entry of a block.
+    #[inline]
+    pub(crate) fn backend(&self) -> BackendId {
+        BackendId(self.service.0)
+    }
+
+    /// That the virtual IP has blocks of `1 << shift` ports.
+    pub(crate) fn with_blocks(mut self, shift: u8) -> Self {
+        self.pool |= Self::BLOCKS | u32::from(shift & 15) << 26;
+        self
+    }
+
+    /// Of the entry of a virtual IP.
+    #[inline]
+    pub(crate) fn blocks(&self) -> Option<u8> {
+        (self.pool & Self::BLOCKS != 0).then_some((self.pool >> 26 & 15) as u8)
     }
 
     #[inline]

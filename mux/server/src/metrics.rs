@@ -142,6 +142,7 @@ mod tests {
             services: vec![service],
             pools: vec![pool],
             backends: vec![backend],
+            snat: Vec::new(),
             ..MuxGoal::default()
         };
         Policy::build(&goal, |_| None, Underlay("192.0.2.1".parse().unwrap())).unwrap()

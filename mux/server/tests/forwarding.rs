@@ -67,6 +67,7 @@ fn goal(revision: u64) -> MuxGoal {
             previous: Vec::new(),
         }],
         backends: (0..BACKENDS).map(backend).collect(),
+        snat: Vec::new(),
     }
 }
 

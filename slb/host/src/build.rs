@@ -2,6 +2,7 @@ use crate::ROUTER_MAC;
 use crate::fabric::UnderlayFib;
 use crate::goal::{HostGoal, NatRule, Port};
 use crate::policy::{LocalPort, Nat, Network, Place, Policy};
+use crate::snat::Block;
 use penstock_engine::EncapTemplate;
 use penstock_model::{Addr16, EncapId, Epoch, PortId, Protocol, Underlay, Vni};
 use penstock_policy::{AclId, CompiledAcl, CompiledNetwork, NextHop, VirtualNetwork};
@@ -53,6 +54,7 @@ impl Policy {
         builder.networks()?;
         builder.ports()?;
         builder.nat_rules()?;
+        builder.snat()?;
         builder.probes()?;
         builder.encapsulations()?;
         builder.places();
@@ -126,6 +128,7 @@ impl Builder<'_> {
                 own: port.addresses.iter().map(|a| Addr16::from(a.ip())).collect(),
                 acl,
                 nat: Vec::new(),
+                snat: Vec::new(),
             };
             if let Some(slot) = self.policy.ports.get_mut(usize::from(id.0)) {
                 *slot = Some(compiled);
@@ -209,6 +212,34 @@ impl Builder<'_> {
                 return refuse(format_args!("{at}.vip_port"), problem);
             }
             local.nat.push(nat);
+        }
+        Ok(())
+    }
+
+    fn snat(&mut self) -> Done {
+        for (i, lease) in self.goal.snat.iter().enumerate() {
+            let at = format!("snat[{i}]");
+            let port = self.goal_port(&lease.network_interface, &at)?;
+            if !port.addresses.iter().any(|a| a.ip() == lease.dip.0) {
+                return refuse(format_args!("{at}.dip"), format_args!("{} is not an address of its port", lease.dip.0));
+            }
+            if lease.vip.is_ipv4() != lease.dip.0.is_ipv4() {
+                return refuse(format_args!("{at}.vip"), "not of the family of the container's address");
+            }
+            if lease.count == 0 || lease.first.checked_add(lease.count - 1).is_none() || lease.first == 0 {
+                return refuse(format_args!("{at}.count"), format_args!("{} ports from {}", lease.count, lease.first));
+            }
+            let Some(id) = self.policy.port_of(&lease.network_interface) else { continue };
+            let block = Block {
+                dip: lease.dip.0.into(),
+                vip: lease.vip.into(),
+                first: lease.first,
+                count: lease.count,
+                protocol: lease.protocol,
+            };
+            if let Some(Some(local)) = self.policy.ports.get_mut(usize::from(id.0)) {
+                local.snat.push(block);
+            }
         }
         Ok(())
     }
@@ -325,9 +356,17 @@ impl Builder<'_> {
 }
 
 /// What flows depend on of the ports of a network, apart from indices into tables of one policy.
-fn ports_of(policy: &Policy, vni: Vni) -> impl Iterator<Item = (PortId, penstock_model::Mac, &[Addr16], &[Nat])> {
+fn ports_of(
+    policy: &Policy,
+    vni: Vni,
+) -> impl Iterator<Item = (PortId, penstock_model::Mac, &[Addr16], &[Nat], &[Block])> {
     let of = move |p: &&LocalPort| policy.network_of(p).is_some_and(|n| n.vni == vni);
-    policy.ports.iter().flatten().filter(of).map(|p| (p.id, p.mac, p.own.as_slice(), p.nat.as_slice()))
+    policy
+        .ports
+        .iter()
+        .flatten()
+        .filter(of)
+        .map(|p| (p.id, p.mac, p.own.as_slice(), p.nat.as_slice(), p.snat.as_slice()))
 }
 
 fn check_routes(index: usize, network: &VirtualNetwork) -> Done {

@@ -2,11 +2,12 @@
 //! While slots change hands a mux that did not see a connection open cannot tell whose it is; the containers' hosts can.
 
 use crate::classify::is_geneve;
+use crate::snat::Claim;
 use penstock_engine::EncapTemplate;
 use penstock_model::BATCH;
 use penstock_wire::geneve::{NextOwners, next_owners};
 
-/// What a packet says about other owners of its flow, and what was done with it.
+/// What a packet says about other owners of its flow, and what a decision leaves to the worker.
 #[derive(Debug, Default)]
 pub(crate) struct Chance {
     /// Who is to be asked, this host's own containers that were asked included.
@@ -15,6 +16,8 @@ pub(crate) struct Chance {
     pub(crate) is_passed: bool,
     /// The encapsulation that names those who are left, if any are.
     pub(crate) onward: Option<EncapTemplate>,
+    /// The flow is to get a leased port.
+    pub(crate) claim: Option<Claim>,
 }
 
 impl Chance {

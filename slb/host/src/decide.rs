@@ -2,6 +2,7 @@ use crate::ROUTER_MAC;
 use crate::chance::Chance;
 use crate::policy::{LocalPort, Nat, Network, Place, Policy};
 use crate::related::{self, Quote};
+use crate::snat::{self, Claim};
 use penstock_engine::{Resolution, Why};
 use penstock_flow::{Flags, Transposition};
 use penstock_model::{Addr16, DropReason, FlowKey, Mac, PortId, Protocol, TenantId, Underlay};
@@ -55,7 +56,17 @@ pub(crate) fn peer_key(key: &FlowKey, value: &Transposition, underlay: PortId) -
     if value.flags.has(Flags::SRC) {
         (own.src, own.src_port) = (value.src, value.src_port);
     }
+    // An echo has one identifier, which stands for both ports.
+    if is_echo(key.protocol()) {
+        let was_source = value.flags.has(Flags::SRC);
+        (own.src_port, own.dst_port) =
+            if was_source { (own.src_port, own.src_port) } else { (own.dst_port, own.dst_port) };
+    }
     reply_key(port, &own)
+}
+
+fn is_echo(protocol: Protocol) -> bool {
+    protocol == Protocol::ICMP || protocol == Protocol::ICMPV6
 }
 
 /// What is remembered of a flow: the decision itself, so that a flow is one place in memory (128 bytes with its key).
@@ -84,8 +95,8 @@ pub(crate) struct Decision<'a, W> {
 impl<'a, W: Why> Decision<'a, W> {
     /// A packet from the provider network for the container: `key` is as it came out of its encapsulation.
     pub(crate) fn inbound(&mut self, key: &FlowKey, h: &Headers, prior: Option<&Transposition>) -> Decided {
-        if prior.is_some_and(|p| p.flags.has(Flags::REPLY)) {
-            return self.reply_to_container(key);
+        if let Some(p) = prior.filter(|p| p.flags.has(Flags::REPLY)) {
+            return self.reply_to_container(key, p);
         }
         if self.port.owns(key.dst) {
             self.why.because("nat", || format!("{:?} is the container's own address", key.dst));
@@ -161,7 +172,11 @@ impl<'a, W: Why> Decision<'a, W> {
                 dip_port: p.dst_port,
             });
         }
-        let reason = if self.port.has_vip(key.dst) { DropReason::NoServiceOnPort } else { DropReason::UnknownPort };
+        let reason = match self.port.has_vip(key.dst) {
+            true => DropReason::NoServiceOnPort,
+            false if self.port.snat.iter().any(|b| b.vip == key.dst) => DropReason::NoReverseMapping,
+            false => DropReason::UnknownPort,
+        };
         self.why.because("nat", || format!("{:?} is no address of this port and no rule translates it", key.dst));
         Err(reason)
     }
@@ -193,10 +208,20 @@ impl<'a, W: Why> Decision<'a, W> {
         Resolution::Install { value: HostFlow(value), peer, idle_seconds: idle(key.protocol()) }
     }
 
-    /// The answer to a flow that the container opened. `key` is the answer's; the ACL judges the direction that opened it.
-    fn reply_to_container(&mut self, key: &FlowKey) -> Decided {
-        let value = self.deliver(self.port).decapsulated().with_flag(Flags::REPLY);
-        if !self.permits(self.port, AclDirection::Outbound, &key.reversed()) {
+    /// The answer to a flow that the container opened, by its own address or a leased port. `key` is the answer's; the ACL judges
+    /// the direction that opened it.
+    fn reply_to_container(&mut self, key: &FlowKey, prior: &Transposition) -> Decided {
+        let mut value = self.deliver(self.port).decapsulated().with_flag(Flags::REPLY);
+        let mut opened = key.reversed();
+        if prior.flags.has(Flags::DST) {
+            value = value.with_dst(prior.dst).with_dst_port(prior.dst_port);
+            (opened.src, opened.src_port) = (prior.dst, prior.dst_port);
+            if !self.port.has_snat(prior.dst, key.protocol(), key.dst, key.dst_port) {
+                self.why.because("snat", || "the port is not leased any more".to_owned());
+                return Resolution::Drop(DropReason::NoReverseMapping);
+            }
+        }
+        if !self.permits(self.port, AclDirection::Outbound, &opened) {
             return remembered_denial(value);
         }
         Resolution::Install { value: HostFlow(value), peer: None, idle_seconds: idle(key.protocol()) }
@@ -233,7 +258,10 @@ impl<'a, W: Why> Decision<'a, W> {
         match self.route(key) {
             Ok(value) if h.fragment == Fragment::Later => self.later_fragment(value),
             Ok(value) => self.outbound_by(key, value, prior),
-            Err(DropReason::NoRoute) => self.without_route(key, h),
+            Err(DropReason::NoRoute) => match self.snat(key, h, prior) {
+                Some(decided) => decided,
+                None => self.without_route(key, h),
+            },
             Err(reason) => Resolution::Drop(reason),
         }
     }
@@ -280,6 +308,38 @@ impl<'a, W: Why> Decision<'a, W> {
             return if is_known { remembered_denial(value) } else { Resolution::Drop(DropReason::AclDenied) };
         }
         Resolution::Install { value: HostFlow(value), peer: None, idle_seconds: idle(key.protocol()) }
+    }
+
+    /// Out of the overlay by a virtual IP, if ports of one are leased to the container. Not for answers of a service that has been
+    /// forgotten, nor towards nodes of the fabric.
+    fn snat(&mut self, key: &FlowKey, h: &Headers, prior: Option<&Transposition>) -> Option<Decided> {
+        let ports = self.port.snat_ports(key.src, key.protocol());
+        let opens = key.protocol() == Protocol::TCP && h.tcp_flags.opens();
+        let is_answer = prior.is_none() && !opens && self.port.nat_out(key.src, key.protocol(), key.src_port).is_some();
+        if ports == 0 || is_answer || !snat::is_translatable(h) {
+            return None;
+        }
+        if self.policy.is_node(key.dst) {
+            self.why.because("snat", || format!("{:?} is a node of the fabric", key.dst));
+            return Some(Resolution::Drop(DropReason::NoRoute));
+        }
+        let claim = Claim {
+            port: self.port.id,
+            out: self.direct_return(key.dst, None),
+            back: self.deliver(self.port).decapsulated(),
+        };
+        if !self.permits(self.port, AclDirection::Outbound, key) {
+            return Some(denied(claim.out, prior));
+        }
+        let kept = prior.filter(|p| p.flags.has(Flags::SRC));
+        if let Some(p) = kept.filter(|p| self.port.has_snat(key.src, key.protocol(), p.src, p.src_port)) {
+            self.why.because("snat", || format!("the flow keeps {:?} port {}", p.src, p.src_port));
+            let (value, peer) = snat::translated(&claim, key, p.src, p.src_port, self.policy.underlay_port);
+            return Some(Resolution::Install { value, peer: Some(peer), idle_seconds: idle(key.protocol()) });
+        }
+        self.why.because("snat", || format!("by one of {ports} ports that are leased to {:?}", key.src));
+        self.chance.claim = Some(claim);
+        Some(Resolution::Claim { idle_seconds: idle(key.protocol()), none: DropReason::SnatPortsExhausted })
     }
 
     /// No route: the only thing that explains the packet is a service whose flow this host has forgotten (it restarted).

@@ -1,9 +1,10 @@
 use crate::answer::answer;
 use crate::chance::Chance;
 use crate::classify::{Origin, flow_of, origin};
-use crate::decide::Decided;
+use crate::decide::{Decided, port_of};
 use crate::policy::Policy;
 use crate::resolver::{bring_error, decide};
+use crate::snat::Walk;
 use penstock_engine::{Ending, Explanation, Step, Why, apply};
 use penstock_flow::{Flags, FlowHasher, Transposition};
 use penstock_model::{DropReason, EncapId, FlowKey, HEADROOM, Packet, PortId, Verdict};
@@ -82,6 +83,14 @@ fn decided(
         match decide(policy, from_container, &key, h, None, &mut None, chance, why) {
             Decided::Install { value, .. } | Decided::Once(value) => return Ok(value.0),
             Decided::Drop(reason) => return Err(reason),
+            // The first port that it would try; which of them are taken only the worker knows.
+            Decided::Claim { none, .. } => {
+                let port = policy.port(port_of(&key)).ok_or(none)?;
+                let ports = port.snat_ports(key.src, key.protocol());
+                let walk = chance.claim.map(|claim| Walk::new(claim, ports, hasher.hash(&key)));
+                let choice = walk.and_then(|mut w| w.next(port, &key, policy.underlay_port));
+                return choice.map(|(value, _)| value.0).ok_or(none);
+            }
             Decided::Instead(other) => key = other,
         }
     }

@@ -14,6 +14,8 @@ pub struct HostGoal {
     pub acls: Vec<Acl>,
     pub ports: Vec<Port>,
     pub nat_rules: Vec<NatRule>,
+    #[serde(default)]
+    pub snat: Vec<SnatLease>,
     pub probes: Vec<Probe>,
 }
 
@@ -40,6 +42,18 @@ pub struct NatRule {
     pub vip_port: u16,
     pub dip: Overlay<IpAddr>,
     pub dip_port: u16,
+}
+
+/// Ports of a virtual IP by which a container reaches the outside: `first..first + count`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnatLease {
+    pub network_interface: String,
+    pub dip: Overlay<IpAddr>,
+    pub vip: IpAddr,
+    pub first: u16,
+    pub count: u16,
+    /// `None`: TCP, UDP and ICMP echo.
+    pub protocol: Option<Protocol>,
 }
 
 /// A health probe of one container, run beside it.

@@ -15,6 +15,8 @@
 //! | an ICMP error about such an answer | VIP to DIP, also in the packet that it quotes, to the container |
 //! | container to an endpoint of its network | to the local port, or by VXLAN to its host |
 //! | container to a routed prefix | by VXLAN to the route's tunnel endpoint |
+//! | container to anywhere else, with ports leased to it | by a virtual IP and one of these ports, plain, by the underlay |
+//! | the answer to it, brought by a mux | to the container |
 //! | ARP, neighbour discovery, echo to a subnet's gateway | answered here |
 //! | container to the source of probes | to the probes |
 #![forbid(unsafe_code)]
@@ -33,14 +35,15 @@ mod policy;
 mod probe;
 mod related;
 mod resolver;
+mod snat;
 mod status;
 
 pub use build::{GoalError, Surroundings};
 pub use decide::HostFlow;
 pub use explain::explain;
 pub use fabric::{Hop, PROBE_V4, PROBE_V6, ROUTER_MAC, UnderlayFib, is_probe_source};
-pub use goal::{HostGoal, NatRule, Port, Probe, ProbeKind};
+pub use goal::{HostGoal, NatRule, Port, Probe, ProbeKind, SnatLease};
 pub use policy::Policy;
 pub use probe::{Outcome, ProbeMachine};
 pub use resolver::{HostResolver, flow_table};
-pub use status::{HostStatus, PortStatus, ProbeStatus};
+pub use status::{HostStatus, PortStatus, ProbeStatus, SnatUse};

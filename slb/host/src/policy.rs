@@ -1,4 +1,5 @@
 use crate::fabric::UnderlayFib;
+use crate::snat::Block;
 use ipnetwork::IpNetwork;
 use penstock_engine::EncapTemplate;
 use penstock_model::{
@@ -11,7 +12,8 @@ use std::sync::Arc;
 
 /// What the host does, compiled from a goal state and the state of the provider network. Immutable; replaced whole.
 ///
-/// Memory: about 200 bytes an endpoint, 90 an encapsulation (one for each network and peer host), 64 a NAT rule.
+/// Memory: about 200 bytes an endpoint, 90 an encapsulation (one for each network and peer host), 64 a NAT rule, 40 a block of
+/// leased ports.
 #[derive(Debug)]
 pub struct Policy {
     pub(crate) revision: Revision,
@@ -47,6 +49,7 @@ pub(crate) struct LocalPort {
     pub(crate) own: Vec<Addr16>,
     pub(crate) acl: Option<usize>,
     pub(crate) nat: Vec<Nat>,
+    pub(crate) snat: Vec<Block>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

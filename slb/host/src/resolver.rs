@@ -5,10 +5,12 @@ use crate::decide::{Decided, Decision, HostFlow, peer_key, port_of};
 use crate::door::Door;
 use crate::fabric::is_probe_source;
 use crate::policy::Policy;
+use crate::snat::Walk;
+use crate::status::SnatUse;
 use arc_swap::{ArcSwap, Cache};
 use penstock_engine::{Class, EncapTemplate, Prior, Resolver, Why};
 use penstock_flow::{FlowHasher, FlowTable, Quota, Transposition};
-use penstock_model::{DropReason, EncapId, FlowKey, Nanos, Packet, PortId, Verdict};
+use penstock_model::{Addr16, DropReason, EncapId, FlowKey, Nanos, Overlay, Packet, PortId, Protocol, Verdict};
 use penstock_wire::Headers;
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -48,6 +50,16 @@ pub struct HostResolver {
     unresolved: VecDeque<IpAddr>,
     onward: Onward,
     passed_on: u64,
+    walk: Option<Walk>,
+    /// Of the addresses that have leased ports: at most as many as ports have addresses.
+    snat: HashMap<(PortId, Addr16), SnatCount>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct SnatCount {
+    claims: u64,
+    strained: u64,
+    exhausted: u64,
 }
 
 impl HostResolver {
@@ -64,7 +76,28 @@ impl HostResolver {
             unresolved: VecDeque::with_capacity(MAX_UNRESOLVED),
             onward: Onward::new(),
             passed_on: 0,
+            walk: None,
+            snat: HashMap::new(),
         }
+    }
+
+    /// How the addresses that have leased ports get on with them.
+    pub fn snat(&self) -> impl Iterator<Item = SnatUse> {
+        self.snat.iter().filter_map(|((id, dip), count)| {
+            let port = self.policy.port(*id)?;
+            Some(SnatUse {
+                network_interface: port.name.clone(),
+                dip: Overlay(dip.to_ip()),
+                ports: port.snat_ports(*dip, Protocol::TCP).max(port.snat_ports(*dip, Protocol::UDP)),
+                claims: count.claims,
+                strained: count.strained,
+                exhausted: count.exhausted,
+            })
+        })
+    }
+
+    fn count_claim(&mut self, port: PortId, dip: Addr16, count: impl FnOnce(&mut SnatCount)) {
+        count(self.snat.entry((port, dip)).or_default());
     }
 
     /// Packets of flows that were not known here and got their second chance elsewhere.
@@ -190,6 +223,11 @@ impl Resolver for HostResolver {
         let mut decided =
             decide(&self.policy, from_container, key, headers, prior, &mut unresolved, &mut chance, &mut ());
         self.passed_on += u64::from(chance.is_passed);
+        if let Some(claim) = chance.claim {
+            let ports = self.policy.port(claim.port).map_or(0, |p| p.snat_ports(key.src, key.protocol()));
+            self.walk = Some(Walk::new(claim, ports, self.hasher.hash(key)));
+            self.count_claim(claim.port, key.src, |c| c.claims += 1);
+        }
         if let (Some(template), Decided::Once(value)) = (chance.onward, &mut decided) {
             value.0.encap = self.onward.keep(template);
         }
@@ -197,6 +235,22 @@ impl Resolver for HostResolver {
             self.unresolved.push_back(addr);
         }
         decided
+    }
+
+    fn claim(&mut self, key: &FlowKey) -> Option<(HostFlow, (FlowKey, HostFlow))> {
+        let mut walk = self.walk?;
+        let id = port_of(key);
+        let was_strained = walk.was_strained();
+        let choice = self.policy.port(id).and_then(|port| walk.next(port, key, self.policy.underlay_port));
+        let is_strained = walk.was_strained() && !was_strained;
+        self.walk = choice.map(|_| walk);
+        if is_strained || choice.is_none() {
+            self.count_claim(id, key.src, |c| {
+                c.strained += u64::from(is_strained);
+                c.exhausted += u64::from(choice.is_none());
+            });
+        }
+        choice
     }
 
     fn transposition<'a>(&'a self, value: &'a HostFlow) -> &'a Transposition {

@@ -11,6 +11,22 @@ pub struct HostStatus {
     pub flows: u64,
     pub ports: Vec<PortStatus>,
     pub probes: Vec<ProbeStatus>,
+    #[serde(default)]
+    pub snat: Vec<SnatUse>,
+}
+
+/// How an address that has leased ports gets on with them, since the host's start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnatUse {
+    pub network_interface: String,
+    pub dip: Overlay<IpAddr>,
+    pub ports: u32,
+    /// Flows that asked for a port.
+    pub claims: u64,
+    /// Of these, those that found one only after several that were taken: more than half of the ports are in use.
+    pub strained: u64,
+    /// Of these, those that found none and were dropped.
+    pub exhausted: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

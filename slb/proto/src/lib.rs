@@ -7,7 +7,9 @@
 //! Pure: time is an argument. The planner is all the state there is; it serializes, and a controller that starts again
 //! from it plans the same tables.
 //!
-//! Order of calls: [`Planner::plan`] whenever intent or health changed and at [`Planner::poll_timeout`]; store the
+//! [`Planner::lease`] gives the containers that reach the outside by a virtual IP their ports of it.
+//!
+//! Order of calls: [`Planner::plan`], then [`Planner::lease`], whenever intent or health changed and at [`Planner::poll_timeout`]; store the
 //! planner before shipping what it planned.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -16,6 +18,7 @@ mod check;
 mod health;
 mod ids;
 mod intent;
+mod leases;
 mod plan;
 mod planner;
 mod pool;
@@ -26,5 +29,6 @@ mod tests;
 pub use check::PlanError;
 pub use health::{Health, MemberHealth, ProbeKey};
 pub use intent::{AllDown, BackendIntent, Distribution, LbIntent, Member, PoolIntent, ServiceIntent};
+pub use leases::{BLOCK, Demand, Lease, LeasePlan, OutboundIntent, QUARANTINE};
 pub use plan::{BackendPlan, MemberPlan, Plan, PoolPlan, ServicePlan};
 pub use planner::{Planner, SETTLE};

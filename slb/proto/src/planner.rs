@@ -1,9 +1,10 @@
 use crate::check::Checked;
 use crate::ids::Ids;
+use crate::leases::Leases;
 use crate::pool::PoolState;
 use crate::{
-    AllDown, BackendIntent, BackendPlan, Health, LbIntent, MemberPlan, Plan, PlanError, PoolIntent, PoolPlan,
-    ServicePlan,
+    AllDown, BackendIntent, BackendPlan, Demand, Health, LbIntent, LeasePlan, MemberPlan, OutboundIntent, Plan,
+    PlanError, PoolIntent, PoolPlan, ServicePlan,
 };
 use penstock_model::{BackendId, Nanos, PoolId, ServiceId};
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,7 @@ pub const SETTLE: Duration = Duration::from_secs(1800);
 
 /// Plans, and remembers what the next plan must not change without need.
 ///
-/// Getters: [`Planner::poll_timeout`]. Mutators: [`Planner::plan`], which leaves the planner as it was if it refuses the
+/// Getters: [`Planner::poll_timeout`]. Mutators: [`Planner::lease`]; [`Planner::plan`], which leaves the planner as it was if it refuses the
 /// intent.
 ///
 /// Memory: a table and while changes settle up to three more, 8 KiB each, for each pool and probe; names of services, pools
@@ -33,6 +34,8 @@ pub struct Planner {
     version: u64,
     /// The latest result of each probe, also over a restart.
     health: Health,
+    #[serde(default)]
+    leases: Leases,
     #[serde(skip)]
     last: Option<Plan>,
 }
@@ -55,6 +58,7 @@ impl Planner {
             tables: BTreeMap::new(),
             version: 0,
             health: Health::default(),
+            leases: Leases::default(),
             last: None,
         }
     }
@@ -88,10 +92,24 @@ impl Planner {
         Ok(plan)
     }
 
-    /// When to plan again although nothing happened: a change will have settled.
+    /// Leases ports of virtual IPs to the members of `outbound`, backends of `plan`, which this planner has just made. `demand`
+    /// is what their hosts say of the ports that they have.
+    pub fn lease(
+        &mut self,
+        outbound: &[OutboundIntent],
+        plan: &Plan,
+        demand: &BTreeMap<BackendId, Demand>,
+        now: Nanos,
+    ) -> LeasePlan {
+        let services = plan.services.iter().map(|s| (s.vip, s.port)).collect();
+        self.leases.update(outbound, &services, plan, demand, now)
+    }
+
+    /// When to plan again although nothing happened: a change will have settled, or leased ports come out of quarantine.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Nanos> {
-        self.tables.values().filter_map(|table| table.settles_at(self.settle())).min()
+        let settles = self.tables.values().filter_map(|table| table.settles_at(self.settle()));
+        settles.chain(self.leases.poll_timeout()).min()
     }
 
     fn settle(&self) -> Duration {

@@ -5,7 +5,7 @@ use crate::report::of;
 use crate::worker::{PortReport, Report};
 use ::metrics::{counter, gauge};
 use penstock_model::{LedgerReport, PortId, Revision};
-use penstock_slb_host::ProbeStatus;
+use penstock_slb_host::{ProbeStatus, SnatUse};
 use penstock_telemetry::{InterfaceFacts, NodeFacts, RoleMetrics, Row};
 
 /// Every metric of a host. Labels: `network_interface` is the resource id; `interface` its device; `probe` the path of the
@@ -22,6 +22,12 @@ const OWN: &[Row] = &[
         "Frames from and to a container; a frame of many segments counts once",
     ),
     (PORT_BYTES, "network_interface, direction", "Bytes of these frames"),
+    (SNAT_PORTS, "network_interface, address", "Ports of virtual IPs that are leased to a container's address"),
+    (
+        SNAT_CLAIMS,
+        "network_interface, address, outcome",
+        "Outbound flows that asked for a port: `all`, of these `strained` after several that were taken, `exhausted` without one",
+    ),
     (PROBE_HEALTHY, "probe, network_interface, address", "1 while the probe's backend is healthy"),
     (PROBE_CHANGES, "probe, network_interface, address", "How often that has changed"),
 ];
@@ -31,6 +37,8 @@ const PASSED_ON: &str = "penstock_host_passed_on_packets_total";
 const PORT_UP: &str = "penstock_host_port_up";
 const PORT_PACKETS: &str = "penstock_host_port_packets_total";
 const PORT_BYTES: &str = "penstock_host_port_bytes_total";
+const SNAT_PORTS: &str = "penstock_host_snat_ports";
+const SNAT_CLAIMS: &str = "penstock_host_snat_claims_total";
 const PROBE_HEALTHY: &str = "penstock_host_probe_healthy";
 const PROBE_CHANGES: &str = "penstock_host_probe_changes_total";
 
@@ -52,6 +60,9 @@ pub(crate) fn record(config: &HostConfig, applied: Revision, report: &Report, pr
     for (id, port) in config.port_ids() {
         record_port(port, &of(report, id));
     }
+    for of in &report.snat {
+        record_snat(of);
+    }
     for probe in probes {
         let labels = [
             ("probe", probe.name.clone()),
@@ -60,6 +71,16 @@ pub(crate) fn record(config: &HostConfig, applied: Revision, report: &Report, pr
         ];
         gauge!(PROBE_HEALTHY, &labels).set(f64::from(u8::from(probe.healthy)));
         counter!(PROBE_CHANGES, &labels).absolute(probe.changes);
+    }
+}
+
+fn record_snat(of: &SnatUse) {
+    let labels = || vec![("network_interface", of.network_interface.clone()), ("address", of.dip.0.to_string())];
+    gauge!(SNAT_PORTS, &labels()).set(f64::from(of.ports));
+    for (outcome, count) in [("all", of.claims), ("strained", of.strained), ("exhausted", of.exhausted)] {
+        let mut labels = labels();
+        labels.push(("outcome", outcome.to_owned()));
+        counter!(SNAT_CLAIMS, &labels).absolute(count);
     }
 }
 
@@ -103,7 +124,15 @@ mod tests {
         };
         let io = IoStats { received: 3, received_bytes: 300, missed: 1, ..IoStats::default() };
         let ports = vec![PortReport::default(), PortReport { mode: Some("af_packet"), io }];
-        let report = Report { flows: 2, ports, ..Report::default() };
+        let snat = vec![SnatUse {
+            network_interface: "web-1".to_owned(),
+            dip: Overlay("10.0.0.11".parse().unwrap()),
+            ports: 64,
+            claims: 9,
+            strained: 2,
+            exhausted: 1,
+        }];
+        let report = Report { flows: 2, ports, snat, ..Report::default() };
         let probe = |address: &str, healthy| ProbeStatus {
             name: "loadBalancers/web/probes/http".to_owned(),
             network_interface: "web-1".to_owned(),

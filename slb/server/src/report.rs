@@ -13,6 +13,7 @@ pub(crate) fn status(config: &HostConfig, applied: Revision, report: &Report, pr
         flows: report.flows as u64,
         ports: config.port_ids().map(|(id, port)| port_status(id, port, report)).collect(),
         probes: probes.to_vec(),
+        snat: report.snat.clone(),
     }
 }
 

@@ -7,7 +7,7 @@ use penstock_clock::MonotonicClock;
 use penstock_engine::Port;
 use penstock_model::{Gso, HEADROOM, Ledger, Nanos, Offload, Packet, PortId, Verdict};
 use penstock_packet_io::{IoStats, PacketIo, Poller, SendError, Waker};
-use penstock_slb_host::HostResolver;
+use penstock_slb_host::{HostResolver, SnatUse};
 use std::net::IpAddr;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -49,6 +49,7 @@ pub(crate) struct Report {
     pub(crate) unsent: u64,
     /// Packets that got their second chance at another container.
     pub(crate) passed_on: u64,
+    pub(crate) snat: Vec<SnatUse>,
     /// By [`PortId`]: whether it is attached, its mode, and its counts also from earlier attachments.
     pub(crate) ports: Vec<PortReport>,
 }
@@ -264,6 +265,7 @@ impl Worker {
             resolved: self.engine.resolved(),
             unsent: self.unsent,
             passed_on: self.engine.resolver().passed_on(),
+            snat: self.engine.resolver().snat().collect(),
             ports: ports.collect(),
         };
         *self.wiring.report.lock().unwrap_or_else(PoisonError::into_inner) = report;

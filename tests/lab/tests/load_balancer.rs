@@ -183,34 +183,67 @@ fn established_transfers_to_others_survive_a_dead_container() {
     });
 }
 
-/// Until no slot table is on its way from one version to the next.
-fn wait_until_settled(lab: &Lab) {
-    lab.wait_until(Duration::from_secs(90), "the slot tables settle", || {
-        let status = lab.cli_json(&["status"]);
-        status["services"].as_array().unwrap().iter().all(|s| s["settling"] == false)
-    });
+/// Puts a container into its pools, or takes it out of them.
+fn put_into_pools(lab: &Lab, container: &str, interface: &serde_json::Value, is_in: bool) {
+    let mut interface = interface.clone();
+    if !is_in {
+        for c in interface["properties"]["ipConfigurations"].as_array_mut().unwrap() {
+            c["properties"]["loadBalancerBackendAddressPools"] = serde_json::json!([]);
+        }
+    }
+    let file = lab.file(&format!("{container}-{is_in}.json"), &interface);
+    let applied = lab.cli(&["apply", "-f", file.to_str().unwrap()]);
+    assert!(applied.status.success(), "{}", text(&applied));
+}
+
+/// Slow transfers at once; each writes its exit code, size and number of connections.
+fn transfers(lab: &Lab, n: usize) -> std::process::Child {
+    let line = format!(
+        "d=$(mktemp -d) && cd \"$d\" && curl -s --parallel --parallel-max {n} --parallel-immediate \
+         -H 'Connection: close' -r 0-3999999 -w '%{{exitcode}} %{{size_download}} %{{num_connects}}\\n' \
+         -o 'void-#1' 'http://203.0.113.10/slow?[1-{n}]'; cd / && rm -rf \"$d\""
+    );
+    lab.start("client", &line)
 }
 
 #[test]
-fn no_transfer_breaks_when_a_mux_is_killed() {
+fn no_transfer_breaks_when_containers_come_and_go_and_a_mux_is_killed() {
     let lab = lab!();
-    wait_until_settled(lab);
-    let line = "d=$(mktemp -d) && cd \"$d\" && curl -s --parallel --parallel-max 200 --parallel-immediate \
-                -H 'Connection: close' -r 0-3999999 -w '%{exitcode} %{size_download} %{num_connects}\\n' \
-                -o 'void-#1' 'http://203.0.113.10/slow?[1-200]'; cd / && rm -rf \"$d\"";
+    let interfaces = BLUE.map(|name| lab.cli_json(&["get", "networkInterfaces", name]));
+    put_into_pools(lab, "blue-3", &interfaces[2], false);
+    lab.wait_until(Duration::from_secs(5), "blue-3 leaves", || {
+        !lab.out("client", "curl -s -H 'Connection: close' 'http://203.0.113.10/?[1-60]'").contains("blue-3")
+    });
     let by_mux1 = || lab.metric("mux1", "penstock_mux_received_packets_total", "");
-    let before = by_mux1();
-    let transfers = lab.start("client", line);
-    std::thread::sleep(Duration::from_secs(3));
-    let through_mux1 = by_mux1() - before;
+    let passed_on = || -> f64 {
+        ["host1", "host2"].iter().map(|h| lab.metric(h, "penstock_host_passed_on_packets_total", "")).sum()
+    };
+    let before = (by_mux1(), passed_on());
+    let old = transfers(lab, 120);
+    std::thread::sleep(Duration::from_millis(1500));
+    // What is open stays where it is, also at the one who leaves; what comes now goes to the others.
+    put_into_pools(lab, "blue-3", &interfaces[2], true);
+    put_into_pools(lab, "blue-1", &interfaces[0], false);
+    lab.wait_until(Duration::from_secs(5), "blue-1 leaves and blue-3 comes", || {
+        let seen = tally(&lab.out("client", "curl -s -H 'Connection: close' 'http://203.0.113.10/?[1-60]'"));
+        seen.keys().map(String::as_str).eq(["blue-2", "blue-3"])
+    });
+    let new = transfers(lab, 80);
+    std::thread::sleep(Duration::from_millis(1500));
+    let through_mux1 = by_mux1() - before.0;
     lab.script(&["kill", "mux1"]);
     // The static route stands for BGP: the router stops sending to the dead mux.
     lab.out("router", "ip route replace 203.0.113.0/24 via 10.1.2.2 && ip -6 route flush 2001:db8:f::/64 && ip -6 route add 2001:db8:f::/64 via fd00:1:2::2");
-    let out = transfers.wait_with_output().unwrap();
-    let output = String::from_utf8_lossy(&out.stdout).into_owned();
+    let outs = [old, new].map(|child| child.wait_with_output().unwrap());
+    let passed_on = passed_on() - before.1;
     lab.script(&["start", "mux1"]);
-    let whole = output.lines().filter(|l| *l == "0 4000000 1").count();
-    assert_eq!(whole, 200, "{whole} of 200 transfers arrived whole: {}", text(&out));
+    put_into_pools(lab, "blue-1", &interfaces[0], true);
+    let whole = |out: &std::process::Output| {
+        String::from_utf8_lossy(&out.stdout).lines().filter(|l| *l == "0 4000000 1").count()
+    };
+    assert_eq!(outs.each_ref().map(whole), [120, 80], "{} {}", text(&outs[0]), text(&outs[1]));
+    println!("{passed_on} packets had a second chance");
+    assert!(passed_on > 0.0, "no connection that mux2 did not know was in a slot that moved");
     // Acknowledgements of its half of 200 transfers; far more than that many.
     assert!(through_mux1 > 200.0, "mux1 had no traffic to lose: {through_mux1} packets");
     lab.wait_until(Duration::from_secs(10), "mux1 serves again", || {
@@ -218,4 +251,75 @@ fn no_transfer_breaks_when_a_mux_is_killed() {
         lab.ok("client", "curl -sf -m 1 http://203.0.113.10/")
     });
     lab.out("router", "ip route replace 203.0.113.0/24 nexthop via 10.1.1.2 nexthop via 10.1.2.2 && ip -6 route flush 2001:db8:f::/64 && ip -6 route add 2001:db8:f::/64 nexthop via fd00:1:1::2 nexthop via fd00:1:2::2");
+}
+
+/// Removes what a test has added when it ends, however it ends.
+struct Added<'a>(&'a Lab, &'static str, &'static str);
+
+impl Drop for Added<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.cli(&["delete", self.1, self.2]);
+    }
+}
+
+#[test]
+fn containers_reach_the_outside_by_leased_ports_of_a_virtual_ip() {
+    let lab = lab!();
+    let pool = serde_json::json!({"resourceRef": "/loadBalancers/blue-web/backendAddressPools/web"});
+    let front = serde_json::json!([{"resourceRef": "/loadBalancers/blue-web/frontendIPConfigurations/v4"}]);
+    let rule = serde_json::json!({
+        "resourceRef": "/loadBalancers/blue-web/outboundNatRules/out", "resourceId": "out",
+        "properties": {"protocol": "All", "frontendIPConfigurations": front, "backendAddressPool": pool}
+    });
+    let file = lab.file("out.json", &rule);
+    let applied = lab.cli(&["apply", "-f", file.to_str().unwrap()]);
+    assert!(applied.status.success(), "{}", text(&applied));
+    let _added = Added(lab, "loadBalancers/blue-web/outboundNatRules", "out");
+    let server = lab.start("client", "cd /usr/share && exec timeout 60 python3 -u -m http.server 8099 2>&1");
+    lab.wait_until(Duration::from_secs(10), "a container reaches the outside", || {
+        lab.ok("blue-1", "curl -sf -m 1 -o /dev/null http://198.51.100.2:8099/")
+    });
+    for container in BLUE {
+        let codes = lab.out(
+            container,
+            "curl -s -m 20 --parallel --parallel-max 20 -H 'Connection: close' -o /dev/null -w '%{http_code}\\n' 'http://198.51.100.2:8099/?[1-100]'",
+        );
+        assert_eq!(codes.lines().filter(|l| *l == "200").count(), 100, "{container}: {codes}");
+        assert!(lab.ok(container, "ping -c 2 -W 2 198.51.100.2"), "{container} has no answer to its ping");
+    }
+    // Without a rule there is no way out.
+    assert!(!lab.ok("green-1", "curl -sf -m 1 -o /dev/null http://198.51.100.2:8099/"));
+    lab.run("client", "pkill -f 'http.server 8099'");
+    let log = server.wait_with_output().unwrap();
+    let log = String::from_utf8_lossy(&log.stdout).into_owned();
+    let seen: std::collections::BTreeSet<&str> =
+        log.lines().filter(|l| l.contains("GET")).filter_map(|l| l.split(' ').next()).collect();
+    assert_eq!(seen, ["203.0.113.10"].into(), "the server sees the virtual IP alone");
+}
+
+#[test]
+fn an_inbound_nat_rule_leads_to_one_container() {
+    let lab = lab!();
+    let front = serde_json::json!([{"resourceRef": "/loadBalancers/blue-web/frontendIPConfigurations/v4"}]);
+    let rule = serde_json::json!({
+        "resourceRef": "/loadBalancers/blue-web/inboundNatRules/one", "resourceId": "one",
+        "properties": {"protocol": "Tcp", "frontendPort": 8200, "backendPort": 8080, "frontendIPConfigurations": front}
+    });
+    let mut interface = lab.cli_json(&["get", "networkInterfaces", "blue-2"]);
+    let original = lab.file("blue-2.json", &interface);
+    let first = &mut interface["properties"]["ipConfigurations"][0]["properties"];
+    first["loadBalancerInboundNatRules"] =
+        serde_json::json!([{"resourceRef": "/loadBalancers/blue-web/inboundNatRules/one"}]);
+    for (name, what) in [("one.json", &rule), ("named.json", &interface)] {
+        let file = lab.file(name, what);
+        let applied = lab.cli(&["apply", "-f", file.to_str().unwrap()]);
+        assert!(applied.status.success(), "{}", text(&applied));
+    }
+    lab.wait_until(Duration::from_secs(5), "the port serves", || {
+        lab.ok("client", "curl -sf -m 1 http://203.0.113.10:8200/")
+    });
+    let output = lab.out("client", "curl -s -H 'Connection: close' 'http://203.0.113.10:8200/?[1-30]'");
+    assert_eq!(tally(&output).into_iter().collect::<Vec<_>>(), [("blue-2".to_owned(), 30)]);
+    assert!(lab.cli(&["apply", "-f", original.to_str().unwrap()]).status.success());
+    assert!(lab.cli(&["delete", "loadBalancers/blue-web/inboundNatRules", "one"]).status.success());
 }

@@ -1,10 +1,14 @@
 //! Load balancers: intent for the planner, plan for the muxes.
-use penstock_admin_types::intent::{Distribution as Said, Interface, IpConfiguration, Service as SaidService};
+use penstock_admin_types::intent::{
+    Distribution as Said, Interface, IpConfiguration, Outbound, Service as SaidService,
+};
 use penstock_admin_types::{Intent, ResourcePath};
-use penstock_model::{Dip, Overlay, Underlay};
-use penstock_mux_proto::{Backend, Distribution, MuxGoal, Pool, Service};
+use penstock_model::{BackendId, Dip, Overlay, Underlay};
+use penstock_mux_proto::{Backend, Distribution, MuxGoal, Pool, Service, SnatBlock};
+use penstock_slb_host::SnatUse;
 use penstock_slb_proto::{
-    AllDown, BackendIntent, Distribution as Planned, LbIntent, Member, Plan, PoolIntent, ServiceIntent,
+    AllDown, BLOCK, BackendIntent, Demand, Distribution as Planned, LbIntent, Lease, Member, OutboundIntent, Plan,
+    PoolIntent, ServiceIntent,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -28,6 +32,9 @@ pub(super) fn intent(intent: &Intent, members: &Members<'_>) -> LbIntent {
             },
         });
     }
+    for rule in &intent.outbound {
+        wanted.extend(rule.vips.iter().map(|vip| (rule.pool.clone(), vip.is_ipv4())));
+    }
     for (pool, v4) in &wanted {
         let weigh = |(_, c, _): &Placed<'_>| Member { backend: c.path.name().to_owned(), weight: 1 };
         out.pools.push(PoolIntent {
@@ -38,6 +45,24 @@ pub(super) fn intent(intent: &Intent, members: &Members<'_>) -> LbIntent {
     }
     out.backends = backends(intent);
     out
+}
+
+/// Outbound rules, one for each family that they have virtual IPs of.
+pub(super) fn outbound(intent: &Intent, members: &Members<'_>) -> Vec<OutboundIntent> {
+    let one = |rule: &Outbound, v4: bool| {
+        let vips: Vec<IpAddr> = rule.vips.iter().copied().filter(|vip| vip.is_ipv4() == v4).collect();
+        let members = members.of(&rule.pool, v4).iter().map(|(_, c, _)| c.path.name().to_owned()).collect();
+        (!vips.is_empty()).then(|| OutboundIntent { name: pool_name(&rule.path, v4), vips, members })
+    };
+    intent.outbound.iter().flat_map(|rule| [one(rule, true), one(rule, false)]).flatten().collect()
+}
+
+/// What hosts say of leased ports, by the backend that has them.
+pub(super) fn demand(plan: &Plan, uses: &[SnatUse]) -> BTreeMap<BackendId, Demand> {
+    let ids: BTreeMap<_, BackendId> =
+        plan.backends.iter().map(|b| ((b.network_interface.as_str(), b.dip.addr), b.id)).collect();
+    let of = |u: &SnatUse| Demand { claims: u.claims, strained: u.strained, exhausted: u.exhausted };
+    uses.iter().filter_map(|u| Some((*ids.get(&(u.network_interface.as_str(), u.dip))?, of(u)))).collect()
 }
 
 /// A rule's name, with the frontend's behind it when the rule has several.
@@ -109,7 +134,7 @@ fn backends(intent: &Intent) -> Vec<BackendIntent> {
     placed(intent).filter_map(backend).collect()
 }
 
-pub(super) fn mux_goal(plan: &Plan, hash_seed: [u64; 2]) -> MuxGoal {
+pub(super) fn mux_goal(plan: &Plan, leases: &[Lease], hash_seed: [u64; 2]) -> MuxGoal {
     let services = plan.services.iter().map(|s| Service {
         id: s.id,
         name: s.name.clone(),
@@ -142,6 +167,11 @@ pub(super) fn mux_goal(plan: &Plan, hash_seed: [u64; 2]) -> MuxGoal {
         services: services.collect(),
         pools: pools.collect(),
         backends: backends.collect(),
+        snat: leases.iter().map(snat_block).collect(),
         ..MuxGoal::default()
     }
+}
+
+fn snat_block(lease: &Lease) -> SnatBlock {
+    SnatBlock { vip: lease.vip, first: lease.first, shift: BLOCK.trailing_zeros() as u8, backend: lease.backend }
 }

@@ -4,9 +4,9 @@ use super::vteps;
 use ipnetwork::IpNetwork;
 use penstock_admin_types::intent::{Node, Probe as SaidProbe, ProbeKind as SaidKind};
 use penstock_admin_types::{Intent, ResourcePath};
-use penstock_model::{Overlay, ServiceId};
-use penstock_slb_host::{HostGoal, NatRule, Port, Probe, ProbeKind};
-use penstock_slb_proto::Plan;
+use penstock_model::{BackendId, Overlay, ServiceId};
+use penstock_slb_host::{HostGoal, NatRule, Port, Probe, ProbeKind, SnatLease};
+use penstock_slb_proto::{BLOCK, Lease, Plan};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -43,12 +43,14 @@ pub(super) fn goal<'a>(
         .map(|network| networks.network(network, None, &mut lists))
         .collect();
     let (nat_rules, probes) = translations.of(&server.path);
+    let snat = translations.snat.get(&server.path).cloned().unwrap_or_default();
     HostGoal {
         vteps: vteps(intent, true),
         networks: shown,
         acls: lists.acls,
         ports,
         nat_rules,
+        snat,
         probes,
         ..HostGoal::default()
     }
@@ -57,13 +59,14 @@ pub(super) fn goal<'a>(
 /// What each host does for load balancers: translate for its members, and probe them.
 pub(super) struct Translations<'a> {
     by_server: BTreeMap<&'a ResourcePath, (Vec<NatRule>, BTreeMap<ProbeKey, Probe>)>,
+    snat: BTreeMap<&'a ResourcePath, Vec<SnatLease>>,
 }
 
 /// Rules may share a probe: it runs once for each container.
 type ProbeKey = (String, String, IpAddr);
 
 impl<'a> Translations<'a> {
-    pub(super) fn new(intent: &'a Intent, members: &Members<'a>, plan: &Plan) -> Self {
+    pub(super) fn new(intent: &'a Intent, members: &Members<'a>, plan: &Plan, leases: &[Lease]) -> Self {
         let ids: BTreeMap<&str, ServiceId> = plan.services.iter().map(|s| (s.name.as_str(), s.id)).collect();
         let mut by_server: BTreeMap<_, (Vec<NatRule>, BTreeMap<_, _>)> = BTreeMap::new();
         for service in &intent.services {
@@ -87,13 +90,57 @@ impl<'a> Translations<'a> {
                 }
             }
         }
-        Self { by_server }
+        Self { by_server, snat: snat(intent, members, plan, leases) }
     }
 
     fn of(&self, server: &ResourcePath) -> (Vec<NatRule>, Vec<Probe>) {
         let found = self.by_server.get(server);
         found.map(|(rules, probes)| (rules.clone(), probes.values().cloned().collect())).unwrap_or_default()
     }
+}
+
+/// Neighbouring blocks of one container are one lease.
+fn snat<'a>(
+    intent: &'a Intent,
+    members: &Members<'a>,
+    plan: &Plan,
+    leases: &[Lease],
+) -> BTreeMap<&'a ResourcePath, Vec<SnatLease>> {
+    let names: BTreeMap<BackendId, &str> = plan.backends.iter().map(|b| (b.id, b.name.as_str())).collect();
+    let mut by_name: BTreeMap<&str, Vec<&Lease>> = BTreeMap::new();
+    for lease in leases {
+        by_name.entry(names.get(&lease.backend).copied().unwrap_or_default()).or_default().push(lease);
+    }
+    let mut out: BTreeMap<_, Vec<SnatLease>> = BTreeMap::new();
+    let placed = intent.outbound.iter().flat_map(|rule| {
+        let of = |v4| members.of(&rule.pool, v4).iter();
+        of(true).chain(of(false)).map(move |placed| (rule, placed))
+    });
+    for (rule, (interface, c, _)) in placed {
+        let Some(server) = &interface.server else { continue };
+        let list = out.entry(server).or_default();
+        for lease in by_name.get(c.path.name()).into_iter().flatten().filter(|l| rule.vips.contains(&l.vip)) {
+            match list.last_mut() {
+                Some(last)
+                    if last.vip == lease.vip
+                        && last.dip.0 == c.address
+                        && last.network_interface == interface.path.id()
+                        && last.first.checked_add(last.count) == Some(lease.first) =>
+                {
+                    last.count += BLOCK;
+                }
+                _ => list.push(SnatLease {
+                    network_interface: interface.path.id().to_owned(),
+                    dip: Overlay(c.address),
+                    vip: lease.vip,
+                    first: lease.first,
+                    count: BLOCK,
+                    protocol: rule.protocol,
+                }),
+            }
+        }
+    }
+    out
 }
 
 fn probe(said: &SaidProbe, network_interface: &str, address: IpAddr) -> Probe {

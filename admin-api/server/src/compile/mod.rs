@@ -16,9 +16,9 @@ use penstock_admin_store::Store;
 use penstock_admin_types::Intent;
 use penstock_clock::MonotonicClock;
 use penstock_model::{Nanos, Revision, Underlay};
-use penstock_slb_proto::{Health, Plan, PlanError, Planner, ProbeKey};
+use penstock_slb_proto::{BLOCK, Health, Lease, LeasePlan, Plan, PlanError, Planner, ProbeKey};
 use penstock_southbound::{NodeGoal, NodeRole};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +50,8 @@ pub(crate) struct Compiler {
     states: watch::Receiver<Arc<State>>,
     health: watch::Receiver<u64>,
     last: Goals,
+    /// Outbound rules whose virtual IPs have run out of ports.
+    short: BTreeSet<String>,
     /// Grows with each goal that differs; the upper half counts starts, so that it grows over restarts, too.
     revision: u64,
     hash_seed: [u64; 2],
@@ -76,6 +78,7 @@ impl Compiler {
             states,
             health,
             last: Goals::new(),
+            short: BTreeSet::new(),
             revision,
             hash_seed,
             host_hold_off,
@@ -118,9 +121,12 @@ impl Compiler {
         let mut planner = self.planner.clone();
         let members = Members::new(intent);
         let plan = planner.plan(&balance::intent(intent, &members), &self.health_now(), now)?;
-        let compiled = goals(intent, &members, &plan, self.resources.sealer(), self.hash_seed)?;
+        let demand = balance::demand(&plan, &self.hub.snat());
+        let leased = planner.lease(&balance::outbound(intent, &members), &plan, &demand, now);
+        self.tell_of(&leased);
+        let compiled = goals(intent, &members, &plan, &leased.leases, self.resources.sealer(), self.hash_seed)?;
         // Tables are on the disk before any mux has them: after a restart they must not be others.
-        if plan.changed {
+        if plan.changed || leased.changed {
             self.kept.keep_planner(&planner).await?;
         }
         self.planner = planner;
@@ -131,6 +137,19 @@ impl Compiler {
         metrics::gauge!("penstock_controller_goal_revision").set(self.revision as f64);
         metrics::gauge!("penstock_controller_resources").set(state.documents.len() as f64);
         Ok(())
+    }
+
+    /// Outbound ports: exhaustion is told once for each rule, and how many are left at any time.
+    fn tell_of(&mut self, leased: &LeasePlan) {
+        for (rule, members) in leased.short.iter().filter(|(rule, _)| !self.short.contains(*rule)) {
+            tracing::warn!(rule, members, "the virtual IPs of the rule have no ports left for some of its members");
+        }
+        self.short = leased.short.keys().cloned().collect();
+        for (vip, blocks) in &leased.free {
+            let free = blocks * usize::from(BLOCK);
+            metrics::gauge!("penstock_controller_snat_free_ports", "vip" => vip.to_string()).set(free as f64);
+        }
+        metrics::gauge!("penstock_controller_snat_short_members").set(leased.short.values().sum::<usize>() as f64);
     }
 
     /// The goal before if it says the same; else with the newest revision.
@@ -168,14 +187,15 @@ fn goals(
     intent: &Intent,
     members: &Members<'_>,
     plan: &Plan,
+    leases: &[Lease],
     sealer: &Sealer,
     hash_seed: [u64; 2],
 ) -> Result<BTreeMap<Key, NodeGoal>, SecretError> {
     let networks = networks::Networks::new(intent);
-    let translations = host::Translations::new(intent, members, plan);
+    let translations = host::Translations::new(intent, members, plan, leases);
     let mut out = BTreeMap::new();
     for mux in intent.muxes.values() {
-        let goal = balance::mux_goal(plan, hash_seed);
+        let goal = balance::mux_goal(plan, leases, hash_seed);
         out.insert((NodeRole::Mux, mux.name.clone()), NodeGoal::Mux(goal));
     }
     for server in intent.servers.values() {

@@ -85,7 +85,10 @@ fn interface(r: &mut Reader<'_>, node: &Node<'_>, intent: &Intent, taken: &mut T
             path: child.path.clone(),
             address,
             subnet: subnet.prefix,
-            pools: child.references("loadBalancerBackendAddressPools"),
+            pools: ["loadBalancerBackendAddressPools", "loadBalancerInboundNatRules"]
+                .iter()
+                .flat_map(|list| child.references(list))
+                .collect(),
         });
     }
     let network = network?;

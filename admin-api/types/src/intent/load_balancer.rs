@@ -16,9 +16,21 @@ pub struct Service {
     pub protocol: Protocol,
     pub port: u16,
     pub backend_port: u16,
+    /// Of an inbound NAT rule: the rule itself, which one ipConfiguration names.
     pub pool: ResourcePath,
     pub distribution: Distribution,
     pub probe: Option<Probe>,
+}
+
+/// Members of a pool that reach the outside by virtual IPs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outbound {
+    /// The rule.
+    pub path: ResourcePath,
+    pub vips: Vec<IpAddr>,
+    /// `None`: TCP, UDP and ICMP echo.
+    pub protocol: Option<Protocol>,
+    pub pool: ResourcePath,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -65,6 +77,17 @@ pub(crate) fn read(r: &mut Reader<'_>, intent: &mut Intent) {
             balancer.children("probes").iter().map(|n| (n.path.clone(), probe(r, n))).collect();
         for rule in balancer.children("loadBalancingRules") {
             services(r, &rule, &frontends, &probes, &mut taken, &mut intent.services);
+        }
+        for rule in balancer.children("inboundNatRules") {
+            if has_frontend(r, &rule) {
+                one_target(r, &rule, intent);
+                services(r, &rule, &frontends, &probes, &mut taken, &mut intent.services);
+            }
+        }
+        for rule in balancer.children("outboundNatRules") {
+            if has_frontend(r, &rule) {
+                outbound(r, &rule, &frontends, &mut intent.outbound);
+            }
         }
     }
     one_network_per_pool(r, intent);
@@ -223,7 +246,8 @@ fn services(
     if floating {
         r.warn(&rule.path, "NotImplemented", "enableFloatingIP is stored; the rule has no effect in this version");
     }
-    let pool = rule.reference("backendAddressPool");
+    let is_nat = rule.path.kind_path() == "loadBalancers/inboundNatRules";
+    let pool = if is_nat { Some(rule.path.clone()) } else { rule.reference("backendAddressPool") };
     if pool.is_none() {
         r.warn(&rule.path, "BackendPoolReferenceNotProvided", "no backendAddressPool: the rule has no effect");
     }
@@ -249,6 +273,54 @@ fn services(
             probe: rule.reference("probe").and_then(|p| probes.get(&p).cloned()),
         });
     }
+}
+
+/// A NAT rule may be there before its frontends are.
+fn has_frontend(r: &mut Reader<'_>, rule: &Node<'_>) -> bool {
+    let is_there = !value::list(rule.properties(), "frontendIPConfigurations").is_empty();
+    if !is_there {
+        r.warn(&rule.path, "FrontendIpConfigReferenceNotProvided", "no frontend: the rule has no effect");
+    }
+    is_there
+}
+
+/// An inbound NAT rule leads to one address.
+fn one_target(r: &mut Reader<'_>, rule: &Node<'_>, intent: &Intent) {
+    let names = |i: &&super::Interface| i.ip_configurations.iter().any(|c| c.pools.contains(&rule.path));
+    let configurations = intent.interfaces.values().filter(names).flat_map(|i| &i.ip_configurations);
+    let targets: Vec<_> = configurations.filter(|c| c.pools.contains(&rule.path)).collect();
+    match targets.as_slice() {
+        [] => r.warn(&rule.path, "NoBackend", "no ipConfiguration names the rule: it has no effect"),
+        [_] => {}
+        [first, second, ..] => {
+            let message = format!("'{}' and '{}' both name the rule", first.path, second.path);
+            r.problem(rule, rule.pointer.clone(), "InboundNatRuleInUse", message);
+        }
+    }
+}
+
+fn outbound(r: &mut Reader<'_>, rule: &Node<'_>, frontends: &BTreeMap<ResourcePath, IpAddr>, out: &mut Vec<Outbound>) {
+    let pool = rule.reference("backendAddressPool");
+    let listed = rule_frontends(r, rule, pool.as_ref());
+    let protocol = match rule.word("protocol").as_str() {
+        "tcp" => Some(Protocol::TCP),
+        "udp" => Some(Protocol::UDP),
+        "all" => None,
+        other => {
+            let message = format!("protocol {other} is stored; All, TCP and UDP have a function in this version");
+            r.warn(&rule.path, "NotImplemented", message);
+            return;
+        }
+    };
+    let Some(pool) = pool else { return };
+    let vips: Vec<IpAddr> = listed.iter().filter_map(|f| frontends.get(f).copied()).collect();
+    if let Some(other) =
+        out.iter().find(|o| o.pool == pool && (o.protocol == protocol || o.protocol.is_none() || protocol.is_none()))
+    {
+        let message = format!("'{}' is the outbound rule of '{pool}' already", other.path);
+        r.problem(rule, rule.at("backendAddressPool"), "OutboundNatRuleConflict", message);
+    }
+    out.push(Outbound { path: rule.path.clone(), vips, protocol, pool });
 }
 
 /// `None`: not said, or wrong. `Some(None)`: one without a function.

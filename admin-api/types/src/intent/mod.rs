@@ -10,7 +10,7 @@ mod reader;
 pub use gateway::{Connection, ConnectionKind};
 pub use interface::reserved;
 pub use interface::{Interface, IpConfiguration};
-pub use load_balancer::{Distribution, Probe, ProbeKind, Service};
+pub use load_balancer::{Distribution, Outbound, Probe, ProbeKind, Service};
 pub use network::{Network, Subnet};
 pub use node::Node;
 pub use reader::{Allocated, Misplaced, Warning};
@@ -28,7 +28,9 @@ pub struct Intent {
     pub interfaces: BTreeMap<ResourcePath, Interface>,
     /// Backend address pools; interfaces name those that they are in.
     pub pools: BTreeSet<ResourcePath>,
+    /// Load balancing rules and inbound NAT rules.
     pub services: Vec<Service>,
+    pub outbound: Vec<Outbound>,
     pub servers: BTreeMap<ResourcePath, Node>,
     pub muxes: BTreeMap<ResourcePath, Node>,
     pub gateways: BTreeMap<ResourcePath, Node>,

@@ -49,7 +49,7 @@ pub(super) const LOAD_BALANCERS: Kind = kind(
         ),
         kind(
             "inboundNatRules",
-            Stored,
+            Compiled,
             &[
                 req("frontendIPConfigurations", FRONTENDS),
                 req("protocol", PROTOCOL),
@@ -64,7 +64,7 @@ pub(super) const LOAD_BALANCERS: Kind = kind(
         ),
         kind(
             "outboundNatRules",
-            Stored,
+            Compiled,
             &[
                 req("frontendIPConfigurations", FRONTENDS),
                 req("backendAddressPool", POOL),

@@ -80,6 +80,7 @@ pub(super) fn goal(members: &[u32]) -> MuxGoal {
             previous: Vec::new(),
         }],
         backends: (1..=8).map(backend).collect(),
+        snat: Vec::new(),
     }
 }
 

@@ -5,5 +5,6 @@ mod build;
 mod chance;
 mod explain;
 mod icmp;
+mod snat;
 mod transition;
 mod twin;

@@ -286,6 +286,7 @@ fn goal(in_transition: bool) -> MuxGoal {
         services: (0..VIPS).flat_map(|n| [service(n, vip4(n).into()), service(n + VIPS, vip6(n).into())]).collect(),
         pools: (0..VIPS).map(pool).collect(),
         backends: (0..VIPS * 2 * BACKENDS).map(backend).collect(),
+        snat: Vec::new(),
     }
 }
 

@@ -40,6 +40,7 @@ pub(crate) fn goal() -> MuxGoal {
             previous: Vec::new(),
         }],
         backends: (0..BACKENDS).map(backend).collect(),
+        snat: Vec::new(),
     }
 }
 
