@@ -1,12 +1,13 @@
-use crate::bitmap::{Bitmaps, BitmapsBuilder, Bits};
+use crate::bitmap::{Bitmaps, BitmapsBuilder};
 use crate::dimension::{Dimension, Span, address, is_mapped, ranges};
 use crate::{Acl, AclAction, AclDirection, AclRule, PolicyError, PortRange, Problem};
 use ipnetwork::IpNetwork;
 use penstock_model::{FlowKey, Protocol};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fmt::Write as _;
 
-/// Rules of one list. 10,000 rules of which each names its own addresses and ports take about 100 MiB; see [`CompiledAcl`].
+/// Rules of one list. 10,000 rules of which each names its own addresses and ports take about 12 MiB; see [`CompiledAcl`].
 pub const MAX_RULES: usize = 10_000;
 
 /// What a list says to the first packet of a flow.
@@ -50,9 +51,9 @@ pub enum AclMatch {
 /// A rule with a range of ports other than "all" (`0-65535` or `1-65535`) matches only protocols that have ports: TCP,
 /// UDP, SCTP, DCCP, UDP-Lite.
 ///
-/// Memory: a set has one bit a rule and equal sets are stored once. A field has at most two intervals for each prefix or
-/// range. So n rules with r different ranges in each field take at most `4 * 2r * n/8` bytes: 1 MiB for 1,000 rules that
-/// have nothing in common, some KiB for lists as people write them.
+/// Memory: equal sets are stored once, and sets that differ in a rule share all but 512 of their rules. A field has at most two
+/// intervals for each prefix or range, and an interval takes 64 bytes and one for each 100 rules: 1 MiB for 1,000 rules that
+/// have nothing in common, 12 MiB for 10,000, some KiB for lists as people write them.
 #[derive(Debug, Clone)]
 pub struct CompiledAcl {
     name: String,
@@ -290,25 +291,31 @@ fn ports(entries: &[Entry<'_>], of: impl Fn(&Entry<'_>) -> PortRange) -> Vec<Spa
 }
 
 fn any_port(entries: &[Entry<'_>], of: impl Fn(&Entry<'_>) -> PortRange, bitmaps: &mut BitmapsBuilder) -> u32 {
-    let mut bits = Bits::none(entries.len());
+    let mut bits = bitmaps.none();
     for (rule, entry) in entries.iter().enumerate() {
         if of(entry).is_any() {
             bits.set(rule);
         }
     }
-    bitmaps.intern(&bits)
+    bitmaps.intern(&mut bits)
 }
 
 fn protocols(entries: &[Entry<'_>], bitmaps: &mut BitmapsBuilder) -> Box<[u32; 256]> {
-    let mut sets = Box::new([0; 256]);
-    for (number, set) in (0u8..=255).zip(sets.iter_mut()) {
-        let mut bits = Bits::none(entries.len());
-        for (rule, entry) in entries.iter().enumerate() {
-            if entry.protocol.is_none_or(|protocol| protocol.0 == number) {
-                bits.set(rule);
-            }
+    let mut by_protocol: BTreeMap<u8, Vec<usize>> = BTreeMap::new();
+    let mut any = bitmaps.none();
+    for (rule, entry) in entries.iter().enumerate() {
+        match entry.protocol {
+            None => any.set(rule),
+            Some(protocol) => by_protocol.entry(protocol.0).or_default().push(rule),
         }
-        *set = bitmaps.intern(&bits);
+    }
+    let mut sets = Box::new([bitmaps.intern(&mut any); 256]);
+    for (number, rules) in by_protocol {
+        let mut bits = any.clone();
+        rules.into_iter().for_each(|rule| bits.set(rule));
+        if let Some(set) = sets.get_mut(usize::from(number)) {
+            *set = bitmaps.intern(&mut bits);
+        }
     }
     sets
 }

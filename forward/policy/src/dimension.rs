@@ -1,4 +1,4 @@
-use crate::bitmap::{BitmapsBuilder, Bits};
+use crate::bitmap::BitmapsBuilder;
 use ipnetwork::IpNetwork;
 use penstock_model::Addr16;
 use std::net::{IpAddr, Ipv6Addr};
@@ -50,12 +50,12 @@ impl<T: Value> Dimension<T> {
         }
         events.sort_unstable();
         let mut covering = vec![0i32; rules];
-        let mut bits = Bits::none(rules);
+        let mut bits = bitmaps.none();
         let mut dimension = Self { starts: Vec::new(), sets: Vec::new() };
         let mut at = T::default();
         for (value, rule, step) in events {
             if value != at {
-                dimension.push(at, bitmaps.intern(&bits));
+                dimension.push(at, bitmaps.intern(&mut bits));
                 at = value;
             }
             if let Some(count) = covering.get_mut(rule) {
@@ -63,7 +63,7 @@ impl<T: Value> Dimension<T> {
                 if *count > 0 { bits.set(rule) } else { bits.clear(rule) }
             }
         }
-        dimension.push(at, bitmaps.intern(&bits));
+        dimension.push(at, bitmaps.intern(&mut bits));
         dimension
     }
 

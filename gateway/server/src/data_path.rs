@@ -65,6 +65,12 @@ impl DataPath {
         self.0.ledger()
     }
 
+    /// How often a packet was decided and not replayed.
+    #[must_use]
+    pub fn resolved(&self) -> u64 {
+        self.0.engine.resolved()
+    }
+
     #[must_use]
     pub fn flows(&self) -> usize {
         self.0.engine.flows()

@@ -51,10 +51,13 @@ fn one(out: &mut Report, name: &str, frame: &Frame, flows: u64) {
         next += Pool::PACKETS as u64;
     }
     let mut random = Random::new();
+    let before = (path.resolved(), path.ledger().received);
     let cost = measure(|| {
         pool.fill(|buffer| frame.write(buffer, random.below(flows)));
         pool.run(|batch| path.handle_batch(batch, NOW))
     });
+    let (resolved, received) = (path.resolved() - before.0, path.ledger().received - before.1);
+    assert!(resolved * 1000 < received, "{resolved} of {received} packets were not decided by the flow table");
     pool.fill(|buffer| frame.write(buffer, random.below(flows)));
     pool.run(|batch| {
         path.handle_batch(batch, NOW);

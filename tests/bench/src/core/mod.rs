@@ -4,6 +4,7 @@
 //! (header checks, IPv4 checksum, virtual IP and slot lookup, flow table, checksum completion, hop limit, encapsulation,
 //! counters, ledger). Not timed: writing the frames, which happens just before on the same core, so that packets come out
 //! of its cache as they would come from a card that writes into it; and packet I/O.
+mod acl;
 mod gateway;
 mod gre;
 mod measure;
@@ -25,6 +26,7 @@ pub(crate) fn run(report: &mut Report) {
     mux::established(report);
     mux::new_flows(report);
     mux::other_packets(report);
+    acl::run(report);
     gateway::run(report);
     gre::run(report);
     stages::run(report);
