@@ -211,3 +211,20 @@ fn a_gateway_without_gre_connections_leaves_gre_to_its_kernel() {
     let (verdict, _) = gw.send(&wrapped(PEER, keyed(7), 0, &tcp(SITE, 4000, CONTAINER, 80, 2)), UNDERLAY);
     assert_eq!(verdict, Verdict::Pass);
 }
+
+#[test]
+fn a_flow_is_decided_once_and_replayed_after() {
+    let mut gw = Gateway::new(&two_keys());
+    for (tenant, options) in [(1, keyed(7)), (2, GreOptions { key: Some(8), checksum: true })] {
+        let before = gw.port.resolved();
+        for _ in 0..20 {
+            let frame = wrapped(PEER, options, 0, &tcp(SITE, 4000, CONTAINER, 80, 0x10));
+            assert_eq!(gw.send(&frame, UNDERLAY).0, Verdict::Transmit(UNDERLAY));
+            assert_eq!(
+                gw.host_sends(tenant, &tcp(CONTAINER, 80, SITE, 4000, 0x10)).0,
+                Verdict::Tunnel(TunnelId(tenant))
+            );
+        }
+        assert_eq!(gw.port.resolved() - before, 1);
+    }
+}

@@ -36,7 +36,8 @@ pub(crate) fn run(out: &mut Report) {
 }
 
 fn one(out: &mut Report, name: &str, frame: &Frame, flows: u64) {
-    let mut path = path(2 * flows as usize);
+    // Two directions a flow, and as much again for what is not established.
+    let mut path = path(4 * flows as usize);
     let mut pool = Pool::new(UNDERLAY);
     let mut next = 0;
     while next < flows {
