@@ -2,7 +2,7 @@
 use crate::hub::GoalHub;
 use crate::state::State;
 use penstock_admin_types::intent::{Allocated, Service, Warning};
-use penstock_admin_types::{ALLOCATED, Function, Render, ResourcePath, value};
+use penstock_admin_types::{ALLOCATED, Function, Render, ResourcePath, Type, value};
 use penstock_clock::MonotonicClock;
 use penstock_gateway_proto::TunnelState;
 use penstock_slb_host::ProbeStatus;
@@ -138,6 +138,14 @@ fn observed(state: &State, hub: &GoalHub, path: &ResourcePath, node: &Value) -> 
         }
         "VirtualGateways/networkConnections" => out.extend(connection(state, hub, path, allocated)),
         _ => {}
+    }
+    // Clients walk lists without looking whether they are there.
+    let kind = path.kind();
+    let lists = kind.properties.iter().filter(|p| matches!(p.of, Type::List(Type::Ref(_)))).map(|p| p.name);
+    for name in lists.chain(kind.children.iter().map(|c| c.collection)) {
+        if value::get(value::properties(node), name).is_none() {
+            out.insert(name.to_owned(), json!([]));
+        }
     }
     if let Some(configuration) = configuration_state(state, hub, path) {
         out.insert("configurationState".to_owned(), configuration);

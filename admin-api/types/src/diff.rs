@@ -103,8 +103,12 @@ fn said(kind: &'static Kind, v: Option<&Value>) -> Map<String, Value> {
 
 fn members(was: &Map<String, Value>, is: &Map<String, Value>, at: &str, out: &mut Vec<FieldChange>) {
     let names: BTreeSet<&String> = was.keys().chain(is.keys()).collect();
+    // An empty list says nothing.
+    let said = |map: &'_ Map<String, Value>, name: &String| {
+        map.get(name).filter(|v| v.as_array().is_none_or(|a| !a.is_empty())).cloned()
+    };
     for name in names {
-        values(was.get(name), is.get(name), pointer_join(at, name), out);
+        values(said(was, name).as_ref(), said(is, name).as_ref(), pointer_join(at, name), out);
     }
 }
 

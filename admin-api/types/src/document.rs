@@ -19,8 +19,10 @@ pub type Mint<'a> = &'a mut dyn FnMut() -> String;
 /// left out, values in the wire types of the table, what the table does not know as sent.
 pub fn read(path: &ResourcePath, body: &Value, at: &str, mint: Mint<'_>, problems: &mut Problems) -> Value {
     let node = read_node(path.kind(), body, at, mint, problems);
+    // The id of a singleton is constant: clients that make up an id for everything mean that one.
     if let Some(given) = node.get("resourceId").and_then(Value::as_str)
         && given != path.id()
+        && !path.kind().is_singleton()
     {
         problems.push(
             pointer_join(at, "resourceId"),
@@ -72,6 +74,8 @@ fn read_node(kind: &'static Kind, body: &Value, at: &str, mint: Mint<'_>, proble
             problems.push(at, "InvalidRequestFormat", "properties is a JSON object");
             Map::new()
         }
+        // Of a backend address pool nothing has to be said, and clients then send no properties.
+        None if !kind.properties.iter().any(|p| p.rule == Rule::Required) => Map::new(),
         None => {
             problems.push(at, "RequiredParamMissing", "properties is missing");
             Map::new()
@@ -202,14 +206,16 @@ fn keep_secrets(known: &'static [Property], new: &mut Value, old: &Value) {
     }
 }
 
-/// Equality of what operators said, whatever the identities and allocations.
+/// Equality of what operators said, whatever the identities and allocations. An empty list says nothing.
 #[must_use]
 pub fn same_content(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Object(x), Value::Object(y)) => {
-            let said = |k: &&String| !matches!(k.as_str(), "etag" | "instanceId" | ALLOCATED);
-            x.keys().filter(said).count() == y.keys().filter(said).count()
-                && x.iter().filter(|(k, _)| said(k)).all(|(k, v)| y.get(k).is_some_and(|w| same_content(v, w)))
+            let said = |(k, v): &(&String, &Value)| {
+                !matches!(k.as_str(), "etag" | "instanceId" | ALLOCATED) && v.as_array().is_none_or(|a| !a.is_empty())
+            };
+            x.iter().filter(said).count() == y.iter().filter(said).count()
+                && x.iter().filter(said).all(|(k, v)| y.get(k).is_some_and(|w| same_content(v, w)))
         }
         (Value::Array(x), Value::Array(y)) => x.len() == y.len() && x.iter().zip(y).all(|(v, w)| same_content(v, w)),
         (a, b) => a == b,
