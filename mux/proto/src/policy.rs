@@ -35,7 +35,7 @@ pub struct NextHopInfo {
 ///
 /// [`Policy::build`] once per goal; [`Policy::succeed`] to tell it what it replaces; [`Policy::with_next_hops`] when only
 /// the underlay changed. Memory: see [`MAX_BACKEND`] and the docs of the tables; names are kept once.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Policy {
     pub(crate) tables: Arc<Tables>,
     /// By backend id: what becomes of a packet for it.
@@ -47,7 +47,7 @@ pub struct Policy {
 }
 
 /// What becomes of a packet for the first of some candidates, and the encapsulation that names the others.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Chance {
     transposition: Transposition,
     encap: Option<EncapTemplate>,
@@ -59,7 +59,7 @@ struct Chance {
 struct Line(Transposition);
 
 /// What follows from the goal alone.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Tables {
     pub(crate) revision: Revision,
     pub(crate) own: Underlay<IpAddr>,
@@ -168,6 +168,21 @@ impl Policy {
             Some(_) if transposition.encap != EncapId::NONE.0 => BackendId(transposition.encap),
             _ => BackendId(transposition.counter),
         }
+    }
+
+    /// The same without the memory of slots that changed hands, in pools that have settled; `None` if there are none. To be put
+    /// in force when no worker has had a flow entry for a while under the present one: then it decides alike, and the slots
+    /// need no flow table any more.
+    #[must_use]
+    pub fn without_settled_moves(&self) -> Option<Self> {
+        if !self.tables.slots.has_settled_moves() {
+            return None;
+        }
+        let mut policy = self.clone();
+        let tables = Arc::make_mut(&mut policy.tables);
+        tables.slots.forget_settled_moves();
+        tables.mark_moved_services();
+        Some(policy)
     }
 
     #[must_use]

@@ -11,7 +11,7 @@ pub(crate) const NOBODY: BackendId = BackendId(u32::MAX);
 type Bitmap = [u64; SLOTS / 64];
 
 /// What is known of a pool beside its owners.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct PoolInfo {
     pub(crate) name: String,
     pub(crate) version: u64,
@@ -29,6 +29,10 @@ impl PoolInfo {
     #[inline]
     pub(crate) fn has_moved(&self, slot: usize) -> bool {
         self.moved.as_ref().is_some_and(|m| m.get(slot / 64).is_some_and(|w| w >> (slot % 64) & 1 == 1))
+    }
+
+    fn is_marked_and_settled(&self) -> bool {
+        self.moved.is_some() && self.previous.is_empty()
     }
 
     pub(crate) fn any_moved(&self) -> bool {
@@ -54,7 +58,7 @@ impl PoolInfo {
 /// The slot tables of all pools.
 ///
 /// Memory: 16 KiB a pool, and up to 24.5 KiB more while its table is in transition (0.5 KiB afterwards); 10,000 pools: 160 MiB.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Slots {
     /// `SLOTS` for each pool, one after the other: the owner is one load away.
     owners: Box<[BackendId]>,
@@ -97,6 +101,16 @@ impl Slots {
                 p.moved = bits.iter().any(|w| *w != 0).then(|| Box::new(bits));
             }
         }
+    }
+
+    /// Whether there are slots that have moved in pools that have settled.
+    pub(crate) fn has_settled_moves(&self) -> bool {
+        self.pools.iter().any(PoolInfo::is_marked_and_settled)
+    }
+
+    /// Forgets them: without flow entries their packets go to the owner, as those of all other slots.
+    pub(crate) fn forget_settled_moves(&mut self) {
+        self.pools.iter_mut().filter(|p| p.is_marked_and_settled()).for_each(|p| p.moved = None);
     }
 
     /// All lists of candidates among which a second chance has to choose.

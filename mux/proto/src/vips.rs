@@ -105,7 +105,7 @@ struct Bucket([VipEntry; 2]);
 /// (VIP, protocol, port) -> service: open addressing in cache-line buckets, at most half full, never changed once built.
 ///
 /// Memory: at most 128 bytes an entry; 10,000 VIPs with four ports each have 50,000 to 70,000 entries: 4 MiB.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct VipTable {
     buckets: Box<[Bucket]>,
     mask: usize,

@@ -24,6 +24,10 @@ pub(crate) trait Steer {
     fn replays(&self) -> Vec<(ReplayState, Counted)>;
 }
 
+/// Seconds without flow entries before slots that changed hands are forgotten. Workers tell their counts ten times a second, and
+/// have taken a policy before the next packet.
+const QUIET: u32 = 5;
+
 /// Joins goal and underlay into the policy that workers read.
 pub(crate) struct Control {
     published: Arc<ArcSwap<Policy>>,
@@ -33,6 +37,8 @@ pub(crate) struct Control {
     steer: Box<dyn Steer + Send>,
     /// Policies that a worker may still read: the last to let go frees the memory, and that is not to be a worker.
     retired: Vec<Arc<Policy>>,
+    /// For how many calls of `maintain` in a row no worker has had a flow entry, under the policy in force.
+    quiet: u32,
     pub(crate) goal_error: Option<String>,
 }
 
@@ -43,7 +49,7 @@ impl Control {
         ports: HashMap<u32, PortId>,
         steer: Box<dyn Steer + Send>,
     ) -> Self {
-        Self { published, own: Underlay(own), ports, steer, retired: Vec::new(), goal_error: None }
+        Self { published, own: Underlay(own), ports, steer, retired: Vec::new(), quiet: 0, goal_error: None }
     }
 
     pub(crate) fn policy(&self) -> Arc<Policy> {
@@ -89,12 +95,21 @@ impl Control {
         self.publish(Arc::new(policy), view, watcher)
     }
 
-    /// Frees the policies that no worker reads any more, and looks after what the kernel does. To be called now and then.
+    /// Frees the policies that no worker reads any more, and looks after what the kernel does. To be called once a second;
+    /// `flows` are those in all workers' tables.
     ///
     /// # Errors
     /// The steering program is gone.
-    pub(crate) fn maintain(&mut self, view: &UnderlayView) -> Result<(), Error> {
+    pub(crate) fn maintain(&mut self, flows: u64, watcher: &Watcher) -> Result<(), Error> {
         self.retired.retain(|policy| Arc::strong_count(policy) > 1);
+        let view = &watcher.view();
+        self.quiet = if flows == 0 { self.quiet.saturating_add(1) } else { 0 };
+        if self.quiet >= QUIET
+            && let Some(policy) = self.policy().without_settled_moves()
+        {
+            tracing::info!("slots that changed hands have no flows left: they are as all others again");
+            return self.publish(Arc::new(policy), view, watcher);
+        }
         self.steer.maintain(&self.published.load(), view)
     }
 
@@ -113,6 +128,7 @@ impl Control {
         for host in policy.hosts() {
             watcher.solicit(host.0);
         }
+        self.quiet = 0;
         self.retired.push(self.published.swap(Arc::clone(&policy)));
         self.steer.publish(&policy, view)
     }

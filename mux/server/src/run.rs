@@ -66,7 +66,7 @@ pub async fn run(
                 control.handle_view(&view, &watcher)?;
             }
             _ = tick.tick() => {
-                control.maintain(&watcher.view())?;
+                control.maintain(Totals::of(threads.shared()).flows, &watcher)?;
                 report.publish(&control, &threads);
             }
             error = threads.ended() => return Err(error),

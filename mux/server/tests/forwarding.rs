@@ -323,6 +323,44 @@ fn packets_of_a_kernel_arrive_as_vxlan_by_the_kernel_itself() {
     forwards("k", PacketIoMode::AfXdp, KERNEL);
 }
 
+/// A pool whose table changes: its slots that moved go to user space until no worker knows a flow of them any more. Meanwhile
+/// no packet is lost, whichever engine it meets.
+#[test]
+fn the_kernel_forwards_all_slots_again_when_those_that_moved_have_no_flows() {
+    let Some(lab) = Lab::new("a") else { return };
+    lab.take_frames_of_programs(true);
+    let mux = ready(&lab, PacketIoMode::AfXdp);
+    let mut next = goal(8);
+    let pool = &mut next.pools[0];
+    pool.version = 2;
+    let members: Vec<_> = (0..BACKENDS - 1).map(|id| (BackendId(id), 1)).collect();
+    pool.table = SlotTable::build(Some(&pool.table), &members);
+    let capture = Capture::start(&lab);
+    datagrams(&lab, VIP4, 7777, 200, b"before");
+    mux.set(next);
+    datagrams(&lab, VIP4, 7777, 200, b"meanwhile");
+    let first = mux.until("the next goal", |s| s.applied == Revision(8));
+    let moved = replayed_of_400(&lab, &mux);
+    assert!(
+        (200..380).contains(&moved),
+        "a quarter of the slots has moved: {moved} of 400 replayed, {:?}",
+        first.packet_io
+    );
+    wait_for("all slots to be replayed", || (replayed_of_400(&lab, &mux) == 400).then_some(()));
+    let frames = capture.frames();
+    let read: Vec<Vxlan> = frames.iter().filter_map(|(_, f)| frame::read(f)).collect();
+    let count = |payload: &[u8]| read.iter().filter(|v| v.inner.payload == payload).count();
+    assert_eq!((count(b"before"), count(b"meanwhile")), (200, 200));
+}
+
+/// Of 400 flows those whose packet the kernel forwarded.
+fn replayed_of_400(lab: &Lab, mux: &RunningMux) -> u64 {
+    let before = mux.status.borrow().clone();
+    datagrams(lab, VIP4, 7777, 400, b"who?");
+    let all = |s: &MuxStatus| s.ledger.received >= before.ledger.received + 400;
+    mux.until("the counts", all).replayed - before.replayed
+}
+
 #[test]
 fn by_default_a_worker_serves_each_queue_and_fewer_lose_packets() {
     let Some(lab) = Lab::with_queues("q", 2) else { return };

@@ -1,6 +1,6 @@
 use super::fixture::*;
-use crate::MuxGoal;
-use penstock_model::{BackendId, Nanos};
+use crate::{MuxGoal, Policy};
+use penstock_model::{BackendId, Nanos, PortId};
 
 /// Flows of `frame` that a change from `before` to `after` takes from one backend and gives to another.
 fn moving(before: &MuxGoal, after: &MuxGoal, frame: impl Fn(u32) -> Vec<u8>) -> Vec<(u32, BackendId, BackendId)> {
@@ -186,4 +186,21 @@ fn when_everybody_current_is_gone_the_previous_owner_serves_on() {
     mux.publish(&after);
     assert_eq!(mux.backend(&data(1)), BackendId(2));
     assert_eq!(mux.backend(&syn(2)), BackendId(2));
+}
+
+#[test]
+fn slots_that_moved_are_as_all_others_once_they_are_forgotten_and_not_while_the_change_settles() {
+    let before = goal(&[1, 2]);
+    let after = changed(&before, &[1, 2, 3], &[1, 2]);
+    let (first, moving) = (build(&before), build(&after));
+    let moving = moving.succeed(&first);
+    assert!(first.without_settled_moves().is_none() && moving.without_settled_moves().is_none());
+    let settled = build(&settled(&after)).succeed(&moving);
+    let asks = |policy: &Policy| {
+        let image = policy.replay_image(PortId(0), 1600);
+        image.pools.iter().flat_map(|p| &p.owner).filter(|o| **o == penstock_maps::ASK).count()
+    };
+    let forgotten = settled.without_settled_moves().unwrap();
+    assert!(asks(&settled) > 1000 && asks(&forgotten) == 0);
+    assert!(forgotten.without_settled_moves().is_none());
 }
