@@ -93,7 +93,8 @@ impl Node for GatewayNode {
 /// A tenant's packet stays with the tenant.
 pub(crate) fn check(came: PortId, input: Option<&Seen>, verdict: Verdict, output: &[u8]) {
     let from = (1..=2).find(|t| came == Policy::port_of(TunnelId(*t)));
-    let by_key = |i: &Seen| i.gre.and_then(|(key, _)| Some(vni(key?.checked_sub(GRE_KEY)?)));
+    let tenant_of = |key: u32| key.checked_sub(GRE_KEY).filter(|tenant| (1..=2).contains(tenant));
+    let by_key = |i: &Seen| i.gre.and_then(|(key, _)| Some(vni(tenant_of(key?)?)));
     let from = from.map(vni).or_else(|| input.and_then(|i| i.inner.map(|(vni, _)| vni).or_else(|| by_key(i))));
     match verdict {
         Verdict::Tunnel(tunnel) => {
