@@ -12,6 +12,7 @@ use penstock_model::{
 use penstock_mux_proto::{Backend, Distribution, Foreign, MuxGoal, MuxResolver, NextHopInfo, Policy, Service};
 use penstock_spread::SlotTable;
 use penstock_wire::build::{FrameBuilder, is_intact};
+use penstock_wire::geneve::{GENEVE_PORT, parse_geneve};
 use penstock_wire::{TcpFlags, parse, parse_vxlan};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -34,7 +35,8 @@ pub(crate) fn stateless(out: &mut Report) {
     }
 }
 
-/// Every slot is changing hands, so that every packet goes by its entry in the flow table, which is full.
+/// Every slot is changing hands, so that every packet goes by its entry in the flow table, which is full, and the
+/// encapsulation names the next owner.
 pub(crate) fn established(out: &mut Report) {
     for flows in FLOWS {
         let name = "core/vip-flow";
@@ -182,7 +184,11 @@ impl Mux {
 
 fn assert_finished(packet: &Packet<'_>) {
     let outer = parse(packet.frame()).unwrap();
-    let (_, inner) = parse_vxlan(packet.frame(), &outer).unwrap();
+    // While slots change hands the encapsulation names the next owner.
+    let inner = match outer.dst_port {
+        GENEVE_PORT => parse_geneve(packet.frame(), &outer).unwrap().1,
+        _ => parse_vxlan(packet.frame(), &outer).unwrap().1,
+    };
     assert!(is_intact(packet.frame()) && is_intact(&packet.frame()[usize::from(inner.l2)..]));
     assert_eq!(inner.dst_port, 80);
 }
