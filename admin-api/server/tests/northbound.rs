@@ -43,6 +43,10 @@ async fn a_resource_is_put_read_listed_and_deleted() {
         "/virtualNetworks/blue/subnets/s"
     );
 
+    let subnet = body["properties"]["subnets"][0]["instanceId"].as_str().unwrap();
+    let found = lab.get(&format!("/internalResourceInstances/{subnet}")).await;
+    assert_eq!(found["properties"]["resourceReference"], "/virtualNetworks/blue/subnets/s");
+
     // A whole body that comes back changes nothing.
     let (status, again) = lab.call(Method::PUT, url, Some(&body)).await;
     assert_eq!(status, StatusCode::OK);

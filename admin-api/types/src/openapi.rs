@@ -40,6 +40,7 @@ pub fn openapi(version: &str) -> Value {
                 "comment": {"name": "comment", "in": "query", "description": "Kept in the history.", "schema": {"type": "string", "maxLength": 500}},
                 "watch": flag("watch", "Server-sent events: what is there, then each change. Resumes after `since` or Last-Event-ID."),
                 "since": {"name": "since", "in": "query", "description": "The revision to resume a watch after.", "schema": {"type": "integer", "minimum": 0}},
+                "instanceId": {"name": "instanceId", "in": "path", "required": true, "schema": {"type": "string"}},
                 "tokenId": {"name": "tokenId", "in": "path", "required": true, "schema": {"type": "string"}},
                 "top": {"name": "$top", "in": "query", "description": "Resources of one page at most.", "schema": {"type": "integer", "minimum": 1}},
                 "skipToken": {"name": "$skipToken", "in": "query", "description": "Where the page begins: see nextLink.", "schema": {"type": "string"}},
@@ -307,6 +308,14 @@ const OWN: &[Own] = &[
             "{\"resources\": [...]}: each named by resourceRef, or by kind and resourceId; \"method\": \"DELETE\" deletes",
         ),
         ..own("post", "/networking/{version}/$batch", "Several changes, all or none.")
+    },
+    Own {
+        parameters: &["version", "instanceId"],
+        ..own(
+            "get",
+            "/networking/{version}/internalResourceInstances/{instanceId}",
+            "Which resource has an instanceId.",
+        )
     },
     own("get", "/networking/discovery", "The versions that are served."),
     own("get", "/penstock/v1/status", "Nodes, services, tunnels and networks, with counts and rates."),

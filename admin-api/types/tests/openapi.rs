@@ -62,7 +62,7 @@ fn each_parameter_of_a_path_is_described() {
     for (path, item) in document()["paths"].as_object().unwrap() {
         let mut described = BTreeSet::new();
         let mut shared: Vec<&Value> = item["parameters"].as_array().into_iter().flatten().collect();
-        for method in ["post", "delete"] {
+        for method in ["get", "post", "delete"] {
             shared.extend(item.get(method).and_then(|p| p["parameters"].as_array()).into_iter().flatten());
         }
         for p in shared {

@@ -150,6 +150,7 @@ async fn dispatch(api: &Arc<Api>, asked: &Asked<'_>) -> Result<Response, Refusal
         Target::Batch if asked.method == Method::POST => batch::handle(api, asked).await,
         Target::Operation(id) if get => operations::status(api, &id),
         Target::OperationResult(id) if get => operations::result(api, &id),
+        Target::Instance(id) if get => resource::of_instance(api, asked, &id),
         Target::Discovery if get => Ok(Json(discovery()).into_response()),
         Target::Status if get => Ok(Json(status::status(&api.resources.state(), &api.hub)).into_response()),
         Target::Trace if asked.method == Method::POST => {
@@ -163,8 +164,8 @@ async fn dispatch(api: &Arc<Api>, asked: &Asked<'_>) -> Result<Response, Refusal
 /// What permission a request needs.
 fn deed(target: &Target, get: bool) -> Deed {
     match target {
-        Target::Resource(_) | Target::Collection { .. } if get => Deed::Read,
-        Target::Resource(_) | Target::Collection { .. } | Target::Batch => Deed::Write,
+        Target::Resource(_) | Target::Collection { .. } | Target::Instance(_) if get => Deed::Read,
+        Target::Resource(_) | Target::Collection { .. } | Target::Instance(_) | Target::Batch => Deed::Write,
         Target::Operation(_) | Target::OperationResult(_) | Target::Discovery | Target::Own(Own::OpenApi) => Deed::Look,
         // A trace is asked by POST and changes nothing.
         Target::Status | Target::Trace => Deed::Oversee,

@@ -30,6 +30,32 @@ fn get(api: &Api, asked: &Asked<'_>, path: &ResourcePath) -> Result<Response, Re
     Ok(with_etag(StatusCode::OK, Observer::new(&state, &api.hub).render(path, node)))
 }
 
+/// The resource, or the child of one, that has an instanceId ([MS-NCNBI] 3.1.5.24).
+pub(super) fn of_instance(api: &Api, asked: &Asked<'_>, id: &str) -> Result<Response, Refusal> {
+    let state = api.resources.state();
+    let mut seen = state.documents.iter().filter(|(path, _)| asked.caller.may_see(&state.documents, path));
+    let found = seen.find_map(|(path, node)| instance(path, node, id));
+    let found = found.ok_or_else(|| Refusal::NotFound(format!("no resource has the instanceId '{id}'")))?;
+    let body = json!({
+        "resourceRef": format!("/internalResourceInstances/{id}"),
+        "resourceId": id,
+        "properties": {"provisioningState": "Succeeded", "resourceReference": found.as_str()},
+    });
+    Ok(Json(body).into_response())
+}
+
+fn instance(path: &ResourcePath, node: &Value, id: &str) -> Option<ResourcePath> {
+    if value::get_text(node, "instanceId").is_some_and(|i| i.eq_ignore_ascii_case(id)) {
+        return Some(path.clone());
+    }
+    path.kind().children.iter().find_map(|kind| {
+        value::list(value::properties(node), kind.collection).iter().find_map(|child| {
+            let path = path.child(kind, child.get("resourceId")?.as_str()?).ok()?;
+            instance(&path, child, id)
+        })
+    })
+}
+
 /// A page of a collection: those after `$skipToken`, at most `$top`.
 pub(super) fn list(
     api: &Api,

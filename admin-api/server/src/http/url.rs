@@ -5,10 +5,15 @@ use penstock_admin_types::{KINDS, Kind, PathError, ResourcePath, VERSIONS};
 #[derive(Debug)]
 pub(super) enum Target {
     Resource(ResourcePath),
-    Collection { parent: Option<ResourcePath>, kind: &'static Kind },
+    Collection {
+        parent: Option<ResourcePath>,
+        kind: &'static Kind,
+    },
     Batch,
     Operation(String),
     OperationResult(String),
+    /// Which resource has an instanceId.
+    Instance(String),
     Discovery,
     Status,
     Trace,
@@ -43,6 +48,7 @@ pub(super) fn parse(path: &str) -> Result<Target, Refusal> {
             [b] if is(b, "$batch") => Ok(Target::Batch),
             [o, id] if is(o, "operations") => Ok(Target::Operation((*id).to_owned())),
             [o, id] if is(o, "operationResults") => Ok(Target::OperationResult((*id).to_owned())),
+            [i, id] if is(i, "internalResourceInstances") => Ok(Target::Instance((*id).to_owned())),
             [d, ..] if is(d, "discovery") => Ok(Target::Discovery),
             rest => resource(rest).map_err(|e| Refusal::NotFound(e.to_string())),
         },
