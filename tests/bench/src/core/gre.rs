@@ -39,17 +39,16 @@ fn one(out: &mut Report, name: &str, frame: &Frame, flows: u64) {
     // Two directions a flow, and as much again for what is not established.
     let mut path = path(4 * flows as usize);
     let mut pool = Pool::new(UNDERLAY);
+    // One flow after the other: a tenant's share of probation is small, and all flows here are of one.
     let mut next = 0;
     while next < flows {
-        for _ in 0..OPENING_ROUNDS {
-            let mut flow = next;
-            pool.fill(|buffer| {
-                flow += 1;
-                frame.write(buffer, (flow - 1).min(flows - 1))
-            });
-            pool.run(|batch| path.handle_batch(batch, NOW));
-        }
-        next += Pool::PACKETS as u64;
+        let mut packet = 0;
+        pool.fill(|buffer| {
+            packet += 1;
+            frame.write(buffer, (next + (packet - 1) / OPENING_ROUNDS as u64).min(flows - 1))
+        });
+        pool.run(|batch| path.handle_batch(batch, NOW));
+        next += Pool::PACKETS as u64 / OPENING_ROUNDS as u64;
     }
     let mut random = Random::new();
     let before = (path.resolved(), path.ledger().received);
