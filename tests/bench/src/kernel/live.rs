@@ -55,9 +55,10 @@ impl Variant {
         }
         receive_by_thread(nets);
         let undo = undo_receive_by_thread(nets);
+        // The thread goes with the program: while that is there.
         Box::new(move || {
-            stop();
             undo();
+            stop();
         })
     }
 }
