@@ -78,6 +78,7 @@ pub const ARROWS: &[Arrows] = &[
     // Tests may look at everything; nothing looks at them.
     Arrows { from: "tests/lab", to: ANYTHING },
     Arrows { from: "tests/bench", to: ANYTHING },
+    Arrows { from: "tests/sim", to: ANYTHING },
     Arrows { from: "tests/tidy", to: &[] },
 ];
 
