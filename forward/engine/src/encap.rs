@@ -111,9 +111,9 @@ impl EncapTemplate {
     #[inline(always)]
     pub(crate) fn write(&self, frame: &mut [u8], ip_len: u16, udp_len: u16, tos: u8, hash: u64) {
         // Lengths that are known when this is compiled make each copy a few moves.
-        match usize::from(self.len) {
-            VXLAN_V4_LEN => self.write_v4::<VXLAN_V4_LEN>(frame, ip_len, udp_len, tos, hash),
-            VXLAN_V6_LEN => self.write_v6::<VXLAN_V6_LEN>(frame, udp_len, tos, hash),
+        match (self.is_v4(), usize::from(self.len)) {
+            (true, VXLAN_V4_LEN) => self.write_v4::<VXLAN_V4_LEN>(frame, ip_len, udp_len, tos, hash),
+            (false, VXLAN_V6_LEN) => self.write_v6::<VXLAN_V6_LEN>(frame, udp_len, tos, hash),
             _ => self.write_long(frame, ip_len, udp_len, tos, hash),
         }
     }

@@ -63,20 +63,32 @@ fn an_ipv6_encapsulation_has_the_traffic_class_and_length_of_what_it_carries() {
 #[test]
 fn a_way_that_names_next_owners_is_geneve_with_right_lengths_and_checksums() {
     let ip = |s: &str| Underlay(s.parse().unwrap());
-    let next = NextOwners::new([v4([10, 0, 0, 1]), v4([10, 0, 0, 2])]);
-    for (a, b, overhead) in [("192.0.2.1", "192.0.2.2", 42 + 20), ("fd00::1", "fd00::2", 62 + 20)] {
-        let mut toy = Toy::new().rule(80, Transposition::to_port(PortId(0)).encapsulated(EncapId(0)));
-        let plain = EncapTemplate::vxlan(ip(a), ip(b), Vni::new(5).unwrap(), Mac([2; 6]), Mac([4; 6]), UPLINK).unwrap();
-        toy.encap = plain.naming(&next);
-        let frame = FrameBuilder::tcp("192.0.2.1:1000", "198.51.100.1:80").tos(0x2e).payload(b"hello").build();
-        let (verdict, out) = send(&mut toy.port(), &frame, 1);
-        assert_eq!(verdict, Verdict::Transmit(UPLINK));
-        let outer = parse(&out).unwrap();
-        assert_eq!((outer.tos, outer.dst_port, outer.end as usize), (0x2e, 6081, out.len()));
-        assert_eq!(out.len(), frame.len() + overhead);
-        let (vni, inner) = parse_geneve(&out, &outer).unwrap();
-        assert_eq!((vni.get(), &out[usize::from(inner.l2)..]), (5, &frame[..]));
-        assert_eq!(next_owners(&out, &outer), next);
+    let v6 = |n: u16| Addr16::from(std::net::IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, n]));
+    let lists: [&[Addr16]; 5] = [
+        &[v4([10, 0, 0, 1])],
+        &[v4([10, 0, 0, 1]), v4([10, 0, 0, 2])],
+        &[v6(1)],
+        &[v6(1), v6(2)],
+        &[v6(1), v6(2), v6(3)],
+    ];
+    for (a, b, base) in [("192.0.2.1", "192.0.2.2", 42), ("fd00::1", "fd00::2", 62)] {
+        for list in lists {
+            let next = NextOwners::new(list.iter().copied());
+            let each = if list[0].is_v4() { 4 } else { 16 };
+            let mut toy = Toy::new().rule(80, Transposition::to_port(PortId(0)).encapsulated(EncapId(0)));
+            let plain = EncapTemplate::vxlan(ip(a), ip(b), Vni::new(5).unwrap(), Mac([2; 6]), Mac([4; 6]), UPLINK);
+            toy.encap = plain.unwrap().naming(&next);
+            let frame = FrameBuilder::tcp("192.0.2.1:1000", "198.51.100.1:80").tos(0x2e).payload(b"hello").build();
+            let (verdict, out) = send(&mut toy.port(), &frame, 1);
+            assert_eq!(verdict, Verdict::Transmit(UPLINK));
+            let outer = parse(&out).unwrap();
+            assert_eq!((outer.tos, outer.dst_port, outer.end as usize), (0x2e, 6081, out.len()));
+            assert!(has_right_checksums(&out, &outer));
+            assert_eq!(out.len(), frame.len() + base + 12 + each * list.len());
+            let (vni, inner) = parse_geneve(&out, &outer).unwrap();
+            assert_eq!((vni.get(), &out[usize::from(inner.l2)..]), (5, &frame[..]));
+            assert_eq!(next_owners(&out, &outer), next);
+        }
     }
 }
 
