@@ -168,8 +168,10 @@ impl Lab {
     pub fn capture(&self, interface: &str, filter: &str, during: impl FnOnce()) -> PathBuf {
         let path = self.state().join(format!("{interface}.pcap"));
         let _ = std::fs::remove_file(&path);
-        let mut tcpdump =
-            self.start("router", &format!("exec tcpdump -U -ni {interface} -w {} '{filter}'", path.display()));
+        let mut tcpdump = self.start(
+            "router",
+            &format!("exec tcpdump -U --immediate-mode -ni {interface} -w {} '{filter}'", path.display()),
+        );
         self.wait_until(Duration::from_secs(10), "tcpdump starts", || path.exists());
         std::thread::sleep(Duration::from_millis(300));
         during();

@@ -92,7 +92,7 @@ fn the_way_back_does_not_touch_the_mux_and_the_way_in_is_vxlan_of_the_right_tena
     assert!(entered > 80 * 4, "only {entered} packets came in by the muxes");
     assert!(ports.len() > 40, "outer source ports do not vary: {ports:?}");
     let replies = tshark(&host, "!vxlan && tcp.srcport == 80 && ip.src == 203.0.113.0/24", &["ip.dst"]);
-    assert!(replies.len() > 40 && replies.iter().all(|r| r[0] == "198.51.100.2"));
+    assert!(replies.len() > 40 && replies.iter().all(|r| r[0] == "198.51.100.2"), "{replies:?}");
 }
 
 /// The VXLAN network id of a virtual network, as the API shows it.
