@@ -15,10 +15,43 @@ lab_up() {
     make_certificates
     write_declaration
     for n in "${nodes[@]}"; do write_config "$n"; done
+    start_router
     start_node controller
     wait_for 10 "the controller's API" lab_cli status
     for n in "${nodes[@]:1}"; do start_node "$n"; done
     for c in "${containers[@]}"; do start_container "$c"; done
+}
+
+# The router speaks BGP and BFD with the muxes and has a route for each VIP in its kernel, over all muxes that announce it.
+start_router() {
+    local n
+    {
+        cat <<BIRD
+router id 10.1.1.1;
+log "$state/log/router.log" all;
+protocol device { scan time 1; }
+protocol direct { ipv4; ipv6; }
+protocol kernel { merge paths on; ipv4 { import none; export where source = RTS_BGP; }; }
+protocol kernel { merge paths on; ipv6 { import none; export where source = RTS_BGP; }; }
+protocol bfd { interface "*" { interval 100 ms; multiplier 3; }; }
+# RFC 8326: who is about to go is the last choice.
+function is_vip(prefix set vips) { if (65535, 0) ~ bgp_community then bgp_local_pref = 0; return net ~ vips; }
+template bgp mux { local as 65001; hold time 9; bfd on; connect delay time 1; connect retry time 2; error wait time 1, 4; }
+BIRD
+        for n in 1 2; do
+            cat <<BIRD
+protocol bgp mux${n}_v4 from mux {
+    neighbor 10.1.$n.2 as 64512;
+    ipv4 { import where is_vip([203.0.113.0/24{32,32}]); export none; };
+}
+protocol bgp mux${n}_v6 from mux {
+    neighbor fd00:1:$n::2 as 64512;
+    ipv6 { import where is_vip([2001:db8:f::/64{128,128}]); export none; };
+}
+BIRD
+        done
+    } >"$state/bird.conf"
+    run router router bird -f -c "$state/bird.conf" -s "$state/bird.ctl"
 }
 
 need_root() { [[ $EUID -eq 0 ]] || { echo "lab: run this as root: it makes network namespaces" >&2; exit 1; }; }

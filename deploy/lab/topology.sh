@@ -2,8 +2,8 @@
 #
 #   box         IPv4               IPv6              what
 #   client      198.51.100.2/24    2001:db8:c::2     somewhere on the internet, MTU 1500
-#   router      .1 of every net    ::1               spreads VIP traffic over the muxes by ECMP
-#   mux1, mux2  10.1.1.2, 10.1.2.2 fd00:1:1::2, ..   MTU 1600 from here on
+#   router      .1 of every net    ::1               AS 65001 (BIRD): routes VIPs to the muxes that announce them, by ECMP
+#   mux1, mux2  10.1.1.2, 10.1.2.2 fd00:1:1::2, ..   AS 64512; MTU 1600 from here on
 #   host1,host2 10.1.11.2, .12.2   fd00:1:11::2, ..  three containers each
 #   gateway     10.1.21.2
 #   controller  10.1.31.2
@@ -65,20 +65,6 @@ make_links() {
     for mux in mux1 mux2; do
         in_ns router ethtool -K "$mux" gro on
     done
-    route_vips mux1 mux2
-}
-
-# route_vips MUX..: the router spreads VIP traffic over these muxes (static routes stand here for BGP).
-route_vips() {
-    local mux n hops4=() hops6=()
-    for mux in "$@"; do
-        n=${mux#mux}
-        hops4+=(nexthop via "10.1.$n.2")
-        hops6+=(nexthop via "fd00:1:$n::2")
-    done
-    ipn router route replace 203.0.113.0/24 "${hops4[@]}"
-    ipn router -6 route flush 2001:db8:f::/64 2>/dev/null || true
-    ipn router -6 route replace 2001:db8:f::/64 "${hops6[@]}"
 }
 
 # Overlay addresses are equal in both tenants on purpose: blue-N and green-N are 10.0.0.1N and fd10::1N.

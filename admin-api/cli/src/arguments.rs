@@ -140,6 +140,13 @@ pub enum Command {
     Trace(Question),
     /// Show traffic of virtual IPs, backends and tunnels, with rates
     Top(Top),
+    /// Show BGP neighbors and routes of the nodes
+    Bgp {
+        #[command(subcommand)]
+        command: Bgp,
+    },
+    /// Show how BFD watches the nodes' neighbors
+    Bfd,
     /// Make certificates
     Pki {
         #[command(subcommand)]
@@ -304,6 +311,21 @@ pub enum TokenRole {
     Auditor,
     TenantAdmin,
     TenantViewer,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Bgp {
+    /// Nodes, neighbors, and virtual IPs that are not announced
+    Summary,
+    /// Everything about each neighbor
+    Neighbors,
+    /// Routes, and whom they are advertised to
+    Rib,
+    /// Why a prefix is announced or not, and which path is used
+    Explain {
+        /// 203.0.113.10 or 203.0.113.10/32
+        prefix: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]

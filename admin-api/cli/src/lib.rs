@@ -10,6 +10,7 @@
 mod access;
 mod apply;
 mod arguments;
+mod bgp;
 mod bundle;
 mod columns;
 mod context;
@@ -90,6 +91,8 @@ fn dispatch(global: &Global, command: Command, whole: clap::Command, output: &Ou
         Command::Export => remote(global, async |c| output.value(&c.own("export", &[]).await?))?,
         Command::SupportBundle { file } => bundle::run(global, &file, output)?,
         Command::Status => remote(global, async |c| status::run(c, output).await)?,
+        Command::Bgp { command } => remote(global, async |c| bgp::run(c, &command, output).await)?,
+        Command::Bfd => remote(global, async |c| bgp::bfd(c, output).await)?,
         Command::Trace(question) => remote(global, async |c| trace::run(c, &question, output).await)?,
         Command::Top(top) => remote(global, async |c| top::run(c, &top, output).await)?,
     }

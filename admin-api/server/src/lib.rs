@@ -26,6 +26,7 @@ mod observe;
 mod rate;
 mod refusal;
 mod resources;
+mod routers;
 mod run;
 mod secrets;
 mod serve;

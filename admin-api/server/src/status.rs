@@ -7,6 +7,7 @@
 //! | `backends` | `networkInterface address host healthy detail slots packets bytes packetsPerSecond bitsPerSecond` |
 //! | `tunnels` | `name gateway network prefixes state endpoint handshakeAgeSeconds receivedBytes transmittedBytes receivedBitsPerSecond transmittedBitsPerSecond` |
 //! | `networks` | `name vni prefixes interfaces` |
+//! | `routers` | see [`routers`](crate::routers) |
 //!
 //! Counts are since the node started; rates over the last seconds; absent while a node has not reported.
 use crate::compile::Members;
@@ -63,6 +64,7 @@ pub(crate) fn status(state: &State, hub: &GoalHub) -> Value {
         "services": services,
         "tunnels": tunnels(&state.intent, &reports),
         "networks": networks(&state.intent),
+        "routers": reports.iter().filter_map(|r| crate::routers::router(&r.name, &r.now)).collect::<Vec<_>>(),
     })
 }
 

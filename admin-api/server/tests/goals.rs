@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod common;
 
-use common::{Lab, fabric, reference};
+use common::{Lab, fabric, reference, targets};
 use penstock_gateway_proto::{GatewayGoal, TunnelKind};
 use penstock_model::{Overlay, Protocol};
 use penstock_mux_proto::MuxGoal;
@@ -447,4 +447,40 @@ async fn an_inbound_nat_rule_leads_to_the_one_address_that_names_it() {
     let (status, body) = lab.call(Method::PUT, path, Some(&json!({"properties": naming("10.0.0.5")}))).await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
     assert!(body.to_string().contains("both name the rule"), "{body}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mux_is_told_its_routers_and_their_key_is_shown_to_nobody() {
+    let lab = lab().await;
+    let mut mux = Node::<Mux>::start(&lab, "mux1");
+    let url = "/networking/v1/loadBalancerMuxes/mux1";
+    let with = |router: Value| json!({"properties": {"underlayAddress": "10.1.1.2", "routerConfiguration": router}});
+    let router = json!({"localASN": 0, "localASN4": 4_200_000_000_u32, "tcpMd5Key": "hush-hush", "peerRouterConfigurations": [
+        {"routerName": "tor", "routerIPAddress": "10.1.1.1", "peerASN": 65001, "id": "x", "maximumHops": 1, "bfd": {"detectMultiplier": 5}},
+        {"routerIPAddress": "fd00::1", "localIPAddress": "fd00::2", "peerASN": 65001, "holdTimeInSeconds": 9}]});
+    assert_eq!(lab.call(Method::PUT, url, Some(&with(router))).await.0, StatusCode::OK);
+    let (goal, _) = mux.wait(|g: &MuxGoal| g.router.is_some()).await;
+    let router = goal.router.clone().unwrap();
+    let (one, two) = (&router.peers[0], &router.peers[1]);
+    assert_eq!(
+        (router.local_as, one.name.as_str(), one.remote_as, one.hops),
+        (4_200_000_000, "tor 10.1.1.1", 65001, Some(1))
+    );
+    assert_eq!(
+        (one.local_address, two.local_address),
+        (Some("10.1.1.2".parse().unwrap()), Some("fd00::2".parse().unwrap()))
+    );
+    assert_eq!(one.bfd.map(|b| (b.interval_ms, b.multiplier)), Some((100, 5)));
+    assert_eq!((two.bfd, two.hold_seconds), (None, 9));
+    assert!(router.peers.iter().all(|p| p.import.is_none() && p.md5_key.as_ref().is_some_and(|k| k.0 == "hush-hush")));
+    assert!(!lab.get(url).await.to_string().contains("hush") && !format!("{goal:?}").contains("hush"));
+
+    let refused = async |router: Value| targets(&lab.call(Method::PUT, url, Some(&with(router))).await.1).remove(0).1;
+    let at = |rest: &str| format!("/properties/routerConfiguration/{rest}");
+    let peer = json!({"routerIPAddress": "10.1.1.1", "peerASN": 65001});
+    assert!(refused(json!({"peerRouterConfigurations": [peer]})).await.ends_with(&at("localASN")));
+    let twice = json!({"localASN": 1, "peerRouterConfigurations": [peer, peer]});
+    assert!(refused(twice).await.ends_with(&at("peerRouterConfigurations/1/routerIPAddress")));
+    let no_as = json!({"localASN": 1, "peerRouterConfigurations": [{"routerIPAddress": "10.1.1.1"}]});
+    assert!(refused(no_as).await.ends_with(&at("peerRouterConfigurations/0/peerASN")));
 }

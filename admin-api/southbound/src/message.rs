@@ -108,6 +108,7 @@ impl NodeReport {
 /// From the node, on the stream that it opened for one role.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[expect(clippy::large_enum_variant, reason = "one exists at a time, about once a second, and almost all are reports")]
 pub enum ToController {
     /// First on the stream. The role must be one that the node's certificate grants.
     Hello {

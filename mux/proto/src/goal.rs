@@ -1,4 +1,5 @@
 use penstock_model::{BackendId, Dip, Mac, PoolId, Protocol, Revision, ServiceId, Underlay};
+use penstock_routing_proto::RouterGoal;
 use penstock_spread::SlotTable;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -19,6 +20,9 @@ pub struct MuxGoal {
     pub backends: Vec<Backend>,
     #[serde(default)]
     pub snat: Vec<SnatBlock>,
+    /// The routers that virtual IPs are announced to; none: others see to it that packets come here.
+    #[serde(default)]
+    pub router: Option<RouterGoal>,
 }
 
 /// Ports of a virtual IP that a container sends by: what comes back to them is for it. `first` is a multiple of `1 << shift`, the

@@ -2,7 +2,7 @@ use crate::chance::{self, Candidates, Chances};
 use crate::error::GoalError;
 use crate::goal::{Backend, Distribution, MuxGoal, Service, SnatBlock};
 use crate::hash::hasher;
-use crate::slots::{NOBODY, Slots};
+use crate::slots::{NOBODY, PoolInfo, Slots};
 use crate::validate::validate;
 use crate::vips::{Kind, VipEntry, VipTable};
 use penstock_engine::EncapTemplate;
@@ -11,7 +11,7 @@ use penstock_model::{
     Addr16, BackendId, DropReason, EncapId, Mac, PortId, Protocol, Revision, ServiceId, Underlay, Vni,
 };
 use penstock_wire::geneve::NextOwners;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -29,6 +29,23 @@ pub struct NextHopInfo {
     pub eth_src: Mac,
     pub eth_dst: Mac,
     pub out: PortId,
+}
+
+/// Why a virtual IP has nothing to offer. What is nearer to working comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Idle {
+    NextHopUnresolved,
+    NoBackend,
+}
+
+impl Idle {
+    #[must_use]
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::NextHopUnresolved => "the way to its backends' hosts is not known",
+            Self::NoBackend => "no backend is healthy",
+        }
+    }
 }
 
 /// Everything that a worker decides by, immutable: a goal joined with the state of the underlay.
@@ -194,6 +211,33 @@ impl Policy {
     #[must_use]
     pub fn vips(&self) -> &BTreeSet<IpAddr> {
         &self.tables.addresses
+    }
+
+    /// Each virtual IP with why it has nothing to offer, or `None` if a new connection to one of its services gets to a
+    /// backend.
+    #[must_use]
+    pub fn idle(&self) -> BTreeMap<IpAddr, Option<Idle>> {
+        let slots = &self.tables.slots;
+        let pools: Vec<Option<Idle>> = slots.pools().iter().map(|pool| self.idle_pool(pool)).collect();
+        let mut out: BTreeMap<IpAddr, Option<Idle>> = BTreeMap::new();
+        for service in self.services() {
+            let pool = slots.pool_index(service.pool).and_then(|i| pools.get(i as usize));
+            let idle = pool.copied().unwrap_or(Some(Idle::NoBackend));
+            // The service that is nearest to working speaks for the address.
+            out.entry(service.vip).and_modify(|said| *said = (*said).min(idle)).or_insert(idle);
+        }
+        // Answers to what containers send by leased ports come here, whatever the services do.
+        out.extend(self.tables.snat.iter().map(|block| (block.vip, None)));
+        out
+    }
+
+    fn idle_pool(&self, pool: &PoolInfo) -> Option<Idle> {
+        let mut members = pool.members().peekable();
+        if members.peek().is_none() {
+            return Some(Idle::NoBackend);
+        }
+        let reached = |id: BackendId| self.encap(self.transposition(id).encap).is_ok();
+        (!members.any(reached)).then_some(Idle::NextHopUnresolved)
     }
 
     /// Underlay addresses that packets are sent to.

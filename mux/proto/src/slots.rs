@@ -49,6 +49,11 @@ impl PoolInfo {
             .collect()
     }
 
+    /// Who gets new connections.
+    pub(crate) fn members(&self) -> impl Iterator<Item = BackendId> {
+        self.members.iter().copied()
+    }
+
     /// Whether the backend can serve established flows of this pool: it is a healthy member now or was before the change.
     pub(crate) fn serves(&self, backend: BackendId) -> bool {
         self.members.contains(&backend) || self.previous_members.contains(&backend)

@@ -1,4 +1,5 @@
 use penstock_model::{BackendId, LedgerReport, Revision, ServiceId};
+use penstock_routing_proto::RouterStatus;
 use serde::{Deserialize, Serialize};
 
 /// What a mux tells the controller of itself.
@@ -19,6 +20,9 @@ pub struct MuxStatus {
     /// Why the newest goal was refused; `applied` is then an older one.
     #[serde(default)]
     pub goal_error: Option<String>,
+    /// Of the routers that virtual IPs are announced to.
+    #[serde(default)]
+    pub router: Option<Box<RouterStatus>>,
 }
 
 /// Packets and bytes since start.

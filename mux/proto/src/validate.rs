@@ -5,6 +5,7 @@ use crate::goal::{Backend, MAX_PREVIOUS, MuxGoal, Pool, Service};
 use crate::policy::{MAX_BACKEND, MAX_SERVICE};
 use penstock_maps::VIP_CAPACITY;
 use penstock_model::{Addr16, BackendId, Mac, PoolId, Protocol, Underlay};
+use penstock_routing_proto::RouterGoal;
 use penstock_spread::SlotTable;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -14,7 +15,9 @@ pub(crate) fn validate(goal: &MuxGoal, own: Underlay<IpAddr>) -> Result<(), Goal
     let backends = validate_backends(&goal.backends, own)?;
     let pools = validate_pools(&goal.pools, &backends)?;
     validate_services(&goal.services, &pools, own)?;
-    validate_snat(goal, &backends, own)
+    validate_snat(goal, &backends, own)?;
+    let router = goal.router.as_ref().map_or(Ok(()), RouterGoal::check);
+    router.map_err(|e| GoalError::new(format!("router.{}", e.field), e.reason))
 }
 
 fn validate_snat(goal: &MuxGoal, backends: &HashSet<BackendId>, own: Underlay<IpAddr>) -> Result<(), GoalError> {

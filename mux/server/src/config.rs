@@ -1,5 +1,5 @@
 use serde::{Deserialize, Deserializer};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// The `[mux]` table of a node's TOML.
 ///
@@ -11,8 +11,12 @@ use std::net::IpAddr;
 /// workers = 2                      # default: one for each receive queue
 /// flow_capacity = 1048576          # flow entries, all workers together
 /// kernel_replay = true             # forward packets of settled flows in the kernel, where AF_XDP copies them
+///
+/// [mux.bgp]                        # all of it may be left out: peers come with the goal
+/// listen = ["192.0.2.11:179"]      # where routers may connect; default: the underlay address; [] for nowhere
+/// drain_seconds = 2                # when it stops: time for routers to prefer other muxes
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MuxConfig {
     /// Interfaces that packets for virtual IPs come in by and encapsulated ones leave by.
@@ -31,6 +35,25 @@ pub struct MuxConfig {
     /// Whether the kernel forwards packets that need no flow table, where the interface can.
     #[serde(default = "default_kernel_replay")]
     pub kernel_replay: bool,
+    #[serde(default)]
+    pub bgp: BgpConfig,
+}
+
+/// `[mux.bgp]`: what a router that speaks with this one cannot be told by the controller.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BgpConfig {
+    /// Where routers may connect; the underlay address, port 179, if left out.
+    pub listen: Option<Vec<SocketAddr>>,
+    /// How long routers are given to prefer other muxes before this one withdraws its routes. At most 5.
+    #[serde(deserialize_with = "few_seconds")]
+    pub drain_seconds: f32,
+}
+
+impl Default for BgpConfig {
+    fn default() -> Self {
+        Self { listen: None, drain_seconds: 2.0 }
+    }
 }
 
 /// How packets are read and written.
@@ -51,6 +74,12 @@ fn default_flow_capacity() -> usize {
 
 fn default_kernel_replay() -> bool {
     true
+}
+
+/// The process is cut off ten seconds after it was told to stop.
+fn few_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f32, D::Error> {
+    let seconds = f32::deserialize(deserializer)?;
+    if (0.0..=5.0).contains(&seconds) { Ok(seconds) } else { Err(serde::de::Error::custom("must be from 0 to 5")) }
 }
 
 fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
@@ -87,6 +116,18 @@ mod tests {
         let c: MuxConfig = toml::from_str(text).unwrap();
         assert_eq!((c.interfaces.len(), c.packet_io, c.workers), (2, PacketIoMode::AfPacket, Some(2)));
         assert!(!c.kernel_replay);
+    }
+
+    #[test]
+    fn bgp_may_be_left_out_and_drains_for_a_bounded_time() {
+        let base = "interface = \"e\"\nunderlay_address = \"192.0.2.11\"\n";
+        let c: MuxConfig = toml::from_str(base).unwrap();
+        assert_eq!(c.bgp, BgpConfig { listen: None, drain_seconds: 2.0 });
+        let c: MuxConfig =
+            toml::from_str(&format!("{base}[bgp]\nlisten = [\"[::]:1179\"]\ndrain_seconds = 0")).unwrap();
+        assert_eq!(c.bgp, BgpConfig { listen: Some(vec!["[::]:1179".parse().unwrap()]), drain_seconds: 0.0 });
+        let long = toml::from_str::<MuxConfig>(&format!("{base}[bgp]\ndrain_seconds = 60")).unwrap_err();
+        assert!(long.to_string().contains("from 0 to 5"), "{long}");
     }
 
     #[test]

@@ -56,11 +56,11 @@ impl Control {
         self.published.load_full()
     }
 
-    /// Puts a goal in force, or refuses it and keeps the one before.
+    /// Puts a goal in force, or refuses it and keeps the one before; which of them it was.
     ///
     /// # Errors
     /// The steering program is gone. A goal that is refused is no error here: see `goal_error`.
-    pub(crate) fn handle_goal(&mut self, goal: &MuxGoal, watcher: &Watcher) -> Result<(), Error> {
+    pub(crate) fn handle_goal(&mut self, goal: &MuxGoal, watcher: &Watcher) -> Result<bool, Error> {
         let view = watcher.view();
         match self.build(goal, &view) {
             Ok(policy) => {
@@ -74,13 +74,14 @@ impl Control {
                     unresolved = policy.unresolved(),
                     "mux goal applied"
                 );
-                self.publish(policy, &view, watcher)
+                self.publish(policy, &view, watcher)?;
+                Ok(true)
             }
             Err(error) => {
                 tracing::error!(revision = goal.revision.0, %error, "mux goal refused; the last one stays in force");
                 crate::metrics::METRICS.count_refused_goal();
                 self.goal_error = Some(error.to_string());
-                Ok(())
+                Ok(false)
             }
         }
     }

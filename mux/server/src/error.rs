@@ -19,6 +19,8 @@ pub enum Error {
     Thread(io::Error),
     #[error("no random secret could be drawn: {0}")]
     Random(io::Error),
+    #[error("the BGP router ended: {0}")]
+    Router(String),
     #[error("worker {worker} ended: {reason}")]
     Worker { worker: usize, reason: String },
 }

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod announcer;
 mod config;
 mod control;
 mod error;
@@ -20,7 +21,7 @@ mod steering;
 mod threads;
 mod worker;
 
-pub use config::{MuxConfig, PacketIoMode};
+pub use config::{BgpConfig, MuxConfig, PacketIoMode};
 pub use error::Error;
 pub use metrics::METRICS;
 pub use run::run;

@@ -1,3 +1,4 @@
+use crate::announcer::Announcer;
 use crate::config::MuxConfig;
 use crate::control::Control;
 use crate::error::Error;
@@ -44,6 +45,7 @@ pub async fn run(
     let by_index: HashMap<u32, PortId> = links.iter().map(|l| l.index).zip((0..).map(PortId)).collect();
     let mut control = Control::new(Arc::clone(&published), config.underlay_address, by_index, opened.steer);
     let mut threads = Threads::start(opened.workers, opened.foreign, &config, &published)?;
+    let mut announcer = Announcer::start(&config);
     let mut report = Report { status, modes: opened.modes, interfaces: config.interfaces, holders: Holders::default() };
 
     let mut tick = tokio::time::interval(REPORT);
@@ -56,27 +58,33 @@ pub async fn run(
                 goals_end = changed.is_err();
                 let newest = goal.borrow_and_update().clone();
                 if let Some(newest) = newest {
-                    control.handle_goal(&newest, &watcher)?;
-                    report.publish(&control, &threads);
+                    if control.handle_goal(&newest, &watcher)? {
+                        announcer.handle_goal(&newest);
+                        announcer.handle_policy(&control.policy());
+                    }
+                    report.publish(&control, &threads, &announcer);
                 }
             }
             view = next_view(&mut views) => {
                 let view = view?;
                 still_there(&links, &view)?;
                 control.handle_view(&view, &watcher)?;
+                announcer.handle_policy(&control.policy());
             }
             _ = tick.tick() => {
                 control.maintain(Totals::of(threads.shared()).flows, &watcher)?;
-                report.publish(&control, &threads);
+                report.publish(&control, &threads, &announcer);
             }
             error = threads.ended() => return Err(error),
-            () = stopped(&mut shutdown) => {
-                tracing::info!("mux stops");
-                report.publish(&control, &threads);
-                return Ok(());
-            }
+            error = announcer.ended() => return Err(error),
+            () = stopped(&mut shutdown) => break,
         }
     }
+    tracing::info!("mux stops");
+    report.publish(&control, &threads, &announcer);
+    // Workers forward until no router sends anything any more.
+    announcer.leave().await;
+    Ok(())
 }
 
 /// The next state of the underlay.
@@ -128,7 +136,7 @@ struct Report {
 }
 
 impl Report {
-    fn publish(&mut self, control: &Control, threads: &Threads) {
+    fn publish(&mut self, control: &Control, threads: &Threads, announcer: &Announcer) {
         let policy = control.policy();
         let mut totals = Totals::of(threads.shared());
         let replays = control.replays();
@@ -144,7 +152,8 @@ impl Report {
         metrics::record(&policy, &totals, &self.interfaces, &services, &backends);
         metrics::record_replays(&self.interfaces, &replays);
         let goal_error = control.goal_error.clone();
-        self.status.send_replace(stats::status(&policy, &totals, modes, &services, &backends, goal_error));
+        let status = stats::status(&policy, &totals, modes, &services, &backends, goal_error);
+        self.status.send_replace(MuxStatus { router: announcer.status().map(Box::new), ..status });
     }
 }
 

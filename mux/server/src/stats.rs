@@ -200,6 +200,7 @@ pub(crate) fn status(
         services: services.iter().map(|n| n.traffic.clone()).collect(),
         backends: backends.iter().map(|n| n.traffic.clone()).collect(),
         goal_error,
+        router: None,
     }
 }
 

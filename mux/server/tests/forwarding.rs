@@ -5,7 +5,7 @@ mod support;
 
 use penstock_model::{BackendId, Dip, Mac, Overlay, PoolId, PortId, Protocol, Revision, ServiceId, Underlay, Vni};
 use penstock_mux_proto::{Backend, Distribution, MuxGoal, MuxStatus, Pool, Service};
-use penstock_mux_server::{Error, MuxConfig, PacketIoMode, run};
+use penstock_mux_server::{BgpConfig, Error, MuxConfig, PacketIoMode, run};
 use penstock_packet_io::{AfPacket, AfPacketOptions, PacketIo, netns};
 use penstock_spread::SlotTable;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -68,6 +68,7 @@ fn goal(revision: u64) -> MuxGoal {
         }],
         backends: (0..BACKENDS).map(backend).collect(),
         snat: Vec::new(),
+        router: None,
     }
 }
 
@@ -95,6 +96,7 @@ impl RunningMux {
             workers,
             flow_capacity: 1 << 16,
             kernel_replay: true,
+            bgp: BgpConfig::default(),
         };
         let ns = lab.ns("m");
         let thread = std::thread::spawn(move || {

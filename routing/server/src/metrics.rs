@@ -51,3 +51,49 @@ pub(crate) fn record(status: &RouterStatus) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use penstock_routing_proto::{BfdStatus, PeerStatus};
+    use penstock_telemetry::{Metric, differences, rendered};
+
+    fn table() -> Vec<Metric> {
+        ROWS.iter().map(|(name, labels, meaning)| Metric { name: (*name).to_owned(), labels, meaning }).collect()
+    }
+
+    #[test]
+    fn the_table_names_what_is_exported() {
+        let bfd =
+            BfdStatus { state: BfdState::Up, detection_ms: 300, received: 1, sent: 1, downs: 0, diagnostic: None };
+        let peer = PeerStatus {
+            name: "tor".to_owned(),
+            address: "192.0.2.1".parse().unwrap(),
+            remote_as: 65001,
+            state: SessionState::Established,
+            up_seconds: Some(1),
+            id: None,
+            hold_seconds: None,
+            received: 1,
+            advertised: 2,
+            established: 1,
+            messages_received: 1,
+            messages_sent: 1,
+            malformed: 0,
+            last_error: None,
+            bfd: Some(bfd),
+        };
+        let status = RouterStatus { peers: vec![peer], ..RouterStatus::default() };
+        let page = rendered(|| record(&status));
+        assert_eq!(differences(&table(), &page), Vec::<String>::new());
+        assert!(page.contains("penstock_bgp_peer_up{peer=\"tor\"} 1"), "{page}");
+    }
+
+    #[test]
+    fn the_document_names_all_of_them() {
+        let document = include_str!("../../../docs/metrics.md");
+        let missing: Vec<String> =
+            table().iter().map(Metric::row).filter(|row| !document.lines().any(|l| l == row)).collect();
+        assert!(missing.is_empty(), "docs/metrics.md lacks\n{}", missing.join("\n"));
+    }
+}

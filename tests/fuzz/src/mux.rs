@@ -122,5 +122,6 @@ fn goal() -> MuxGoal {
         pools: vec![Pool { id: PoolId(1), name: "pool".into(), version: 1, table, previous: Vec::new() }],
         backends: (1..=8).map(backend).collect(),
         snat: Vec::new(),
+        router: None,
     }
 }

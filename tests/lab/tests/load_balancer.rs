@@ -232,8 +232,6 @@ fn no_transfer_breaks_when_containers_come_and_go_and_a_mux_is_killed() {
     std::thread::sleep(Duration::from_millis(1500));
     let through_mux1 = by_mux1() - before.0;
     lab.script(&["kill", "mux1"]);
-    // The static route stands for BGP: the router stops sending to the dead mux.
-    lab.out("router", "ip route replace 203.0.113.0/24 via 10.1.2.2 && ip -6 route flush 2001:db8:f::/64 && ip -6 route add 2001:db8:f::/64 via fd00:1:2::2");
     let outs = [old, new].map(|child| child.wait_with_output().unwrap());
     let passed_on = passed_on() - before.1;
     lab.script(&["start", "mux1"]);
@@ -246,11 +244,84 @@ fn no_transfer_breaks_when_containers_come_and_go_and_a_mux_is_killed() {
     assert!(passed_on > 0.0, "no connection that mux2 did not know was in a slot that moved");
     // Acknowledgements of its half of 200 transfers; far more than that many.
     assert!(through_mux1 > 200.0, "mux1 had no traffic to lose: {through_mux1} packets");
-    lab.wait_until(Duration::from_secs(10), "mux1 serves again", || {
-        lab.out("router", "ip route replace 203.0.113.0/24 via 10.1.1.2");
-        lab.ok("client", "curl -sf -m 1 http://203.0.113.10/")
+    lab.wait_until(Duration::from_secs(10), "mux1 announces again", || routed_by(lab, "203.0.113.10") == [1, 2]);
+}
+
+/// Muxes that the router's kernel has a route to the VIP over.
+fn routed_by(lab: &Lab, vip: &str) -> Vec<u32> {
+    let family = if vip.contains(':') { "-6" } else { "-4" };
+    let text = lab.out("router", &format!("ip {family} route show {vip}"));
+    (1..=2)
+        .filter(|n| text.contains(&format!("via 10.1.{n}.2 ")) || text.contains(&format!("via fd00:1:{n}::2 ")))
+        .collect()
+}
+
+fn wait_for_both_muxes(lab: &Lab) {
+    for vip in ["203.0.113.10", "203.0.113.20", "2001:db8:f::10"] {
+        lab.wait_until(Duration::from_secs(15), "both muxes announce", || routed_by(lab, vip) == [1, 2]);
+    }
+}
+
+#[test]
+fn only_vips_with_a_healthy_backend_are_announced_and_the_reason_is_told() {
+    let lab = lab!();
+    wait_for_both_muxes(lab);
+    let green = ["green-1", "green-2", "green-3"];
+    green.iter().for_each(|c| drop(lab.script(&["container-stop", c])));
+    lab.wait_until(Duration::from_secs(8), "the other tenant's VIP is withdrawn", || {
+        routed_by(lab, "203.0.113.20").is_empty()
     });
-    lab.out("router", "ip route replace 203.0.113.0/24 nexthop via 10.1.1.2 nexthop via 10.1.2.2 && ip -6 route flush 2001:db8:f::/64 && ip -6 route add 2001:db8:f::/64 nexthop via fd00:1:1::2 nexthop via fd00:1:2::2");
+    assert_eq!(routed_by(lab, "203.0.113.10"), [1, 2]);
+    lab.wait_until(Duration::from_secs(5), "the reason is told", || {
+        text(&lab.cli(&["bgp", "explain", "203.0.113.20"])).contains("is not announced: no backend is healthy")
+    });
+    green.iter().for_each(|c| drop(lab.script(&["container-start", c])));
+    wait_for_both_muxes(lab);
+    let explained = text(&lab.cli(&["bgp", "explain", "203.0.113.10"]));
+    assert!(
+        explained.contains("mux1: 203.0.113.10/32") && explained.contains("advertised to router 10.1.1.1"),
+        "{explained}"
+    );
+    let bfd = lab.cli_json(&["bfd"]);
+    let up = bfd.as_array().unwrap().iter().filter(|b| b["state"] == "up" && b["detectionMilliseconds"] == 300).count();
+    assert_eq!(up, 4, "two muxes, two families: {bfd}");
+}
+
+#[test]
+fn a_mux_that_freezes_is_left_within_one_bfd_interval() {
+    let lab = lab!();
+    wait_for_both_muxes(lab);
+    let pid = std::fs::read_to_string(lab.state().join("pid/mux1")).unwrap();
+    let pid = pid.trim();
+    // The interface stays up and no connection is closed: only BFD can tell.
+    let line = format!(
+        "trap 'kill -CONT {pid}' EXIT; s=$(date +%s%3N); kill -STOP {pid}; \
+         while ip route show 203.0.113.10 | grep -q 'via 10.1.1.2 '; do [ $(($(date +%s%3N) - s)) -lt 5000 ] || break; done; \
+         echo $(($(date +%s%3N) - s))"
+    );
+    let took: u64 = lab.out("router", &line).parse().unwrap();
+    println!("the router left the frozen mux after {took} ms");
+    assert!(took < 400, "{took} ms");
+    wait_for_both_muxes(lab);
+}
+
+#[test]
+fn a_mux_that_is_told_to_stop_loses_no_connection() {
+    let lab = lab!();
+    wait_for_both_muxes(lab);
+    let line = "end=$((SECONDS + 5)); n=0; while [ $SECONDS -lt $end ]; do \
+                curl -sf -m 2 -o /dev/null http://203.0.113.10/ || echo failed; n=$((n + 1)); done; echo $n";
+    let clients: Vec<_> = (0..2).map(|_| lab.start("client", line)).collect();
+    std::thread::sleep(Duration::from_millis(500));
+    lab.script(&["stop", "mux1"]);
+    assert_eq!(routed_by(lab, "203.0.113.10"), [2]);
+    lab.script(&["start", "mux1"]);
+    for client in clients {
+        let out = text(&client.wait_with_output().unwrap());
+        assert!(!out.contains("failed"), "{out}");
+        assert!(out.trim().parse::<u32>().unwrap() > 50, "{out}");
+    }
+    wait_for_both_muxes(lab);
 }
 
 /// Removes what a test has added when it ends, however it ends.

@@ -4,6 +4,7 @@ mod gateway;
 mod host;
 mod keep;
 mod networks;
+mod router;
 
 use crate::hub::GoalHub;
 use crate::resources::Resources;
@@ -16,6 +17,7 @@ use penstock_admin_store::Store;
 use penstock_admin_types::Intent;
 use penstock_clock::MonotonicClock;
 use penstock_model::{Nanos, Revision, Underlay};
+use penstock_mux_proto::MuxGoal;
 use penstock_slb_proto::{BLOCK, Health, Lease, LeasePlan, Plan, PlanError, Planner, ProbeKey};
 use penstock_southbound::{NodeGoal, NodeRole};
 use std::collections::{BTreeMap, BTreeSet};
@@ -195,7 +197,8 @@ fn goals(
     let translations = host::Translations::new(intent, members, plan, leases);
     let mut out = BTreeMap::new();
     for mux in intent.muxes.values() {
-        let goal = balance::mux_goal(plan, leases, hash_seed);
+        let router = router::goal(mux, sealer)?;
+        let goal = MuxGoal { router, ..balance::mux_goal(plan, leases, hash_seed) };
         out.insert((NodeRole::Mux, mux.name.clone()), NodeGoal::Mux(goal));
     }
     for server in intent.servers.values() {

@@ -6,6 +6,7 @@ mod load_balancer;
 mod network;
 mod node;
 mod reader;
+mod router;
 
 pub use gateway::{Connection, ConnectionKind};
 pub use interface::reserved;
@@ -14,6 +15,7 @@ pub use load_balancer::{Distribution, Outbound, Probe, ProbeKind, Service};
 pub use network::{Network, Subnet};
 pub use node::Node;
 pub use reader::{Allocated, Misplaced, Warning};
+pub use router::{Bfd, PeerRouter, Router};
 
 use crate::{Documents, ReferenceIndex, ResourcePath};
 use penstock_policy::Acl;

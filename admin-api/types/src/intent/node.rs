@@ -1,5 +1,6 @@
 use super::Intent;
 use super::reader::{Node as Reading, Reader};
+use super::router::{self, Router};
 use crate::{ResourcePath, value};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,6 +15,8 @@ pub struct Node {
     pub address: Option<IpAddr>,
     /// Gateways: the pool.
     pub pool: Option<ResourcePath>,
+    /// Muxes: whom virtual IPs are announced to.
+    pub router: Option<Router>,
 }
 
 pub(crate) fn read(r: &mut Reader<'_>, intent: &mut Intent) {
@@ -41,8 +44,9 @@ fn nodes(r: &mut Reader<'_>, collection: &str) -> BTreeMap<ResourcePath, Node> {
             }
         }
         let pool = node.reference("pool");
+        let router = router::read(r, &node);
         let name = node.path.id().to_owned();
-        out.insert(node.path.clone(), Node { path: node.path, name, address, pool });
+        out.insert(node.path.clone(), Node { path: node.path, name, address, pool, router });
     }
     out
 }

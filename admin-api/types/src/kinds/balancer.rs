@@ -102,11 +102,34 @@ pub(super) const LOAD_BALANCER_MANAGER: Kind = single(
     ],
 );
 
+const ASN: Type = Int(0, u32::MAX as i64);
+
+/// The specification's, with 4-byte numbers in either place; `tcpMd5Key` and, of a peer, what stands behind `id` are own
+/// extensions.
+const ROUTER: &[Property] = &[
+    opt("localASN", ASN),
+    opt("localASN4", ASN),
+    secret("tcpMd5Key", Text),
+    opt("peerRouterConfigurations", List(&Object(PEER_ROUTER))),
+];
+
+const PEER_ROUTER: &[Property] = &[
+    opt("routerName", Text),
+    req("routerIPAddress", Ip),
+    opt("peerASN", ASN),
+    opt("peerASN4", ASN),
+    opt("localIPAddress", Ip),
+    opt("id", Text),
+    opt("holdTimeInSeconds", Int(3, 65535)),
+    opt("maximumHops", Int(1, 255)),
+    opt("bfd", Object(&[opt("intervalInMilliseconds", Int(10, 10_000)), opt("detectMultiplier", Int(1, 255))])),
+];
+
 pub(super) const LOAD_BALANCER_MUXES: Kind = kind(
     "loadBalancerMuxes",
     Compiled,
     &[
-        opt("routerConfiguration", Object(&[])),
+        opt("routerConfiguration", Object(ROUTER)),
         opt("virtualServer", Ref(&["virtualServers"])),
         CONNECTIONS,
         NODE_INTERFACES,

@@ -1,5 +1,5 @@
 use super::fixture::*;
-use crate::{MAX_BACKEND, MAX_SERVICE, MuxGoal, Policy};
+use crate::{Idle, MAX_BACKEND, MAX_SERVICE, MuxGoal, Policy, Pool};
 use penstock_model::{BackendId, Mac, PoolId, Protocol, ServiceId, Underlay};
 
 fn refusal(change: impl FnOnce(&mut MuxGoal)) -> (String, String) {
@@ -110,4 +110,30 @@ fn virtual_ips_beyond_the_steering_map_are_refused_and_as_many_as_it_holds_are_n
     let most = penstock_maps::VIP_CAPACITY;
     assert_eq!(vips(most).unwrap().vips().len(), most as usize);
     assert_eq!(vips(most + 1).unwrap_err().field, format!("services[{most}].vip"));
+}
+
+#[test]
+fn a_virtual_ip_is_idle_without_members_or_a_way_to_any_of_them() {
+    let said = |policy: Policy| policy.idle().into_values().collect::<Vec<_>>();
+    assert_eq!(said(Policy::build(&goal(&[1, 2]), next_hop, Underlay(ip(OWN))).unwrap()), [None, None]);
+    let unresolved = Policy::build(&goal(&[1, 2]), |_| None, Underlay(ip(OWN))).unwrap();
+    assert_eq!(said(unresolved.with_next_hops(next_hop)), [None, None]);
+    assert_eq!(said(unresolved), [Some(Idle::NextHopUnresolved); 2]);
+    let first = backend(1).host;
+    let one_way = Policy::build(&goal(&[1, 2]), |h| next_hop(h).filter(|_| h == first), Underlay(ip(OWN))).unwrap();
+    assert_eq!(said(one_way), [None, None], "one backend is enough");
+    assert_eq!(said(Policy::build(&goal(&[]), next_hop, Underlay(ip(OWN))).unwrap()), [Some(Idle::NoBackend); 2]);
+    // One service of two that works is enough to attract packets.
+    let mut half = goal(&[1]);
+    half.pools.push(Pool { id: PoolId(2), table: table(&[]), ..half.pools[0].clone() });
+    half.services[0].pool = PoolId(2);
+    assert_eq!(said(Policy::build(&half, next_hop, Underlay(ip(OWN))).unwrap()), [None, None]);
+}
+
+#[test]
+fn a_router_that_cannot_be_is_refused_by_field() {
+    let peer = penstock_routing_proto::PeerGoal::new("tor", ip("192.0.2.9"), 0);
+    let router = penstock_routing_proto::RouterGoal { local_as: 1, peers: vec![peer], ..Default::default() };
+    let (field, problem) = refusal(|g| g.router = Some(router));
+    assert_eq!((field.as_str(), problem.as_str()), ("router.peers[0].remote_as", "0 is no AS number"));
 }

@@ -293,6 +293,7 @@ fn goal(in_transition: bool) -> MuxGoal {
         pools: (0..VIPS).map(pool).collect(),
         backends: (0..VIPS * 2 * BACKENDS).map(backend).collect(),
         snat: Vec::new(),
+        router: None,
     }
 }
 
