@@ -13,8 +13,6 @@ pub enum Error {
     Steering(#[from] penstock_bpf::BpfError),
     #[error(transparent)]
     Underlay(#[from] penstock_netlink::Error),
-    #[error("the underlay is no longer watched")]
-    WatcherEnded,
     #[error("cannot read random bytes: {0}")]
     Random(io::Error),
     #[error("cannot start the worker: {0}")]

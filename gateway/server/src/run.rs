@@ -11,7 +11,7 @@ use penstock_engine::Port;
 use penstock_flow::FlowHasher;
 use penstock_gateway_proto::{GatewayGoal, GatewayResolver, GatewayStatus, TunnelState, flow_table};
 use penstock_model::{Nanos, TunnelId};
-use penstock_netlink::{Link, UnderlayView, Watcher};
+use penstock_netlink::{Link, UnderlayView, Watcher, next_view};
 use penstock_packet_io::{IdlePolicy, Poller};
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -92,15 +92,6 @@ pub async fn run(
     }
 }
 
-/// The next state of the underlay.
-///
-/// # Errors
-/// Nobody watches it any more: to go on would be to send to next hops that may be gone.
-async fn next_view(views: &mut watch::Receiver<Arc<UnderlayView>>) -> Result<Arc<UnderlayView>, Error> {
-    views.changed().await.map_err(|_| Error::WatcherEnded)?;
-    Ok(views.borrow_and_update().clone())
-}
-
 /// A socket outlives its interface in silence: one of the same name is another, and needs a fresh start.
 fn still_there(link: &Link, view: &UnderlayView) -> Result<(), Error> {
     if view.links().any(|now| now.index == link.index) {
@@ -173,19 +164,5 @@ impl Report {
         self.states = snapshot.states();
         self.sent = MonotonicClock::now();
         self.status.send_replace(snapshot.status(control.applied(), &self.mode, control.goal_error.clone()));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn the_end_of_the_watcher_is_an_error() {
-        let (sender, mut views) = watch::channel(Arc::new(UnderlayView::default()));
-        sender.send_replace(Arc::new(UnderlayView::default()));
-        assert!(next_view(&mut views).await.is_ok());
-        drop(sender);
-        assert!(matches!(next_view(&mut views).await, Err(Error::WatcherEnded)));
     }
 }

@@ -97,20 +97,22 @@ pub(crate) fn decide_usual<'a>(policy: &'a Policy, h: &Headers) -> Option<(&'a V
         return None;
     }
     let entry = rule_of(policy, h)?;
-    let (slot, entropy) = slot_of(policy, entry.distribution(), &tuple_of(h));
+    let (place, is_tracked) = locate(policy, entry, &tuple_of(h));
+    Some((entry, place, is_tracked))
+}
+
+/// Where a packet of the rule hashes to, and whether that slot has or had another owner.
+#[inline]
+fn locate(policy: &Policy, entry: &VipEntry, t: &Tuple) -> (Place, bool) {
+    let (slot, entropy) = slot_of(policy, entry.distribution(), t);
     let place = Place { service: entry.service, slot: Slots::reference(entry.pool(), slot), entropy };
-    Some((entry, place, is_tracked(policy, entry, slot)))
+    let is_tracked = entry.moved() && policy.tables.slots.pool(entry.pool()).is_some_and(|p| p.has_moved(slot));
+    (place, is_tracked)
 }
 
 #[inline]
 fn rule_of<'a>(policy: &'a Policy, h: &Headers) -> Option<&'a VipEntry> {
     policy.tables.vips.find(&h.dst, h.protocol, h.dst_port, Kind::Service)
-}
-
-/// Whether the slot has or had another owner.
-#[inline]
-fn is_tracked(policy: &Policy, entry: &VipEntry, slot: usize) -> bool {
-    entry.moved() && policy.tables.slots.pool(entry.pool()).is_some_and(|p| p.has_moved(slot))
 }
 
 /// An answer to what a container has sent by a leased port: TCP, UDP, or an echo reply with that identifier.
@@ -208,10 +210,9 @@ fn tuple_of(h: &Headers) -> Tuple {
 #[inline]
 fn place(policy: &Policy, entry: &VipEntry, t: &Tuple, why: &mut impl Why) -> Decision {
     explain_rule(policy, entry, t, why);
-    let (slot, entropy) = slot_of(policy, entry.distribution(), t);
-    let place = Place { service: entry.service, slot: Slots::reference(entry.pool(), slot), entropy };
-    explain_slot(policy, entry, slot, why);
-    if is_tracked(policy, entry, slot) {
+    let (place, is_tracked) = locate(policy, entry, t);
+    explain_slot(policy, entry, place.slot as usize % SLOTS, why);
+    if is_tracked {
         why.because("slot", || "it has or had another owner: the flow table is consulted".to_owned());
         let key = MuxKey::new(t.client, t.client_port, t.vip_port, entry.service, t.protocol);
         return Decision::Tracked { place, key, epoch: entry.epoch, pool: entry.pool(), opening: t.opening };

@@ -101,7 +101,7 @@ impl Resolver for MuxResolver {
         }
     }
 
-    #[cold]
+    #[inline(never)]
     fn classify(&mut self, packet: &Packet<'_>, headers: &mut Headers) -> Class<MuxKey> {
         match decide(&self.policy, packet.frame(), headers, &mut ()) {
             Decision::Stable(place) => {

@@ -11,8 +11,6 @@ pub enum Error {
     Open { interface: String, mode: &'static str, reason: String },
     #[error("the underlay cannot be watched: {0}")]
     Netlink(#[from] penstock_netlink::Error),
-    #[error("the underlay is no longer watched")]
-    WatcherEnded,
     #[error("the steering program refused the virtual IPs: {0}")]
     Steering(String),
     #[error("cannot start a worker thread: {0}")]

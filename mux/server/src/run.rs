@@ -8,7 +8,7 @@ use crate::{metrics, ports};
 use arc_swap::ArcSwap;
 use penstock_model::PortId;
 use penstock_mux_proto::{MuxGoal, MuxStatus, Policy};
-use penstock_netlink::{Link, UnderlayView, Watcher};
+use penstock_netlink::{Link, UnderlayView, Watcher, next_view};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,15 +87,6 @@ pub async fn run(
     Ok(())
 }
 
-/// The next state of the underlay.
-///
-/// # Errors
-/// Nobody watches it any more: to go on would be to send to next hops that may be gone.
-async fn next_view(views: &mut watch::Receiver<Arc<UnderlayView>>) -> Result<Arc<UnderlayView>, Error> {
-    views.changed().await.map_err(|_| Error::WatcherEnded)?;
-    Ok(views.borrow_and_update().clone())
-}
-
 /// The configured interfaces, as the kernel knows them.
 fn links(config: &MuxConfig, view: &UnderlayView) -> Result<Vec<Link>, Error> {
     let needed = CLIENT_MTU + if config.underlay_address.is_ipv4() { VXLAN_V4 } else { VXLAN_V6 };
@@ -154,19 +145,5 @@ impl Report {
         let goal_error = control.goal_error.clone();
         let status = stats::status(&policy, &totals, modes, &services, &backends, goal_error);
         self.status.send_replace(MuxStatus { router: announcer.status().map(Box::new), ..status });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn the_end_of_the_watcher_is_an_error() {
-        let (sender, mut views) = watch::channel(Arc::new(UnderlayView::default()));
-        sender.send_replace(Arc::new(UnderlayView::default()));
-        assert!(next_view(&mut views).await.is_ok());
-        drop(sender);
-        assert!(matches!(next_view(&mut views).await, Err(Error::WatcherEnded)));
     }
 }

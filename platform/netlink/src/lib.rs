@@ -13,4 +13,4 @@ mod view;
 mod watcher;
 
 pub use view::{Link, NextHop, UnderlayView};
-pub use watcher::{Error, Watcher};
+pub use watcher::{Error, Watcher, next_view};

@@ -26,6 +26,17 @@ pub enum Error {
     Open(#[from] std::io::Error),
     #[error("the kernel refused a netlink request: {0}")]
     Request(#[from] rtnetlink::Error),
+    #[error("the kernel's tables are no longer followed")]
+    Ended,
+}
+
+/// The next state of the underlay.
+///
+/// # Errors
+/// Nobody follows the kernel's tables any more: to go on would be to send to next hops that may be gone.
+pub async fn next_view(views: &mut watch::Receiver<Arc<UnderlayView>>) -> Result<Arc<UnderlayView>, Error> {
+    views.changed().await.map_err(|_| Error::Ended)?;
+    Ok(views.borrow_and_update().clone())
 }
 
 /// Follows the kernel's tables of the namespace of the thread that starts it. Stops when it is dropped.
@@ -165,5 +176,19 @@ impl Follower {
         if let Err(error) = request().replace().execute().await {
             tracing::debug!(%error, ifindex, "cannot ask for a neighbour");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_end_of_the_watcher_is_an_error() {
+        let (sender, mut views) = watch::channel(Arc::new(UnderlayView::default()));
+        sender.send_replace(Arc::new(UnderlayView::default()));
+        assert!(next_view(&mut views).await.is_ok());
+        drop(sender);
+        assert!(matches!(next_view(&mut views).await, Err(Error::Ended)));
     }
 }

@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use penstock_engine::Port;
 use penstock_flow::FlowHasher;
 use penstock_model::PortId;
-use penstock_netlink::{Link, UnderlayView, Watcher};
+use penstock_netlink::{Link, UnderlayView, Watcher, next_view};
 use penstock_packet_io::{AfPacket, AfPacketOptions, FrameKind, IdlePolicy, Poller, SilentUdpListener, Waker};
 use penstock_slb_host::{HostGoal, HostResolver, HostStatus, Policy, ProbeStatus, Surroundings};
 use penstock_wire::VXLAN_PORT;
@@ -154,13 +154,7 @@ impl Agent {
                         self.tell(&ears, status);
                     }
                 }
-                changed = views.changed() => {
-                    if changed.is_err() {
-                        return Err(Error::Worker("the kernel's tables cannot be followed any more".to_owned()));
-                    }
-                    let view = views.borrow_and_update().clone();
-                    self.handle_view(view);
-                }
+                view = next_view(&mut views) => self.handle_view(view?),
                 Some(event) = ears.events.recv() => self.handle_event(event),
                 Ok(()) = ears.statuses.changed() => {
                     ears.statuses.mark_unchanged();

@@ -64,11 +64,11 @@ impl World {
             1 => {
                 if let [low, high, mask, packet @ ..] = record.frame {
                     let at = usize::from(u16::from_le_bytes([*low, *high]));
-                    self.from_site(packet, Some((at, *mask)));
+                    self.arrive_from_site(packet, Some((at, *mask)));
                 }
             }
             // A packet that the site encrypts, whatever it is.
-            2 | 3 => self.from_site(record.frame, None),
+            2 | 3 => self.arrive_from_site(record.frame, None),
             // From a host of the fabric, for the site.
             4 if record.frame.is_empty() => {}
             4 => self.frame(&vxlan(HOST, 1, record.frame), UNDERLAY),
@@ -82,7 +82,7 @@ impl World {
         self.exchange();
     }
 
-    fn from_site(&mut self, packet: &[u8], change: Option<(usize, u8)>) {
+    fn arrive_from_site(&mut self, packet: &[u8], change: Option<(usize, u8)>) {
         if self.site.encrypt(OURS, packet, self.now).is_err() {
             return;
         }
