@@ -8,8 +8,9 @@ pub const GRE_MAX_LEN: usize = 12;
 const CHECKSUM: u8 = 0x80;
 const KEY: u8 = 0x20;
 const SEQUENCE: u8 = 0x10;
-/// The bits of the first byte that have no meaning here: RFC 1701 routing, source route and recursion.
-const UNKNOWN: u8 = 0x4f;
+/// Of bits 1 to 5, which make a packet one of RFC 1701's, those that RFC 2890 has given no meaning since: routing, strict source
+/// route, recursion. Bits 6 to 12 mean nothing yet and are ignored (RFC 2784 section 2.3).
+const UNKNOWN: u8 = 0x4c;
 const VERSION: u8 = 0x07;
 
 /// What a GRE header says.
@@ -113,12 +114,20 @@ mod tests {
 
     #[test]
     fn source_routes_other_versions_and_cut_headers_are_refused() {
-        for first in [0x40, 0x08, 0x04, 0x02, 0x01] {
+        for first in [0x40, 0x08, 0x04] {
             assert_eq!(parse(&[first, 0, 8, 0]), Err(DropReason::BadTunnelHeader), "{first:#x}");
         }
         assert_eq!(parse(&[0x30, 1, 0x88, 0x0b, 0, 0, 0, 0, 0, 0, 0, 0]), Err(DropReason::BadTunnelHeader), "PPTP");
         for bytes in [&[0u8, 0, 8][..], &[0x20, 0, 8, 0, 1, 2, 3], &[0xb0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]] {
             assert_eq!(parse(bytes), Err(DropReason::TruncatedTunnel), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn bits_6_to_12_are_ignored() {
+        let plain = parse(&[0, 0, 8, 0]).unwrap();
+        for [first, second] in [[0x02, 0], [0x01, 0], [0, 0x80], [0, 0x40], [0, 0x20], [0, 0x10], [0, 0x08], [0x03, 0xf8]] {
+            assert_eq!(parse(&[first, second, 8, 0]), Ok(plain), "{first:#x} {second:#x}");
         }
     }
 
