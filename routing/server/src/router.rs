@@ -256,15 +256,16 @@ impl Router {
     }
 
     fn connected(&mut self, id: PeerId, way: Way, stream: TcpStream) {
+        if !self.speaker.make_room(id, way, MonotonicClock::now()) {
+            tracing::debug!(peer = ?id, ?way, "a connection that is not taken now");
+            return;
+        }
+        // Outputs name a connection by its peer and way: what is said of an earlier one is done before there is another.
+        self.pump();
         self.serial += 1;
         match Connection::start(stream, id, way, self.serial, self.events.clone()) {
             Ok(connection) => {
-                // What the speaker says of an earlier one is done before the new one takes its place.
-                self.pump();
-                let earlier = self.connections.insert((id, way), connection);
-                if let Some(earlier) = earlier {
-                    self.farewells.push(earlier.close());
-                }
+                self.connections.insert((id, way), connection);
                 self.speaker.handle_connected(id, way, MonotonicClock::now());
             }
             Err(error) => self.speaker.handle_connect_failed(id, &error.to_string(), MonotonicClock::now()),

@@ -1,4 +1,5 @@
 //! One peer's session: the state machine of RFC 4271, 8, with both connections that two speakers may open at once.
+mod collision;
 mod negotiate;
 
 use crate::prefix::Family;
@@ -149,7 +150,7 @@ const RECEIVED: &str = "received: ";
 /// RFC 9687, 4: the larger of 8 minutes and twice the hold time.
 const LEAST_SEND_HOLD: Duration = Duration::from_secs(480);
 
-/// In: `start`, `stop`, `handle_connected`, `handle_connect_failed`, `handle_bytes`, `handle_written`, `handle_closed`,
+/// In: `start`, `stop`, `make_room`, `handle_connected`, `handle_connect_failed`, `handle_bytes`, `handle_written`, `handle_closed`,
 /// `handle_timeout`, `send`. Out, after each of them: `poll_action` and `poll_event` until `None`, then `poll_timeout`.
 #[derive(Debug)]
 pub struct Session {
@@ -267,7 +268,7 @@ impl Session {
         }
     }
 
-    /// A connection is there.
+    /// A connection is there, and no other of the same way: see `make_room`.
     pub fn handle_connected(&mut self, way: Way, now: Nanos) {
         if way == Way::Active && matches!(self.phase, Phase::Connecting { .. }) {
             self.phase = Phase::Waiting { until: None };
@@ -277,11 +278,6 @@ impl Session {
             return;
         }
         self.heard_at = now;
-        if self.is_open(way) {
-            // The peer has opened a new one where it had one: it has lost the old one. Its routes stay if they may.
-            self.end(way, None, "the peer connected anew", true, now);
-            self.phase = Phase::Waiting { until: None };
-        }
         let connection = Connection {
             state: SessionState::OpenSent,
             input: Vec::new(),
@@ -295,17 +291,6 @@ impl Session {
         }
         let open = message::open(&self.own_open());
         self.transmit(way, open, now);
-    }
-
-    fn welcomes(&self, way: Way, now: Nanos) -> bool {
-        let calm = match self.phase {
-            Phase::Stopped => false,
-            Phase::Holding { .. } => self.failures < PATIENCE || now.since(self.heard_at) >= AUDIENCE,
-            _ => true,
-        };
-        // An established session is given up for a new one only where routes outlive it (RFC 4724, 4.2).
-        let established = self.established().is_some_and(|(w, _)| w == way);
-        calm && (!established || self.remote().is_some_and(|r| r.restart.is_some()))
     }
 
     fn is_open(&self, way: Way) -> bool {
@@ -466,32 +451,6 @@ impl Session {
         }
         self.transmit(way, message::keepalive(), now);
         Ok(())
-    }
-
-    /// RFC 4271, 6.8: of two connections, the one that the speaker with the higher identifier opened stays (RFC 6286: of
-    /// equal identifiers, the one with the higher AS). Decided as soon as the identifier is known, so that neither of them is
-    /// established before the other's OPEN has come.
-    fn survives_collision(&mut self, way: Way, open: &Open, now: Nanos) -> bool {
-        let other = way.other();
-        let Some(Some(c)) = self.connections.get(other as usize) else { return true };
-        let keep_this = match c.state {
-            SessionState::Established => {
-                let outlived = c.remote.as_ref().is_some_and(|r| r.restart.is_some());
-                if outlived {
-                    self.end(other, None, "the peer connected anew", true, now);
-                }
-                return outlived;
-            }
-            _ => {
-                let ours_higher = (self.config.local_id, self.config.local_as) > (open.id, open.asn);
-                ours_higher == (way == Way::Active)
-            }
-        };
-        if keep_this {
-            let collision = Notification::new(code::CEASE, cease::COLLISION);
-            self.end(other, Some(&collision), "connection collision", false, now);
-        }
-        keep_this
     }
 
     fn up(&mut self, way: Way, now: Nanos) {

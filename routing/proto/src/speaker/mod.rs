@@ -289,7 +289,16 @@ impl Speaker {
         self.collect(now);
     }
 
-    /// A connection that was opened, by whom `way` says.
+    /// A connection was opened, by whom `way` says: is it taken? If not, it is to be closed, and nothing else changes. If so, the
+    /// outputs come first, for they may close an earlier one, then [`Self::handle_connected`].
+    #[must_use]
+    pub fn make_room(&mut self, id: PeerId, way: Way, now: Nanos) -> bool {
+        let mut taken = false;
+        self.with(id, now, |peer| taken = peer.session.make_room(way, now));
+        taken
+    }
+
+    /// The connection is where outputs go from now on. [`Self::make_room`] said yes before.
     pub fn handle_connected(&mut self, id: PeerId, way: Way, now: Nanos) {
         self.with(id, now, |peer| peer.session.handle_connected(way, now));
     }

@@ -121,9 +121,15 @@ impl Pair {
         match output {
             Output::Connect(id) if self.cut => self.speakers[n].handle_connect_failed(id, "cut", self.now),
             Output::Connect(id) => {
+                let other = self.peer_of(1 - n);
+                let taken = self.speakers[1 - n].make_room(other, Way::Passive, self.now);
+                self.carry_out(1 - n);
+                if !taken || !self.speakers[n].make_room(id, Way::Active, self.now) {
+                    self.speakers[n].handle_connect_failed(id, "refused", self.now);
+                    return;
+                }
                 self.wires[n] = Wire::Open;
                 self.speakers[n].handle_connected(id, Way::Active, self.now);
-                let other = self.peer_of(1 - n);
                 self.speakers[1 - n].handle_connected(other, Way::Passive, self.now);
             }
             Output::CancelConnect(_) => {}

@@ -6,7 +6,7 @@ use penstock_routing_proto::*;
 use penstock_routing_server::{Inputs, ServerConfig, run};
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -190,6 +190,22 @@ pub struct Ours {
 
 impl Ours {
     pub fn start(lab: &Lab, peers: Vec<PeerGoal>, drain: Duration) -> Self {
+        let listen = vec!["0.0.0.0:179".parse().unwrap(), "[::]:179".parse().unwrap()];
+        let ns = lab.ns("a");
+        Self::start_in(peers, listen, drain, move |work| netns::run_in(&ns, work).unwrap())
+    }
+
+    /// Without a laboratory: in this process's own namespace.
+    pub fn start_here(peers: Vec<PeerGoal>, listen: Vec<SocketAddr>) -> Self {
+        Self::start_in(peers, listen, Duration::ZERO, |work| work())
+    }
+
+    fn start_in(
+        peers: Vec<PeerGoal>,
+        listen: Vec<SocketAddr>,
+        drain: Duration,
+        place: impl FnOnce(Box<dyn FnOnce() + Send>) + Send + 'static,
+    ) -> Self {
         let _ = tracing_subscriber::fmt().with_test_writer().with_max_level(tracing::Level::INFO).try_init();
         let (goal, goals) = watch::channel(Arc::new(goal(peers)));
         let (own, owns) = watch::channel(Arc::new(BTreeSet::new()));
@@ -197,19 +213,16 @@ impl Ours {
         let (stop, stopping) = watch::channel(false);
         let config = ServerConfig {
             id: OURS.parse().unwrap(),
-            listen: vec!["0.0.0.0:179".parse().unwrap(), "[::]:179".parse().unwrap()],
+            listen,
             drain,
             farewell: "penstock is leaving".to_owned(),
             shown_routes: 100,
         };
-        let ns = lab.ns("a");
-        let thread = std::thread::spawn(move || {
-            netns::run_in(&ns, move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                runtime.block_on(run(config, Inputs { goal: goals, own: owns }, sender, stopping)).unwrap();
-            })
-            .unwrap();
+        let work = Box::new(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(run(config, Inputs { goal: goals, own: owns }, sender, stopping)).unwrap();
         });
+        let thread = std::thread::spawn(move || place(work));
         Self { goal, own, status, stop, thread: Some(thread) }
     }
 
