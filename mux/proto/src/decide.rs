@@ -151,8 +151,7 @@ pub(crate) fn choose(
 ) -> Choice {
     let Some(info) = policy.tables.slots.pool(pool) else { return Choice::Drop(DropReason::NoHealthyBackend) };
     let chances = &policy.tables.chances;
-    let kept = prior.map(|p| chances.candidates(p).iter().filter(|b| info.serves(*b)).collect());
-    if let Some(value) = kept.and_then(|list| chances.value(&list)) {
+    if let Some(value) = prior.and_then(|p| chances.reduced(p, |b| info.serves(b))) {
         why.because("affinity", || format!("the flow stays with {}", policy.backend_name(value)));
         return Choice::Remember(value);
     }

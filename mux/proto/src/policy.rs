@@ -1,4 +1,4 @@
-use crate::chance::{self, Candidates, Chances};
+use crate::chance::{self, Chances, Known, Second};
 use crate::error::GoalError;
 use crate::goal::{Backend, Distribution, MuxGoal, Service, SnatBlock};
 use crate::hash::hasher;
@@ -61,6 +61,8 @@ pub struct Policy {
     encaps: Box<[Option<EncapTemplate>]>,
     /// In the order of [`Chances::lists`].
     chances: Box<[Chance]>,
+    /// The way to each host; `None` until it is known.
+    next_hops: HashMap<Underlay<IpAddr>, Option<NextHopInfo>>,
 }
 
 /// What becomes of a packet for the first of some candidates, and the encapsulation that names the others.
@@ -68,6 +70,7 @@ pub struct Policy {
 struct Chance {
     transposition: Transposition,
     encap: Option<EncapTemplate>,
+    used: Arc<Second>,
 }
 
 /// A transposition in a cache line of its own.
@@ -101,6 +104,7 @@ impl Policy {
             transpositions: Box::default(),
             encaps: Box::default(),
             chances: Box::default(),
+            next_hops: HashMap::new(),
         }
     }
 
@@ -137,17 +141,24 @@ impl Policy {
         Self::of(Arc::clone(&self.tables), next_hop)
     }
 
+    /// Whether packets find the same ways over an underlay as by this policy: it need not be made anew then.
+    #[must_use]
+    pub fn has_next_hops(&self, next_hop: impl Fn(Underlay<IpAddr>) -> Option<NextHopInfo>) -> bool {
+        self.next_hops.iter().all(|(host, known)| next_hop(*host) == *known)
+    }
+
     fn of(tables: Arc<Tables>, next_hop: impl Fn(Underlay<IpAddr>) -> Option<NextHopInfo>) -> Self {
         let ids = tables.backends.keys().map(|b| b.0 as usize + 1).max().unwrap_or(0);
         let mut transpositions = vec![Line(Transposition::drop(DropReason::NoHealthyBackend)); ids].into_boxed_slice();
         let mut encaps = Vec::new();
         let mut known: HashMap<(Underlay<IpAddr>, Vni), EncapId> = HashMap::new();
+        let mut next_hops = HashMap::new();
         for b in tables.backends.values() {
             let encap = *known.entry((b.host, b.dip.vni)).or_insert_with(|| {
-                encaps
-                    .push(next_hop(b.host).and_then(|n| {
-                        EncapTemplate::vxlan(tables.own, b.host, b.dip.vni, n.eth_src, n.eth_dst, n.out)
-                    }));
+                let hop = *next_hops.entry(b.host).or_insert_with(|| next_hop(b.host));
+                encaps.push(
+                    hop.and_then(|n| EncapTemplate::vxlan(tables.own, b.host, b.dip.vni, n.eth_src, n.eth_dst, n.out)),
+                );
                 EncapId(encaps.len() as u32 - 1)
             });
             let out = encaps.get(encap.0 as usize).and_then(|e| e.as_ref()).map_or(PortId(0), |e| e.out);
@@ -155,28 +166,30 @@ impl Policy {
                 *t = Line(to_backend(b, encap, out));
             }
         }
-        let mut policy = Self { tables, transpositions, encaps: encaps.into_boxed_slice(), chances: Box::default() };
+        let encaps = encaps.into_boxed_slice();
+        let mut policy = Self { tables, transpositions, encaps, chances: Box::default(), next_hops };
         policy.chances = policy.all_chances();
         policy
     }
 
     fn all_chances(&self) -> Box<[Chance]> {
-        self.tables.chances.lists().iter().enumerate().map(|(i, list)| self.chance(i, list)).collect()
+        self.tables.chances.lists().iter().enumerate().map(|(i, known)| self.chance(i, known)).collect()
     }
 
     /// Only those of one network can pass a packet to each other.
-    fn chance(&self, index: usize, list: &Candidates) -> Chance {
-        let mut living = list.iter().filter_map(|id| self.backend(id));
+    fn chance(&self, index: usize, known: &Known) -> Chance {
+        let chance = |transposition, encap| Chance { transposition, encap, used: Arc::clone(&known.used) };
+        let mut living = known.list.iter().filter_map(|id| self.backend(id));
         let Some(first) = living.next() else {
-            return Chance { transposition: Transposition::drop(DropReason::NoHealthyBackend), encap: None };
+            return chance(Transposition::drop(DropReason::NoHealthyBackend), None);
         };
         let plain = *self.transposition(first.id);
         let next = NextOwners::new(living.filter(|b| b.dip.vni == first.dip.vni).map(|b| Addr16::from(b.dip.addr.0)));
         if next.is_empty() {
-            return Chance { transposition: plain, encap: None };
+            return chance(plain, None);
         }
         let encap = self.encap(plain.encap).ok().map(|template| template.naming(&next));
-        Chance { transposition: plain.encapsulated(EncapId(chance::number(index))), encap }
+        chance(plain.encapsulated(EncapId(chance::number(index))), encap)
     }
 
     /// What the flow entry said whose transposition this is.
@@ -243,7 +256,7 @@ impl Policy {
     /// Underlay addresses that packets are sent to.
     #[must_use]
     pub fn hosts(&self) -> BTreeSet<Underlay<IpAddr>> {
-        self.tables.backends.values().map(|b| b.host).collect()
+        self.next_hops.keys().copied().collect()
     }
 
     /// Hosts' encapsulations whose next hop is not known yet.
@@ -268,6 +281,12 @@ impl Policy {
     #[must_use]
     pub fn backend(&self, id: BackendId) -> Option<&Backend> {
         self.tables.backends.get(&id)
+    }
+
+    /// Lists of owners that found no place: flows that may be theirs go to the first and have no second chance.
+    #[must_use]
+    pub fn chances_missing(&self) -> usize {
+        self.tables.chances.unplaced()
     }
 
     /// Name and slot table version of every pool.
@@ -302,6 +321,15 @@ impl Policy {
             Some(line) => &line.0,
             None => self.chance_of(value.0).map_or(GONE, |c| &c.transposition),
         }
+    }
+
+    /// The same for a packet of that second.
+    #[inline]
+    pub(crate) fn use_transposition(&self, value: BackendId, second: u32) -> &Transposition {
+        if let Some(chance) = self.chance_of(value.0) {
+            chance.used.note(second);
+        }
+        self.transposition(value)
     }
 
     #[inline]
@@ -353,7 +381,7 @@ impl Tables {
     /// Gives a number to every list of candidates that flow entries may come to name.
     fn add_chances(&mut self) {
         let Self { slots, chances, .. } = self;
-        slots.each_candidates(|list| chances.add(list));
+        chances.name(slots.all_candidates());
     }
 
     /// Writes the entries of all services, with the pools' present epochs and marks.

@@ -11,7 +11,7 @@ use penstock_wire::Headers;
 use std::sync::Arc;
 
 /// A TCP flow may be silent for this long: RFC 5382 REQ-5 (2 hours 4 minutes).
-const TCP_IDLE_SECONDS: u16 = 7440;
+pub(crate) const TCP_IDLE_SECONDS: u16 = 7440;
 /// RFC 4787 REQ-5 recommends five minutes.
 const UDP_IDLE_SECONDS: u16 = 300;
 
@@ -36,6 +36,8 @@ pub struct MuxResolver {
     foreign: Foreign,
     /// By service id.
     services: Vec<Counter>,
+    /// The second of the present batch.
+    second: u32,
 }
 
 impl MuxResolver {
@@ -44,7 +46,7 @@ impl MuxResolver {
     pub fn new(published: Arc<ArcSwap<Policy>>, secret: [u64; 2], foreign: Foreign) -> Self {
         let policy = published.load_full();
         let services = vec![Counter::default(); policy.service_counters()];
-        Self { published, policy, flows: hasher(secret), foreign, services }
+        Self { published, policy, flows: hasher(secret), foreign, services, second: 0 }
     }
 
     /// The policy of the present batch.
@@ -75,13 +77,15 @@ impl Resolver for MuxResolver {
     const TCP: Option<TcpIdle> = None;
 
     /// The counters grow here, once for a policy that has more services.
-    fn refresh(&mut self, _now: Nanos) {
+    fn refresh(&mut self, now: Nanos) {
         let newest = self.published.load();
         if !Arc::ptr_eq(&newest, &self.policy) {
             self.policy = Arc::clone(&newest);
             let needed = self.policy.service_counters().max(self.services.len());
             self.services.resize(needed, Counter::default());
         }
+        self.second = (now.0 / Nanos::from_secs(1).0) as u32;
+        self.policy.tables.chances.clock.note(self.second);
     }
 
     #[inline]
@@ -168,9 +172,10 @@ impl Resolver for MuxResolver {
         }
     }
 
+    /// Called for each packet that has a flow entry: a list that packets go by stays in use.
     #[inline]
     fn transposition<'a>(&'a self, value: &'a BackendId) -> &'a Transposition {
-        self.policy.transposition(*value)
+        self.policy.use_transposition(*value, self.second)
     }
 
     #[inline]

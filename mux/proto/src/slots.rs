@@ -119,12 +119,12 @@ impl Slots {
     }
 
     /// All lists of candidates among which a second chance has to choose.
-    pub(crate) fn each_candidates(&self, mut visit: impl FnMut(Candidates)) {
-        for (i, pool) in (0u32..).zip(&self.pools).filter(|(_, p)| !p.previous.is_empty()) {
-            for (slot, owner) in self.range(i).into_iter().flatten().enumerate() {
-                visit(pool.candidates(slot, *owner));
-            }
-        }
+    pub(crate) fn all_candidates(&self) -> impl Iterator<Item = Candidates> {
+        let settling = (0u32..).zip(&self.pools).filter(|(_, p)| !p.previous.is_empty());
+        settling.flat_map(|(i, pool)| {
+            let owners = self.range(i).into_iter().flatten().enumerate();
+            owners.map(|(slot, owner)| pool.candidates(slot, *owner))
+        })
     }
 
     fn range(&self, pool: u32) -> Option<&[BackendId]> {

@@ -131,6 +131,19 @@ fn a_virtual_ip_is_idle_without_members_or_a_way_to_any_of_them() {
 }
 
 #[test]
+fn a_policy_knows_whether_an_underlay_says_anything_new() {
+    let policy = build(&goal(&[1, 2]));
+    assert!(policy.has_next_hops(next_hop));
+    assert!(!policy.has_next_hops(|_| None));
+    let one = backend(1).host;
+    let moved = |h| next_hop(h).map(|n| if h == one { crate::NextHopInfo { eth_dst: Mac([6; 6]), ..n } } else { n });
+    assert!(!policy.has_next_hops(moved));
+    let over = policy.with_next_hops(moved);
+    assert!(over.has_next_hops(moved) && !over.has_next_hops(next_hop));
+    assert!(Policy::empty().has_next_hops(|_| None));
+}
+
+#[test]
 fn a_router_that_cannot_be_is_refused_by_field() {
     let peer = penstock_routing_proto::PeerGoal::new("tor", ip("192.0.2.9"), 0);
     let router = penstock_routing_proto::RouterGoal { local_as: 1, peers: vec![peer], ..Default::default() };

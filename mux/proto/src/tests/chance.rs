@@ -94,3 +94,25 @@ fn the_second_chance_follows_the_next_hop() {
     let step = seen.steps.iter().find(|s| s.layer == "second chance").unwrap();
     assert!(step.text.ends_with("passes it to web-5 (10.0.0.5)"), "{step:?}");
 }
+
+#[test]
+fn a_flow_keeps_its_second_chance_while_its_packets_go_by_it_however_long_and_often_slots_change() {
+    const HOUR: u64 = 3600;
+    let mut goal = changed(&goal(&[1, 3]), &[1, 3, 5], &[1, 3]);
+    let n = moved(&goal, 3);
+    let ack = tcp(client(n), VIP, 80, ACK);
+    let mut mux = Mux::new(&goal);
+    for hour in 1..20 {
+        mux.now = penstock_model::Nanos::from_secs(hour * HOUR);
+        for _ in 0..2 {
+            let sent = mux.send(&ack).unwrap();
+            assert_eq!((sent.backend(), sent.next), (BackendId(3), ids([5])), "hour {hour}");
+        }
+        // 7 comes and goes: lists of its own, whose numbers are given back and taken anew.
+        goal = settled(&goal);
+        mux.publish(&goal);
+        let members: &[u32] = if hour % 2 == 1 { &[1, 3, 5, 7] } else { &[1, 3, 5] };
+        goal = changed(&goal, members, &[1, 3, 5]);
+        mux.publish(&goal);
+    }
+}
