@@ -134,17 +134,24 @@ impl ControlPacket {
 /// While not up, no faster than this (RFC 5880, 6.8.3).
 const SLOW: Duration = Duration::from_secs(1);
 
+/// At least so many packets say that this end goes: some may be lost.
+const FAREWELLS: u32 = 3;
+
 /// In: `handle_packet`, `handle_timeout`, `set`, `stop`. Out, after each: `poll_transmit` until `None`, `poll_timeout`;
-/// `state` says whether the neighbour is there.
+/// `verdict` says whether the neighbour is there. After `stop`, goes on until `is_over`.
 #[derive(Debug)]
 pub struct BfdSession {
     config: BfdGoal,
     state: BfdState,
     diagnostic: Diagnostic,
-    stopped: bool,
+    /// Stopped, and to be spoken of until then.
+    over_at: Option<Nanos>,
     discriminator: u32,
     remote: Option<ControlPacket>,
-    /// Interval that is in force for sending: a slower one waits for the end of a poll (RFC 5880, 6.8.3).
+    /// Own intervals that are in force, to send and to be sent to.
+    desired: Duration,
+    required: Duration,
+    /// What comes of `desired` and of what the neighbour takes.
     interval: Duration,
     polling: bool,
     answer: bool,
@@ -164,9 +171,11 @@ impl BfdSession {
             config,
             state: BfdState::Down,
             diagnostic: Diagnostic::NONE,
-            stopped: false,
+            over_at: None,
             discriminator: discriminator.max(1),
             remote: None,
+            desired: SLOW,
+            required: Duration::from_millis(u64::from(config.interval_ms)),
             interval: SLOW,
             polling: false,
             answer: false,
@@ -182,6 +191,14 @@ impl BfdSession {
     #[must_use]
     pub fn state(&self) -> BfdState {
         self.state
+    }
+
+    /// What those who rely on the neighbour are to hear: the state, but that a neighbour which says that it goes on purpose is
+    /// not down (RFC 5882, 3.2).
+    #[must_use]
+    pub fn verdict(&self) -> BfdState {
+        let on_purpose = self.remote.is_some_and(|r| r.state == BfdState::AdminDown);
+        if on_purpose && self.state == BfdState::Down { BfdState::AdminDown } else { self.state }
     }
 
     #[must_use]
@@ -203,10 +220,9 @@ impl BfdSession {
     /// The peer's interval, or ours if we ask for longer, times the peer's multiplier (RFC 5880, 6.8.4).
     #[must_use]
     pub fn detection_time(&self) -> Duration {
-        let own = self.own_interval();
         match &self.remote {
-            Some(r) => own.max(Duration::from_micros(u64::from(r.desired_tx))) * u32::from(r.multiplier),
-            None => own * u32::from(self.config.multiplier),
+            Some(r) => self.required.max(Duration::from_micros(u64::from(r.desired_tx))) * u32::from(r.multiplier),
+            None => self.required * u32::from(self.config.multiplier),
         }
     }
 
@@ -214,10 +230,24 @@ impl BfdSession {
         Duration::from_millis(u64::from(self.config.interval_ms))
     }
 
-    /// Tells the neighbour that this end goes on purpose: no failure (RFC 5880, 6.8.16).
+    /// What this end would send at.
+    fn wanted_interval(&self) -> Duration {
+        if self.state == BfdState::Up { self.own_interval() } else { self.own_interval().max(SLOW) }
+    }
+
+    /// Tells the neighbour that this end goes on purpose: no failure. It is told for its detection time, as often as before
+    /// (RFC 5880, 6.8.16); once if it was not heard.
     pub fn stop(&mut self, now: Nanos) {
-        self.stopped = true;
+        let times = self.remote.map_or(0, |_| u32::from(self.config.multiplier).max(FAREWELLS));
+        self.over_at = Some(now.plus(self.interval * times));
+        self.detect_at = None;
         self.enter_down(BfdState::AdminDown, Diagnostic::ADMIN_DOWN, now);
+    }
+
+    /// Whether it was stopped and the neighbour has been told.
+    #[must_use]
+    pub fn is_over(&self, now: Nanos) -> bool {
+        self.over_at.is_some_and(|at| at <= now)
     }
 
     /// Other timers, agreed on by a poll if the session is up.
@@ -225,12 +255,14 @@ impl BfdSession {
         if config != self.config {
             self.config = config;
             self.polling = self.state == BfdState::Up;
+            self.renew_interval(now);
             self.transmit_at = now;
         }
     }
 
     pub fn handle_packet(&mut self, packet: &ControlPacket, now: Nanos) {
-        if self.stopped || (packet.your_discriminator != 0 && packet.your_discriminator != self.discriminator) {
+        if self.over_at.is_some() || (packet.your_discriminator != 0 && packet.your_discriminator != self.discriminator)
+        {
             return;
         }
         self.received += 1;
@@ -282,9 +314,17 @@ impl BfdSession {
     }
 
     fn renew_interval(&mut self, now: Nanos) {
+        let (desired, required) = (self.wanted_interval(), self.own_interval());
+        if self.state == BfdState::Up && self.polling {
+            // To send more slowly, and to expect more, waits until the neighbour has agreed (RFC 5880, 6.8.3): until then it
+            // may not know.
+            self.desired = self.desired.min(desired);
+            self.required = self.required.max(required);
+        } else {
+            (self.desired, self.required) = (desired, required);
+        }
         let asked = self.remote.map_or(SLOW, |r| Duration::from_micros(u64::from(r.required_rx)));
-        let own = if self.state == BfdState::Up { self.own_interval() } else { SLOW };
-        let interval = own.max(asked);
+        let interval = self.desired.max(asked);
         if interval < self.interval {
             self.transmit_at = self.transmit_at.min(now.plus(interval));
         }
@@ -322,7 +362,6 @@ impl BfdSession {
         self.transmit_at = now.plus(self.interval.mul_f64(1.0 - less));
         self.sent += 1;
         let r#final = std::mem::take(&mut self.answer);
-        let desired = if self.state == BfdState::Up { self.own_interval() } else { SLOW };
         let micros = |d: Duration| u32::try_from(d.as_micros()).unwrap_or(u32::MAX);
         Some(ControlPacket {
             state: self.state,
@@ -332,7 +371,7 @@ impl BfdSession {
             multiplier: self.config.multiplier,
             my_discriminator: self.discriminator,
             your_discriminator: self.remote.map_or(0, |r| r.my_discriminator),
-            desired_tx: micros(desired.max(self.own_interval())),
+            desired_tx: micros(self.wanted_interval()),
             required_rx: micros(self.own_interval()),
             required_echo_rx: 0,
         })

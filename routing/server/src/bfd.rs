@@ -30,10 +30,12 @@ struct Shared {
     wanted: Mutex<BTreeMap<IpAddr, Watched>>,
     changed: AtomicBool,
     stop: AtomicBool,
+    /// Nobody is watched, and all who were have been told.
+    idle: AtomicBool,
     statuses: Mutex<BTreeMap<IpAddr, BfdStatus>>,
 }
 
-/// Dropping it tells the neighbours that this end goes on purpose.
+/// Whom it no longer watches it tells that this end goes on purpose; dropped before it is idle, only once.
 #[derive(Debug)]
 pub(crate) struct BfdThread {
     shared: Arc<Shared>,
@@ -55,6 +57,7 @@ impl BfdThread {
             socket,
             shared: shared.clone(),
             sessions: BTreeMap::new(),
+            leaving: Vec::new(),
             changes,
             retry_at: None,
             chance: seed | 1,
@@ -70,6 +73,12 @@ impl BfdThread {
             *current = wanted;
             self.shared.changed.store(true, Ordering::Release);
         }
+    }
+
+    /// Whether it has nothing to do, not even to tell those that it no longer watches.
+    pub(crate) fn is_idle(&self) -> bool {
+        let wanted = lock(&self.shared.wanted);
+        wanted.is_empty() && !self.shared.changed.load(Ordering::Acquire) && self.shared.idle.load(Ordering::Acquire)
     }
 
     pub(crate) fn status(&self, peer: IpAddr) -> Option<BfdStatus> {
@@ -97,11 +106,22 @@ struct Watch {
     told: BfdState,
 }
 
+impl Watch {
+    fn transmit(&mut self, now: Nanos) {
+        while let Some(packet) = self.session.poll_transmit(now) {
+            // A network that does not take it is what is measured here.
+            drop(self.socket.send(&packet.encode()));
+        }
+    }
+}
+
 struct Work {
     family: Family,
     socket: UdpSocket,
     shared: Arc<Shared>,
     sessions: BTreeMap<IpAddr, Watch>,
+    /// Stopped, until their neighbours have been told.
+    leaving: Vec<(IpAddr, Watch)>,
     changes: mpsc::UnboundedSender<(IpAddr, BfdState)>,
     retry_at: Option<Nanos>,
     chance: u64,
@@ -116,7 +136,8 @@ impl Work {
                 self.retry_at = None;
                 self.change();
             }
-            let next = self.sessions.values().map(|w| w.session.poll_timeout()).min();
+            let leaving = self.leaving.iter().map(|(_, w)| w);
+            let next = self.sessions.values().chain(leaving).map(|w| w.session.poll_timeout()).min();
             let wait = next.map_or(LOOK, |at| at.since(now)).clamp(Duration::from_millis(1), LOOK);
             // Both only fail if the socket is broken, and then so is everything: time goes on.
             drop(self.socket.set_read_timeout(Some(wait)));
@@ -140,18 +161,21 @@ impl Work {
         let mut statuses = BTreeMap::new();
         for (peer, watch) in &mut self.sessions {
             watch.session.handle_timeout(now);
-            let state = watch.session.state();
+            let state = watch.session.verdict();
             if state != watch.told {
                 watch.told = state;
                 // The router that is not there any more needs no news.
                 let _ = self.changes.send((*peer, state));
             }
-            while let Some(packet) = watch.session.poll_transmit(now) {
-                // A network that does not take it is what is measured here.
-                drop(watch.socket.send(&packet.encode()));
-            }
+            watch.transmit(now);
             statuses.insert(*peer, status(&watch.session));
         }
+        for (_, watch) in &mut self.leaving {
+            watch.transmit(now);
+        }
+        self.leaving.retain(|(_, w)| !w.session.is_over(now));
+        let idle = self.sessions.is_empty() && self.leaving.is_empty();
+        self.shared.idle.store(idle, Ordering::Release);
         // Whoever reads it now will do so again.
         if let Ok(mut current) = self.shared.statuses.try_lock() {
             *current = statuses;
@@ -161,13 +185,22 @@ impl Work {
     fn change(&mut self) {
         let wanted = lock(&self.shared.wanted).clone();
         let now = MonotonicClock::now();
-        self.sessions.retain(|peer, w| wanted.get(peer).is_some_and(|new| new.local == w.watched.local));
+        let stays = |peer: &IpAddr, w: &Watch| wanted.get(peer).is_some_and(|new| new.local == w.watched.local);
+        let (stay, go): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.sessions).into_iter().partition(|(peer, w)| stays(peer, w));
+        self.sessions.extend(stay);
+        for (peer, mut watch) in go {
+            watch.session.stop(now);
+            self.leaving.push((peer, watch));
+        }
         for (peer, watched) in wanted {
             if let Some(watch) = self.sessions.get_mut(&peer) {
                 watch.watched = watched;
                 watch.session.set(watched.goal, now);
                 continue;
             }
+            // Who comes back between the same addresses is not told any more that it goes.
+            self.leaving.retain(|(left, w)| *left != peer || w.watched.local != watched.local);
             let (discriminator, seed) = (self.fresh_discriminator(), self.chance());
             match sender(self.family, watched.local, peer) {
                 Ok(socket) => {
@@ -203,9 +236,7 @@ impl Work {
         let now = MonotonicClock::now();
         for watch in self.sessions.values_mut() {
             watch.session.stop(now);
-            if let Some(packet) = watch.session.poll_transmit(now) {
-                drop(watch.socket.send(&packet.encode()));
-            }
+            watch.transmit(now);
         }
     }
 }
@@ -213,7 +244,7 @@ impl Work {
 fn status(session: &BfdSession) -> BfdStatus {
     let (received, sent, downs) = session.counts();
     BfdStatus {
-        state: session.state(),
+        state: session.verdict(),
         detection_ms: u64::try_from(session.detection_time().as_millis()).unwrap_or(u64::MAX),
         received,
         sent,

@@ -43,6 +43,8 @@ const REPORT: Duration = Duration::from_secs(1);
 const EVENTS: usize = 256;
 /// For withdrawals to go out.
 const WITHDRAWAL: Duration = Duration::from_millis(300);
+/// For BFD to say goodbye; with slow timers it does so once.
+const BFD_FAREWELL: Duration = Duration::from_secs(1);
 
 /// Speaks with the peers of the newest goal until `shutdown`, then leaves: asks peers to prefer others, waits, withdraws and
 /// ends the sessions with words. When it returns, no peer sends packets here because of it.
@@ -210,11 +212,7 @@ impl Router {
                 .filter(|p| Family::of(p.address) == family)
                 .filter_map(|p| Some((p.address, Watched { local: p.local_address, goal: p.bfd? })))
                 .collect();
-            if watched.is_empty() {
-                self.bfd.remove(&family);
-                continue;
-            }
-            if !self.bfd.contains_key(&family) {
+            if !watched.is_empty() && !self.bfd.contains_key(&family) {
                 match BfdThread::start(family, self.seed, self.bfd_sender.clone()) {
                     Ok(thread) => drop(self.bfd.insert(family, thread)),
                     Err(error) => {
@@ -357,6 +355,7 @@ impl Router {
             self.listen(!self.peers.is_empty());
             sockets::set_keys(&self.listeners, &self.peers, &[]);
         }
+        self.bfd.retain(|_, thread| !thread.is_idle());
         let mut status = self.speaker.status(self.config.shown_routes, MonotonicClock::now());
         for peer in &mut status.peers {
             peer.bfd = self.bfd.get(&Family::of(peer.address)).and_then(|t| t.status(peer.address));
@@ -383,8 +382,18 @@ impl Router {
             // It ends by itself.
             drop(farewell.await);
         }
-        self.bfd.clear();
+        self.leave_bfd().await;
         tracing::info!("BGP stops");
+    }
+
+    /// Neighbours that hear of it, and do not only miss packets, do not take it for a failure (RFC 5882, 3.2).
+    async fn leave_bfd(&mut self) {
+        self.bfd.values().for_each(|thread| thread.watch(BTreeMap::new()));
+        let end = MonotonicClock::now().plus(BFD_FAREWELL);
+        while self.bfd.values().any(|thread| !thread.is_idle()) && MonotonicClock::now() < end {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.bfd.clear();
     }
 
     /// Everything as usual for so long; or, with `settle`, until there is nothing more to tell.

@@ -62,7 +62,7 @@ struct Peer {
     stale_until: Option<Nanos>,
     /// Sent too much: not before.
     pause_until: Option<Nanos>,
-    /// Whether BFD has seen the peer, once it has.
+    /// What BFD said of the peer last.
     bfd: Option<BfdState>,
     told_of_limit: bool,
 }
@@ -323,11 +323,14 @@ impl Speaker {
         self.with(id, now, |peer| peer.session.handle_closed(way, reason, now));
     }
 
-    /// What BFD says of a peer. Going down ends the session at once, and no restart keeps its routes (RFC 5882, 4.3).
+    /// What BFD says of a peer ([`crate::BfdSession::verdict`]). A failure ends the session at once, and no restart keeps its
+    /// routes (RFC 5882, 4.3). A neighbour that ends BFD on purpose has not failed (RFC 5882, 3.2).
     pub fn handle_bfd(&mut self, id: PeerId, state: BfdState, now: Nanos) {
         self.with(id, now, |peer| {
             let before = peer.bfd.replace(state);
-            if before == Some(BfdState::Up) && state == BfdState::Down {
+            // BFD goes on where the peer's session was configured anew: then it was up before anything was said of this one.
+            let was_up = !matches!(before, Some(BfdState::Init | BfdState::AdminDown));
+            if was_up && state == BfdState::Down {
                 let n = Notification::new(crate::wire::notification::code::CEASE, cease::BFD_DOWN);
                 peer.session.reset(&n, now);
             }

@@ -87,13 +87,28 @@ fn the_slower_interval_counts_and_detection_follows_the_other_ends_multiplier() 
 }
 
 #[test]
-fn an_end_that_stops_on_purpose_says_so() {
+fn an_end_that_stops_on_purpose_says_so_for_a_detection_time_and_has_not_failed() {
     let mut ends = Ends::new(BfdGoal::default(), BfdGoal::default());
     ends.pass(Duration::from_secs(3));
-    let now = ends.now;
+    let (now, before) = (ends.now, ends.ends[0].counts().1);
     ends.ends[0].stop(now);
+    ends.heard[0] = false;
+    ends.pass(Duration::from_millis(110));
+    assert_eq!((ends.states()[1], ends.ends[0].is_over(ends.now)), (BfdState::Up, false), "the first is lost");
+    ends.heard[0] = true;
     ends.pass(Duration::from_millis(200));
     assert_eq!(ends.states(), [BfdState::AdminDown, BfdState::Down]);
+    assert_eq!(ends.ends[1].verdict(), BfdState::AdminDown, "no failure (RFC 5882, 3.2)");
+    let said = ends.ends[0].counts().1 - before;
+    assert!(said >= 3 && ends.ends[0].is_over(ends.now), "{said} packets");
+    // Silence after it is not news, and a new start is as any other.
+    ends.heard[0] = false;
+    ends.pass(Duration::from_secs(10));
+    assert_eq!(ends.states()[1], BfdState::Down);
+    ends.ends[0] = BfdSession::new(BfdGoal::default(), 33, 3, ends.now);
+    ends.heard[0] = true;
+    ends.pass(Duration::from_secs(4));
+    assert_eq!((ends.states(), ends.ends[1].verdict()), (UP, BfdState::Up));
 }
 
 #[test]
@@ -106,6 +121,43 @@ fn timers_change_by_a_poll_without_a_loss() {
     assert_eq!(ends.states(), UP);
     assert_eq!((ends.ends[0].counts().2, ends.ends[1].counts().2), (0, 0));
     assert_eq!(ends.ends[1].detection_time(), Duration::from_millis(750));
+}
+
+#[test]
+fn slower_sending_waits_for_the_neighbour_to_agree() {
+    let mut ends = Ends::new(BfdGoal::default(), BfdGoal::default());
+    ends.pass(Duration::from_secs(3));
+    let now = ends.now;
+    ends.ends[0].set(BfdGoal { interval_ms: 1000, multiplier: 3 }, now);
+    // The first poll is lost: the neighbour expects a packet within 300 ms as before.
+    ends.heard[0] = false;
+    ends.pass(Duration::from_millis(20));
+    ends.heard[0] = true;
+    ends.pass(Duration::from_millis(200));
+    assert_eq!(ends.ends[1].detection_time(), Duration::from_secs(3), "it has heard by now");
+    ends.pass(Duration::from_secs(10));
+    assert_eq!((ends.states(), ends.ends[0].counts().2, ends.ends[1].counts().2), (UP, 0, 0));
+    let before = ends.ends[0].counts().1;
+    ends.pass(Duration::from_secs(10));
+    let sent = ends.ends[0].counts().1 - before;
+    assert!((10..=14).contains(&sent), "{sent} packets in 10 s at 750 to 1000 ms");
+}
+
+#[test]
+fn faster_receiving_is_expected_only_once_the_neighbour_has_agreed() {
+    let mut ends = Ends::new(BfdGoal { interval_ms: 1000, multiplier: 3 }, BfdGoal::default());
+    ends.pass(Duration::from_secs(8));
+    assert_eq!((ends.states(), ends.ends[0].detection_time()), (UP, Duration::from_secs(3)));
+    let now = ends.now;
+    ends.ends[0].set(BfdGoal::default(), now);
+    // Nothing of it arrives for a while: the neighbour sends once a second as before.
+    ends.heard[0] = false;
+    ends.pass(Duration::from_millis(1500));
+    assert_eq!(ends.states()[0], BfdState::Up);
+    ends.heard[0] = true;
+    ends.pass(Duration::from_secs(3));
+    assert_eq!((ends.states(), ends.ends[0].counts().2, ends.ends[1].counts().2), (UP, 0, 0));
+    assert_eq!(ends.ends[0].detection_time(), Duration::from_millis(300));
 }
 
 #[test]

@@ -73,6 +73,36 @@ fn bfd_down_ends_the_session_at_once_also_for_routes_that_a_restart_would_keep()
 }
 
 #[test]
+fn a_neighbour_that_ends_bfd_on_purpose_keeps_the_session() {
+    let mut pair = Pair::external();
+    pair.pass(5 * SECOND);
+    let id = pair.peer_of(0);
+    // It says that it goes, then falls silent, then tries again in vain.
+    for state in [BfdState::Up, BfdState::AdminDown, BfdState::Down, BfdState::Init, BfdState::Down] {
+        let now = pair.now;
+        pair.speakers[0].handle_bfd(id, state, now);
+        assert!(pair.pass(SECOND).is_up(), "{state}");
+    }
+    assert_eq!(pair.ups, [1, 1]);
+}
+
+#[test]
+fn bfd_that_was_up_before_a_new_key_still_ends_the_session() {
+    let mut pair = Pair::external();
+    pair.pass(5 * SECOND);
+    let (id, now) = (pair.peer_of(0), pair.now);
+    pair.speakers[0].handle_bfd(id, BfdState::Up, now);
+    let keyed = PeerGoal { md5_key: Some(SecretText("new".to_owned())), ..peer("b", "192.0.2.2", 65002) };
+    let goal = RouterGoal { local_as: 65001, peers: vec![keyed], ..RouterGoal::default() };
+    pair.speakers[0].apply(&goal, now).unwrap();
+    assert!(pair.pass(60 * SECOND).is_up() && pair.peer_of(0) != id, "a session of a peer that is another now");
+    // BFD saw the neighbour all the time, so that it had nothing to say of it.
+    let (id, now) = (pair.peer_of(0), pair.now);
+    pair.speakers[0].handle_bfd(id, BfdState::Down, now);
+    assert!(pair.status(0).last_error.is_some_and(|e| e.contains("BFD down")));
+}
+
+#[test]
 fn leaving_asks_for_others_then_withdraws_then_says_why() {
     let mut pair = Pair::external();
     pair.speakers[0].announce(set(&["203.0.113.1/32"]));

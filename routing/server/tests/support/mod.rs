@@ -191,8 +191,17 @@ pub struct Ours {
 impl Ours {
     pub fn start(lab: &Lab, peers: Vec<PeerGoal>, drain: Duration) -> Self {
         let listen = vec!["0.0.0.0:179".parse().unwrap(), "[::]:179".parse().unwrap()];
-        let ns = lab.ns("a");
-        Self::start_in(peers, listen, drain, move |work| netns::run_in(&ns, work).unwrap())
+        Self::start_in(peers, listen, drain, Self::place(lab, "a"))
+    }
+
+    /// At either end of the laboratory, for others to connect to nowhere.
+    pub fn start_at(lab: &Lab, end: &str, peers: Vec<PeerGoal>) -> Self {
+        Self::start_in(peers, Vec::new(), Duration::ZERO, Self::place(lab, end))
+    }
+
+    fn place(lab: &Lab, end: &str) -> impl FnOnce(Box<dyn FnOnce() + Send>) + Send + 'static {
+        let ns = lab.ns(end);
+        move |work| netns::run_in(&ns, work).unwrap()
     }
 
     /// Without a laboratory: in this process's own namespace.
