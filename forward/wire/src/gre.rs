@@ -126,7 +126,9 @@ mod tests {
     #[test]
     fn bits_6_to_12_are_ignored() {
         let plain = parse(&[0, 0, 8, 0]).unwrap();
-        for [first, second] in [[0x02, 0], [0x01, 0], [0, 0x80], [0, 0x40], [0, 0x20], [0, 0x10], [0, 0x08], [0x03, 0xf8]] {
+        for [first, second] in
+            [[0x02, 0], [0x01, 0], [0, 0x80], [0, 0x40], [0, 0x20], [0, 0x10], [0, 0x08], [0x03, 0xf8]]
+        {
             assert_eq!(parse(&[first, second, 8, 0]), Ok(plain), "{first:#x} {second:#x}");
         }
     }
