@@ -70,7 +70,7 @@ fn lower(packet: &mut [u8], tcp: usize, at: usize, limit: u16) -> bool {
 pub enum TooBig {
     /// Tell the source: this many bytes of `answer` are an Ethernet frame (addresses zero) with the ICMP error.
     Answer(usize),
-    /// The source lets the network fragment it: it may go as one long datagram, which is fragmented outside.
+    /// The source lets the network fragment it (RFC 791): its pieces go in, each a packet that fits (`penstock_wire::fragment`).
     MayFragment,
     /// Nobody is told: no error about an error, or about a fragment that is not the first (RFC 1122 section 3.2.2).
     Silent,
