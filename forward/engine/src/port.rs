@@ -6,7 +6,8 @@ use penstock_flow::{Flags, FlowTable, Meter, Rate, Transposition};
 use penstock_model::{BATCH, Coarse, DropReason, Epoch, Ledger, Nanos, Packet, Protocol, Verdict};
 use penstock_wire::Headers;
 
-/// Packets and bytes that a transposition's counter has seen: bytes of the frame that is decided about, without what it came in.
+/// Packets and bytes that a transposition's counter has seen: bytes of the frame that is decided about, without what it came in
+/// and what was padded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counter {
     pub packets: u64,
@@ -189,7 +190,10 @@ impl<R: Resolver> Port<R> {
             (_, Class::Flow { .. }) => (Err(Verdict::Pending), 0),
         };
         let verdict = match t {
-            Ok(t) => replay(&self.resolver, &mut self.stats, t, packet, h, hash, now),
+            Ok(t) => {
+                let key = job.class.key();
+                replay(&self.resolver, &mut self.stats, key, t, packet, h, hash, now)
+            }
             Err(verdict) => verdict,
         };
         packet.verdict = self.stats.enter(verdict, packet.len());
@@ -452,11 +456,13 @@ fn takes_turn<R: Resolver>(h: &Headers) -> bool {
     R::TCP.is_some() && h.tcp_flags.0 & TURNS != 0
 }
 
-/// Meters, replays and counts one packet.
+/// Meters, replays and counts one packet; `key` is that of its flow, if it has one.
+#[allow(clippy::too_many_arguments, reason = "what is known of a packet by then")]
 #[inline]
 pub(crate) fn replay<R: Resolver>(
     resolver: &R,
     stats: &mut Stats,
+    key: Option<&R::Key>,
     t: &Transposition,
     packet: &mut Packet<'_>,
     h: &mut Headers,
@@ -465,15 +471,16 @@ pub(crate) fn replay<R: Resolver>(
 ) -> Verdict {
     if R::PREPARES
         && !t.flags.has(Flags::DROP)
-        && let Err(reason) = resolver.prepare(packet, h)
+        && let Some(key) = key
+        && let Err(reason) = resolver.prepare(key, packet, h)
     {
         return Verdict::Drop(reason);
     }
-    let bytes = packet.len().saturating_sub(usize::from(h.l2));
-    if t.meter != Transposition::NO_METER
-        && let Some(meter) = stats.meters.get_mut(usize::from(t.meter))
-        && !meter.admit(h.end.saturating_sub(u32::from(h.l3)) as usize, now)
-    {
+    // What lies behind the IP packet is padding of what it came in.
+    let bytes = h.end.saturating_sub(u32::from(h.l2));
+    let ip_bytes = h.end.saturating_sub(u32::from(h.l3)) as usize;
+    let account = key.and_then(|key| resolver.account(key, t));
+    if account.is_some_and(|a| !stats.admits(a.meter, ip_bytes, now)) || !stats.admits(t.meter, ip_bytes, now) {
         return Verdict::Drop(DropReason::MeterExceeded);
     }
     let encap = if t.flags.has(Flags::ENCAP) {
@@ -484,14 +491,28 @@ pub(crate) fn replay<R: Resolver>(
     } else {
         None
     };
-    if let Some(counter) = stats.counters.get_mut(t.counter as usize) {
-        counter.packets += 1;
-        counter.bytes += bytes as u64;
+    if let Some(account) = account {
+        stats.count(account.counter, bytes);
     }
+    stats.count(t.counter, bytes);
     apply_in_place(t, packet, h, hash, encap).unwrap_or_else(Verdict::Drop)
 }
 
 impl Stats {
+    #[inline]
+    fn admits(&mut self, meter: u16, bytes: usize, now: Nanos) -> bool {
+        meter == Transposition::NO_METER
+            || self.meters.get_mut(usize::from(meter)).is_none_or(|meter| meter.admit(bytes, now))
+    }
+
+    #[inline]
+    fn count(&mut self, counter: u32, bytes: u32) {
+        if let Some(counter) = self.counters.get_mut(counter as usize) {
+            counter.packets += 1;
+            counter.bytes += u64::from(bytes);
+        }
+    }
+
     #[inline]
     pub(crate) fn receive(&mut self, bytes: usize) {
         self.ledger.received += 1;

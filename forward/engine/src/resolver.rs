@@ -26,10 +26,28 @@ pub enum Class<K> {
     Drop(DropReason),
 }
 
+impl<K> Class<K> {
+    /// Of the flow that decides, if one does.
+    #[inline]
+    pub(crate) const fn key(&self) -> Option<&K> {
+        match self {
+            Self::Flow { key, .. } => Some(key),
+            _ => None,
+        }
+    }
+}
+
 /// What the flow table knew when it asks to resolve again: an entry of an older epoch.
 #[derive(Debug, Clone, Copy)]
 pub struct Prior<'a> {
     pub transposition: &'a Transposition,
+}
+
+/// What a packet is charged to, as by a transposition's `meter` and `counter`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Account {
+    pub meter: u16,
+    pub counter: u32,
 }
 
 /// The resolver's answer for the first packet of a flow.
@@ -128,14 +146,21 @@ pub trait Resolver {
     /// The flow that a key's opposite direction would be hashed as, for peers that [`Resolution::Install`] names.
     fn hash(&self, key: &Self::Key) -> u64;
 
-    /// Changes a packet before its decision is replayed, where a transposition has no word for it: what headers that are about
-    /// to be taken off say to those behind them. Only if [`Resolver::PREPARES`].
+    /// Changes a packet of the flow `key` before its decision is replayed, where a transposition has no word for it: what headers
+    /// that are about to be taken off say to those behind them. Only if [`Resolver::PREPARES`].
     ///
     /// # Errors
     /// Why the packet is dropped.
-    fn prepare(&self, packet: &mut Packet<'_>, headers: &mut Headers) -> Result<(), DropReason> {
-        let _ = (packet, headers);
+    fn prepare(&self, key: &Self::Key, packet: &mut Packet<'_>, headers: &mut Headers) -> Result<(), DropReason> {
+        let _ = (key, packet, headers);
         Ok(())
+    }
+
+    /// Who pays for a packet of the flow `key` on its way in, where `t` names who pays on its way out. Its meter is asked first;
+    /// what the second one refuses has come in all the same. Both count what neither refused.
+    fn account(&self, key: &Self::Key, t: &Transposition) -> Option<Account> {
+        let _ = (key, t);
+        None
     }
 
     /// The header bytes to prepend for an encapsulation, patched by the engine (length, checksum, source port).

@@ -44,11 +44,11 @@ impl<R: Resolver> Port<R> {
         };
         let verdict = match decision {
             Ok((t, hash)) if t.flags.has(Flags::ENCAP | Flags::TUNNEL) && !t.flags.has(Flags::DROP) => {
-                return self.cut(&t, hash, packet, h, scratch, now, emit);
+                return self.cut(job.class.key(), &t, hash, packet, h, scratch, now, emit);
             }
             Ok((t, hash)) => {
                 self.stats.receive(packet.len());
-                replay(&self.resolver, &mut self.stats, &t, packet, &mut { *h }, hash, now)
+                replay(&self.resolver, &mut self.stats, job.class.key(), &t, packet, &mut { *h }, hash, now)
             }
             Err(verdict) => {
                 self.stats.receive(packet.len());
@@ -61,6 +61,7 @@ impl<R: Resolver> Port<R> {
     #[allow(clippy::too_many_arguments, reason = "what is known of a packet by then")]
     fn cut(
         &mut self,
+        key: Option<&R::Key>,
         t: &Transposition,
         hash: u64,
         packet: &mut Packet<'_>,
@@ -80,7 +81,7 @@ impl<R: Resolver> Port<R> {
             let Some(mut segment) = Packet::new(buffer, HEADROOM, len, port) else { return };
             own.end = len as u32;
             stats.receive(len);
-            let verdict = replay(resolver, stats, &t, &mut segment, &mut { own }, hash, now);
+            let verdict = replay(resolver, stats, key, &t, &mut segment, &mut { own }, hash, now);
             segment.verdict = stats.enter(verdict, segment.len());
             emit(&mut segment);
         });

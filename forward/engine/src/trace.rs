@@ -43,7 +43,7 @@ impl<R: Resolver> Port<R> {
         match self.resolver.explain_classify(packet, &mut h, why) {
             Class::Flow { key, hash, epoch } => self.explain_flow(packet, &h, &key, hash, epoch, now, why),
             Class::Direct { token, hash } => match self.resolver.explain_direct(token, hash, &h, why) {
-                Ok(t) => replay(&self.resolver, &mut Stats::default(), t, packet, &mut h, hash, now),
+                Ok(t) => replay(&self.resolver, &mut Stats::default(), None, t, packet, &mut h, hash, now),
                 Err(reason) => Verdict::Drop(reason),
             },
             Class::Local => {
@@ -74,7 +74,7 @@ impl<R: Resolver> Port<R> {
         if let Some(hit) = hit.filter(|hit| hit.is_of(epoch) && !begins) {
             why.because("flow", || format!("an entry decides: {key:?}"));
             let t = *self.resolver.transposition(&hit.value);
-            return replay(&self.resolver, &mut Stats::default(), &t, packet, &mut { *h }, hash, now);
+            return replay(&self.resolver, &mut Stats::default(), Some(key), &t, packet, &mut { *h }, hash, now);
         }
         let hit = hit.filter(|hit| !begins || !hit.is_new && !self.is_closing(key, hash));
         why.because("flow", || {
@@ -93,7 +93,7 @@ impl<R: Resolver> Port<R> {
             Resolution::Claim { none, .. } => match self.claim(key, now.coarse()) {
                 Some((value, _)) => {
                     let t = *self.resolver.transposition(&value);
-                    replay(&self.resolver, &mut Stats::default(), &t, packet, &mut { *h }, hash, now)
+                    replay(&self.resolver, &mut Stats::default(), Some(key), &t, packet, &mut { *h }, hash, now)
                 }
                 None => Verdict::Drop(none),
             },
@@ -103,7 +103,7 @@ impl<R: Resolver> Port<R> {
             }
             Resolution::Once(value) | Resolution::Install { value, .. } => {
                 let t = *self.resolver.transposition(&value);
-                replay(&self.resolver, &mut Stats::default(), &t, packet, &mut { *h }, hash, now)
+                replay(&self.resolver, &mut Stats::default(), Some(key), &t, packet, &mut { *h }, hash, now)
             }
         }
     }

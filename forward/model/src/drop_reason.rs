@@ -60,7 +60,7 @@ reasons! {
     // Load balancer.
     NoServiceOnPort = "no_service_on_port": "The virtual IP has no rule for this protocol and port.",
     NoHealthyBackend = "no_healthy_backend": "The pool has no healthy backend.",
-    FragmentUnsupported = "fragment_unsupported": "A fragment without ports cannot be assigned to a backend.",
+    FragmentUnsupported = "fragment_unsupported": "A fragment cannot be assigned to a backend without its ports, nor be taken out of its tunnel.",
     SnatPortsExhausted = "snat_ports_exhausted": "Every leased port of outbound NAT is in use towards this destination.",
     NoReverseMapping = "no_reverse_mapping": "No load balancer rule or flow explains this translated packet.",
 

@@ -71,6 +71,8 @@ pub struct Headers {
     pub protocol: Protocol,
     /// IPv4 type of service or IPv6 traffic class: DSCP and ECN.
     pub tos: u8,
+    /// The same of the header in front of this one, for who has taken an encapsulation off and says so; else 0.
+    pub outer_tos: u8,
     pub ttl: u8,
     pub tcp_flags: TcpFlags,
     pub icmp_type: u8,

@@ -5,6 +5,7 @@ use penstock_engine::Why;
 use penstock_flow::{Rate, Transposition};
 use penstock_model::TunnelId;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 /// What may come at once: a tenth of a second of the rate, so that TCP's bursts are not punished, and at least twenty full packets.
 fn burst(bits_per_second: u64) -> u32 {
@@ -19,6 +20,15 @@ pub enum Direction {
     Transmitted,
 }
 
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Received => "received",
+            Self::Transmitted => "transmitted",
+        })
+    }
+}
+
 /// Meters by number. One stays with its connection from policy to policy, because flows remember it; a number that fell free
 /// is given out again: whoever used it belonged to a tenant that changed, so its flows are stale.
 #[derive(Debug, Default)]
@@ -26,6 +36,8 @@ pub(crate) struct Meters {
     numbers: BTreeMap<(TunnelId, Direction), u16>,
     /// By number.
     rates: Vec<Option<Rate>>,
+    /// Those of [`Direction::Received`], by tunnel id.
+    received: Vec<u16>,
 }
 
 impl Meters {
@@ -53,7 +65,21 @@ impl Meters {
                 *slot = Some(Rate { bits_per_second: *cap, burst_bytes: burst(*cap) });
             }
         }
-        Ok(Self { numbers, rates })
+        let of_received = numbers.iter().filter(|((_, direction), _)| *direction == Direction::Received);
+        let of_received: Vec<_> = of_received.map(|((id, _), number)| (id.0 as usize, *number)).collect();
+        let mut received = vec![Transposition::NO_METER; of_received.iter().map(|(id, _)| id + 1).max().unwrap_or(0)];
+        for (id, number) in of_received {
+            if let Some(slot) = received.get_mut(id) {
+                *slot = number;
+            }
+        }
+        Ok(Self { numbers, rates, received })
+    }
+
+    /// The meter of what comes from `tunnel`, if that has a cap.
+    #[inline]
+    pub(crate) fn of_received(&self, tunnel: TunnelId) -> u16 {
+        self.received.get(tunnel.0 as usize).copied().unwrap_or(Transposition::NO_METER)
     }
 
     pub(crate) fn rates(&self) -> &[Option<Rate>] {
@@ -68,13 +94,33 @@ impl Meters {
         self.numbers.get(&(tunnel, direction)).copied()
     }
 
-    /// Caps a decision by those of `ways` that have a cap: a transposition has one meter, so the slowest counts.
-    pub(crate) fn cap(&self, t: Transposition, ways: &[(TunnelId, Direction)], why: &mut impl Why) -> Transposition {
-        let rate = |n: u16| self.rates.get(usize::from(n)).copied().flatten().map(|r| (r.bits_per_second, n));
-        let slowest = ways.iter().filter_map(|(id, direction)| rate(self.number(*id, *direction)?)).min();
-        let Some((bits, number)) = slowest else { return t };
-        why.because("meter", || format!("at most {bits} bit/s, {} bytes at once", burst(bits)));
-        t.with_meter(number)
+    /// The cap of one way of a connection, and its meter.
+    fn meter(&self, tunnel: TunnelId, direction: Direction, why: &mut impl Why) -> Option<u16> {
+        let number = self.number(tunnel, direction)?;
+        let Rate { bits_per_second, burst_bytes } = self.rates.get(usize::from(number)).copied().flatten()?;
+        why.because("meter", || {
+            format!("at most {bits_per_second} bit/s {direction} by {tunnel:?}, {burst_bytes} bytes at once")
+        });
+        Some(number)
+    }
+
+    /// Caps a decision by what its packets use on their way out.
+    pub(crate) fn cap(
+        &self,
+        t: Transposition,
+        tunnel: TunnelId,
+        direction: Direction,
+        why: &mut impl Why,
+    ) -> Transposition {
+        match self.meter(tunnel, direction, why) {
+            Some(number) => t.with_meter(number),
+            None => t,
+        }
+    }
+
+    /// Says what caps packets from `tunnel` whose decision has the meter of another connection.
+    pub(crate) fn tell_received(&self, tunnel: TunnelId, why: &mut impl Why) {
+        self.meter(tunnel, Direction::Received, why);
     }
 }
 

@@ -119,32 +119,47 @@ fn between(
     if !network.allows(endpoint, direction, &asked.opened_by(), why) {
         return Err(DropReason::AclDenied);
     }
-    let (from, to) = Policy::counters_of(tunnel);
-    let mut inward = to_endpoint(policy, network, endpoint, why)?.with_counter(from);
-    if policy.gre().has(tunnel) {
-        // Other tunnels hand in what they have decrypted, which is in nothing any more.
-        inward = inward.decapsulated();
-    }
-    let outward = Transposition::to_tunnel(tunnel)
-        .decapsulated()
-        .with_ttl_decrement()
-        .with_flag(Flags::COMPLETE_CHECKSUM)
-        .with_counter(to);
-    let meters = policy.caps();
-    let inward = meters.cap(inward, &[(tunnel, Direction::Received)], why);
-    let outward = meters.cap(outward, &[(tunnel, Direction::Transmitted)], why);
     let back = asked.flow.reversed();
+    // The trace is about the direction that is asked for.
     Ok(match towards {
         Towards::Endpoint => {
-            let (value, peer) = asked.mark(inward, outward);
+            let inward = inward(policy, network, endpoint, tunnel, why)?;
+            let (value, peer) = asked.mark(inward, outward(policy, tunnel, &mut ()));
             Decision { value, peer: Some((GatewayKey::new(Way::Overlay(network.vni()), back), peer)) }
         }
         Towards::Tunnel => {
-            why.because("tunnel", || format!("by {tunnel:?}"));
-            let (value, peer) = asked.mark(outward, inward);
+            let inward = inward(policy, network, endpoint, tunnel, &mut ())?;
+            let (value, peer) = asked.mark(outward(policy, tunnel, why), inward);
             Decision { value, peer: Some((GatewayKey::new(Way::Tunnel(tunnel), back), peer)) }
         }
     })
+}
+
+/// From a site to an endpoint.
+fn inward(
+    policy: &Policy,
+    network: &Network,
+    endpoint: &Endpoint,
+    tunnel: TunnelId,
+    why: &mut impl Why,
+) -> Result<Transposition, DropReason> {
+    let (site, _) = policy.tunnel(tunnel).ok_or(DropReason::UnknownPeer)?;
+    let mut t = to_endpoint(policy, network, endpoint, why)?.with_counter(Policy::counters_of(tunnel).0);
+    if site.is_enclosed {
+        t = t.decapsulated();
+    }
+    Ok(policy.caps().cap(t, tunnel, Direction::Received, why))
+}
+
+/// From an endpoint to a site.
+fn outward(policy: &Policy, tunnel: TunnelId, why: &mut impl Why) -> Transposition {
+    why.because("tunnel", || format!("by {tunnel:?}"));
+    let t = Transposition::to_tunnel(tunnel)
+        .decapsulated()
+        .with_ttl_decrement()
+        .with_flag(Flags::COMPLETE_CHECKSUM)
+        .with_counter(Policy::counters_of(tunnel).1);
+    policy.caps().cap(t, tunnel, Direction::Transmitted, why)
 }
 
 /// From one site of a tenant to another.
@@ -157,12 +172,15 @@ fn between_sites(
 ) -> Result<Decision, DropReason> {
     let (site, _) = policy.tunnel(to).ok_or(DropReason::UnknownPeer)?;
     why.because("tunnel", || format!("to {} ({to:?}), another site of the tenant", site.name));
-    let mut towards = |source, tunnel| {
-        let t = Transposition::to_tunnel(tunnel).with_ttl_decrement().with_counter(Policy::counters_of(tunnel).1);
-        policy.caps().cap(t, &[(source, Direction::Received), (tunnel, Direction::Transmitted)], why)
-    };
-    let (value, peer) = asked.mark(towards(from, to), towards(to, from));
+    policy.caps().tell_received(from, why);
+    let (value, peer) = asked.mark(to_site(policy, to, why), to_site(policy, from, &mut ()));
     Ok(Decision { value, peer: Some((GatewayKey::new(Way::Tunnel(to), asked.flow.reversed()), peer)) })
+}
+
+/// From a site to a site; what it uses of the connection that it came by is the resolver's to say (`account`).
+fn to_site(policy: &Policy, tunnel: TunnelId, why: &mut impl Why) -> Transposition {
+    let t = Transposition::to_tunnel(tunnel).with_ttl_decrement().with_counter(Policy::counters_of(tunnel).1);
+    policy.caps().cap(t, tunnel, Direction::Transmitted, why)
 }
 
 fn to_endpoint(

@@ -1,10 +1,8 @@
 //! When a tenant's flows are to be decided again: numbers given on this node, a new one for each change.
-use crate::Caps;
 use crate::network::Network;
 use crate::policy::Policy;
-use crate::tenant::Site;
-use ipnetwork::IpNetwork;
-use penstock_model::{Epoch, TenantId, TunnelId};
+use crate::tenant::{Site, SiteContent};
+use penstock_model::{Epoch, TenantId};
 use penstock_policy::{Acl, AclId, VirtualNetwork};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 struct Content<'p> {
     networks: Vec<&'p VirtualNetwork>,
     lists: BTreeMap<AclId, &'p Acl>,
-    sites: Vec<(TunnelId, &'p [IpNetwork], Caps)>,
+    sites: Vec<SiteContent<'p>>,
 }
 
 /// Gives the networks of each tenant one epoch: that of `previous` if nothing about the tenant has changed, else the next
@@ -57,7 +55,7 @@ fn contents<'p>(
     }
     for site in sites.iter().flatten() {
         if let Some((_, content)) = tenants.get_mut(&site.tenant) {
-            content.sites.push((site.id, site.prefixes(), site.caps()));
+            content.sites.push(site.content());
         }
     }
     tenants

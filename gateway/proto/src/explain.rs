@@ -35,7 +35,7 @@ fn walk(policy: &Arc<Policy>, packet: &mut Packet<'_>, steps: &mut Vec<Step>) ->
     match resolver.classify(packet, &mut headers) {
         Class::Flow { key, hash, .. } => {
             let (decision, _) = resolver.decide(&key, false, steps)?;
-            resolver.prepare(packet, &mut headers)?;
+            resolver.prepare(&key, packet, &mut headers)?;
             let t = decision.value;
             let encap = if t.flags.has(Flags::ENCAP) { Some(resolver.encap(t.encap)?) } else { None };
             apply(&t, packet, &headers, hash, encap)

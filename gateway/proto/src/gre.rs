@@ -81,10 +81,6 @@ impl GreTunnels {
         self.ways.get(tunnel.0 as usize)?.as_ref()
     }
 
-    pub(crate) fn has(&self, tunnel: TunnelId) -> bool {
-        self.way(tunnel).is_some()
-    }
-
     /// The peer, and whether it can be reached now.
     pub(crate) fn state(&self, tunnel: TunnelId) -> Option<(IpAddr, bool)> {
         self.way(tunnel).map(|way| (way.peer, way.template.is_some()))

@@ -2,13 +2,13 @@ use crate::decide::{self, Asked, Decision};
 use crate::input::{Datagram, TunnelInput};
 use crate::key::{GatewayKey, Way};
 use crate::mtu::clamp_mss;
-use crate::policy::{Policy, Source, WAY_MTU};
+use crate::policy::{Policy, Source};
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
-use penstock_engine::{Class, EncapTemplate, Prior, Resolution, Resolver, TcpIdle, Why};
+use penstock_engine::{Account, Class, EncapTemplate, Prior, Resolution, Resolver, TcpIdle, Why};
 use penstock_flow::{Flags, FlowHasher, Transposition};
 use penstock_model::{DropReason, Gso, Nanos, Offload, Packet, Protocol, TenantId, TunnelId, Verdict};
-use penstock_wire::ecn::{self, CE, ECN};
+use penstock_wire::ecn;
 use penstock_wire::{Fragment, Headers, TcpFlags, VXLAN_PORT, parse_gre, parse_vxlan};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -79,19 +79,26 @@ impl<T: TunnelInput> GatewayResolver<T> {
         if !policy.is_own(headers.dst) {
             return Class::Drop(DropReason::NotOurs);
         }
+        let is_gre = headers.protocol == Protocol::GRE && policy.takes_gre();
+        // A later fragment has no ports and may be anybody's: the kernel's then.
+        let is_udp = headers.protocol == Protocol::UDP && headers.fragment != Fragment::Later;
+        let is_overlay = is_udp && headers.dst_port == VXLAN_PORT;
+        let is_ours = is_gre || is_overlay || is_udp && policy.listens_on(headers.dst_port);
+        if !is_ours {
+            return Class::Pass;
+        }
+        // Nobody here puts the pieces of an encapsulated packet together (RFC 7348 section 4.3 allows that), and where steering
+        // has taken it from the kernel nobody else does.
         if headers.fragment != Fragment::No {
-            return Class::Pass;
+            return Class::Drop(DropReason::FragmentUnsupported);
         }
-        if headers.protocol == Protocol::GRE && policy.takes_gre() {
-            return self.gre_packet(packet, headers).unwrap_or_else(Class::Drop);
+        if is_gre {
+            self.gre_packet(packet, headers).unwrap_or_else(Class::Drop)
+        } else if is_overlay {
+            self.overlay_packet(packet, headers).unwrap_or_else(Class::Drop)
+        } else {
+            Class::Local
         }
-        if headers.protocol != Protocol::UDP {
-            return Class::Pass;
-        }
-        if headers.dst_port != VXLAN_PORT {
-            return if policy.listens_on(headers.dst_port) { Class::Local } else { Class::Pass };
-        }
-        self.overlay_packet(packet, headers).unwrap_or_else(Class::Drop)
     }
 
     /// From a site by GRE: the peer's address and the key name the connection, and so the tenant.
@@ -104,7 +111,7 @@ impl<T: TunnelInput> GatewayResolver<T> {
         }
         let (site, tenant) = policy.tunnel(id).ok_or(DropReason::UnknownPeer)?;
         let network = tenant.first().ok_or(DropReason::NoPolicy)?;
-        *headers = inner;
+        *headers = Headers { outer_tos: headers.tos, ..inner };
         Ok(self.flow(Way::Tunnel(id), site.tenant, headers, network.epoch()))
     }
 
@@ -154,7 +161,7 @@ impl<T: TunnelInput> GatewayResolver<T> {
         if !inner.is_ip() {
             return Err(DropReason::NotOurs);
         }
-        *headers = inner;
+        *headers = Headers { outer_tos: headers.tos, ..inner };
         Ok(self.flow(Way::Overlay(vni), network.tenant(), headers, network.epoch()))
     }
 
@@ -268,10 +275,37 @@ impl<T: TunnelInput> Resolver for GatewayResolver<T> {
     }
 
     /// What comes by the underlay is still in its encapsulation: congestion that the outer header tells of is marked inside (RFC
-    /// 6040 section 4.2), and what a site offers by GRE is lowered to what fits back.
+    /// 6040 section 4.2), and what a site offers by GRE is lowered to what fits back. Other tunnels hand in packets that were
+    /// taken out, and so prepared, before.
     #[inline]
-    fn prepare(&self, packet: &mut Packet<'_>, headers: &mut Headers) -> Result<(), DropReason> {
-        if headers.l2 == 0 { Ok(()) } else { uncover(packet.frame_mut(), headers) }
+    fn prepare(&self, key: &GatewayKey, packet: &mut Packet<'_>, headers: &mut Headers) -> Result<(), DropReason> {
+        if headers.l2 == 0 {
+            return Ok(());
+        }
+        let inner = packet.frame_mut().get_mut(usize::from(headers.l3)..headers.end as usize);
+        let inner = inner.ok_or(DropReason::TruncatedTunnel)?;
+        let tos = ecn::decapsulated(headers.outer_tos, headers.tos).ok_or(DropReason::CongestionHidden)?;
+        if tos != headers.tos {
+            ecn::mark(inner, tos);
+            headers.tos = tos;
+        }
+        if headers.tcp_flags.has(TcpFlags::SYN)
+            && let Some(Way::Tunnel(id)) = key.way()
+        {
+            clamp_mss(inner, self.policy.tunnel_mtu(id));
+        }
+        Ok(())
+    }
+
+    /// From one site to another both connections are used: the decision names the second one's way out.
+    #[inline]
+    fn account(&self, key: &GatewayKey, t: &Transposition) -> Option<Account> {
+        match key.way() {
+            Some(Way::Tunnel(id)) if t.flags.has(Flags::TUNNEL) => {
+                Some(Account { meter: self.policy.caps().of_received(id), counter: Policy::counters_of(id).0 })
+            }
+            _ => None,
+        }
     }
 
     fn local(&mut self, packet: &mut Packet<'_>, headers: &Headers, now: Nanos) -> Verdict {
@@ -301,32 +335,6 @@ impl<T: TunnelInput> Resolver for GatewayResolver<T> {
         }
         verdict
     }
-}
-
-/// [`GatewayResolver::prepare`] of an encapsulated packet: `inner` are the headers that the decision is about.
-fn uncover(frame: &mut [u8], inner: &mut Headers) -> Result<(), DropReason> {
-    let Some((tos, protocol, l3)) = outer(frame) else { return Ok(()) };
-    let Some(packet) = frame.get_mut(usize::from(inner.l3)..inner.end as usize) else { return Ok(()) };
-    if tos & ECN == CE && inner.tos & ECN != CE {
-        if !ecn::combine(tos, packet) {
-            return Err(DropReason::CongestionHidden);
-        }
-        inner.tos |= CE;
-    }
-    if protocol == Protocol::GRE && inner.tcp_flags.has(TcpFlags::SYN) {
-        let overhead = usize::from(inner.l3).saturating_sub(l3);
-        clamp_mss(packet, WAY_MTU.saturating_sub(overhead));
-    }
-    Ok(())
-}
-
-/// Type of service, protocol and place of the outermost IP header, which was parsed before.
-fn outer(frame: &[u8]) -> Option<(u8, Protocol, usize)> {
-    let is_tag = |at: usize| matches!(frame.get(at..at + 2), Some([0x81, 0x00] | [0x88, 0xa8]));
-    let l3 = 14 + if is_tag(12) { 4 } else { 0 } + if is_tag(12) && is_tag(16) { 4 } else { 0 };
-    let ip = frame.get(l3..)?.first_chunk::<10>()?;
-    let protocol = if ip[0] >> 4 == 6 { ip[6] } else { ip[9] };
-    Some((ecn::tos(ip), Protocol(protocol), l3))
 }
 
 /// Where a datagram ends: where its UDP length says, which may be before the end of the IP packet (RFC 768; what lies

@@ -1,5 +1,5 @@
 use crate::network::Network;
-use crate::{Caps, Tunnel};
+use crate::{Caps, Tunnel, TunnelKind};
 use ipnetwork::IpNetwork;
 use penstock_model::{Addr16, TenantId, TunnelId};
 
@@ -11,8 +11,19 @@ pub(crate) struct Site {
     pub(crate) tenant: TenantId,
     prefixes: Vec<IpNetwork>,
     caps: Caps,
+    /// Whether its packets reach the engine in their encapsulation: they are decapsulated by the decision about them.
+    pub(crate) is_enclosed: bool,
     /// Places of the tenant's networks.
     pub(crate) networks: Vec<usize>,
+}
+
+/// All of a [`Site`] that the decisions about its packets follow from: where it is equal, they are.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct SiteContent<'p> {
+    id: TunnelId,
+    prefixes: &'p [IpNetwork],
+    caps: Caps,
+    is_enclosed: bool,
 }
 
 impl Site {
@@ -23,16 +34,14 @@ impl Site {
             tenant: tunnel.tenant,
             prefixes: tunnel.prefixes.clone(),
             caps: tunnel.caps,
+            is_enclosed: matches!(tunnel.kind, TunnelKind::Gre { .. }),
             networks,
         }
     }
 
-    pub(crate) fn prefixes(&self) -> &[IpNetwork] {
-        &self.prefixes
-    }
-
-    pub(crate) fn caps(&self) -> Caps {
-        self.caps
+    /// What decisions follow from.
+    pub(crate) fn content(&self) -> SiteContent<'_> {
+        SiteContent { id: self.id, prefixes: &self.prefixes, caps: self.caps, is_enclosed: self.is_enclosed }
     }
 
     /// Whether the site may use this address (WireGuard's cryptokey routing, whitepaper section 2).

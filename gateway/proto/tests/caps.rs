@@ -102,20 +102,25 @@ fn a_meter_goes_on_when_another_tenant_changes_and_a_new_cap_holds_from_the_next
     assert!((125_000..160_000).contains(&received), "its number has not become another's: {received}");
 }
 
-#[test]
-fn between_two_sites_the_slower_connection_counts() {
+/// A third connection, of tenant 1 as the first is, which may transmit at this rate.
+fn with_a_second_site(transmitted: u64) -> GatewayGoal {
     let mut goal = open_to_udp(capped());
     let mut third = goal.tunnels[0].clone();
     third.id = TunnelId(3);
     third.prefixes = vec!["10.203.0.0/16".parse().unwrap()];
     let TunnelKind::WireGuard { peer_public_key, .. } = &mut third.kind else { panic!() };
     *peer_public_key = [9; 32];
-    third.caps = Caps { received: None, transmitted: Some(MEGABIT) };
+    third.caps = Caps { received: None, transmitted: Some(transmitted) };
     let route =
         penstock_policy::Route { prefix: third.prefixes[0], next_hop: penstock_policy::NextHop::Tunnel(third.id) };
     goal.networks[0].routes.push(route);
     goal.tunnels.push(third);
-    let mut gw = Gateway::new(&goal);
+    goal
+}
+
+#[test]
+fn between_two_sites_the_slower_connection_counts() {
+    let mut gw = Gateway::new(&with_a_second_site(MEGABIT));
     follow(&mut gw);
     let packet = v4(SITE, "10.203.0.1", Protocol::UDP, &udp(980));
     let (passed, _) = passes(&mut gw, |gw| (gw.site_sends(1, &packet).0, packet.len()));
@@ -123,6 +128,47 @@ fn between_two_sites_the_slower_connection_counts() {
     let policy = gw.published.load_full();
     let told = explain(&policy, &ethernet(&packet), Policy::port_of(TunnelId(1)));
     assert_eq!(told.ending, Ending::Tunnel(TunnelId(3)));
-    assert!(told.steps.iter().any(|s| s.layer == "meter" && s.text.starts_with("at most 1000000 bit/s")));
-    let _: Arc<Policy> = policy;
+    let caps = ["at most 8000000 bit/s received by tunnel1", "at most 1000000 bit/s transmitted by tunnel3"];
+    assert_eq!(meters_of(&told), caps);
+}
+
+#[test]
+fn what_goes_on_to_another_site_uses_what_its_own_may_send() {
+    let mut gw = Gateway::new(&with_a_second_site(4 * MEGABIT));
+    follow(&mut gw);
+    let packet = v4(SITE, "10.203.0.1", Protocol::UDP, &udp(980));
+    // The burst is used up.
+    passes(&mut gw, from_site(1));
+    let mut turn = 0;
+    let mut onward = 0;
+    let (both, _) = passes(&mut gw, |gw| {
+        turn += 1;
+        // One packet in five of 16 Mbit/s goes to the other site, whose connection would take them all.
+        let (to, bytes) = if turn % 5 == 0 { (gw.site_sends(1, &packet).0, packet.len()) } else { from_site(1)(gw) };
+        if to == Verdict::Tunnel(TunnelId(3)) {
+            onward += 1;
+        }
+        (to, bytes)
+    });
+    assert!(onward > 100, "{onward}");
+    assert!((990_000..1_010_000).contains(&both), "8 Mbit/s for all that comes from the site: {both}");
+}
+
+/// What a trace says of caps, without the bursts.
+fn meters_of(told: &penstock_engine::Explanation) -> Vec<&str> {
+    let meters = told.steps.iter().filter(|s| s.layer == "meter");
+    meters.filter_map(|s| Some(s.text.split_once(',')?.0)).collect()
+}
+
+#[test]
+fn a_trace_tells_of_the_direction_that_is_asked_for_and_of_no_other() {
+    let policy = Arc::new(build(&open_to_udp(capped()), None).unwrap());
+    let inward = v4(SITE, CONTAINER, Protocol::UDP, &udp(980));
+    let told = explain(&policy, &ethernet(&inward), Policy::port_of(TunnelId(1)));
+    assert_eq!(meters_of(&told), ["at most 8000000 bit/s received by tunnel1"]);
+    let outward = v4(CONTAINER, SITE, Protocol::UDP, &udp(980));
+    let told = explain(&policy, &vxlan(HOST, 1, &outward), UNDERLAY);
+    assert_eq!(told.ending, Ending::Tunnel(TunnelId(1)));
+    assert_eq!(meters_of(&told), ["at most 4000000 bit/s transmitted by tunnel1"]);
+    assert!(told.steps.iter().all(|s| s.layer != "encapsulation"), "{:?}", told.steps);
 }

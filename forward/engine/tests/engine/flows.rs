@@ -149,3 +149,12 @@ fn an_explanation_is_what_would_happen_and_leaves_no_trace() {
     assert_eq!(denied.ending, Ending::Drop(DropReason::NoServiceOnPort));
     assert_eq!(denied.steps.last().map(|s| s.text.as_str()), Some(DropReason::NoServiceOnPort.sentence()));
 }
+
+#[test]
+fn bytes_are_counted_without_the_padding_of_short_frames() {
+    let mut port = Toy::new().rule(80, Transposition::to_port(UPLINK).with_counter(2)).port();
+    let short = FrameBuilder::udp("192.0.2.1:1", "192.0.2.2:80").payload(b"abc").padded().build();
+    assert!(short.len() >= 60);
+    assert_eq!(send(&mut port, &short, 1).0, Verdict::Transmit(UPLINK));
+    assert_eq!(port.counters()[2], Counter { packets: 1, bytes: 14 + 20 + 8 + 3 });
+}
