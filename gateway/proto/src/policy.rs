@@ -183,9 +183,12 @@ impl Policy {
         self.meters.rates()
     }
 
-    /// The ways of tunnels that have a cap, and their meters.
-    pub fn meters(&self) -> impl Iterator<Item = (TunnelId, Direction, u16)> + '_ {
-        self.meters.iter()
+    /// The ways of tunnels that have a cap, by the tunnels' names, and their meters.
+    pub fn meters(&self) -> impl Iterator<Item = (&str, Direction, u16)> + '_ {
+        self.meters.iter().filter_map(|(id, direction, meter)| {
+            let site = self.sites.get(id.0 as usize)?.as_ref()?;
+            Some((site.name.as_str(), direction, meter))
+        })
     }
 
     /// The port by which packets that were decrypted from `tunnel` enter the engine.

@@ -33,12 +33,10 @@ impl DataPath {
         secret: [u8; 16],
     ) -> Self {
         let tunnels = TunnelTable::new(own, Arc::new(hop_of));
-        let now_in_force = policy.load_full();
         let resolver = GatewayResolver::new(policy, FlowHasher::new(secret), tunnels);
-        let mut engine = Port::new(resolver, flow_table(flow_capacity, flow_capacity));
-        engine.ensure_counters(now_in_force.counters());
-        engine.set_rates(now_in_force.rates(), Nanos(0));
-        Self(Path::new(engine))
+        let mut path = Path::new(Port::new(resolver, flow_table(flow_capacity, flow_capacity)));
+        path.follow_policy(Nanos(0));
+        Self(path)
     }
 
     /// Makes the tunnels those of a goal; those that we are to begin send their initiation.

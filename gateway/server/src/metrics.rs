@@ -1,7 +1,7 @@
 //! What a gateway exports for Prometheus.
 use crate::stats::Snapshot;
 use ::metrics::{counter, gauge};
-use penstock_gateway_proto::{Direction, Policy, TunnelState};
+use penstock_gateway_proto::{Policy, TunnelState};
 use penstock_model::{LedgerReport, Revision};
 use penstock_telemetry::{InterfaceFacts, NodeFacts, RoleMetrics, Row};
 
@@ -49,13 +49,9 @@ pub(crate) fn record(snapshot: &Snapshot, interface: &str, applied: Revision) {
 }
 
 fn record_caps(snapshot: &Snapshot) {
-    for (id, direction, refused) in &snapshot.capped {
-        let Some(tunnel) = snapshot.tunnels.iter().find(|t| t.id == *id) else { continue };
-        let direction = match direction {
-            Direction::Received => "received",
-            Direction::Transmitted => "transmitted",
-        };
-        counter!(TUNNEL_CAPPED, "tunnel" => tunnel.name.clone(), "direction" => direction).absolute(*refused);
+    for (tunnel, direction, refused) in &snapshot.capped {
+        let (tunnel, direction) = (tunnel.to_string(), direction.to_string());
+        counter!(TUNNEL_CAPPED, "tunnel" => tunnel, "direction" => direction).absolute(*refused);
     }
 }
 
@@ -80,7 +76,7 @@ fn record_tunnels(snapshot: &Snapshot) {
 mod tests {
     use super::*;
     use penstock_engine::Counter;
-    use penstock_gateway_proto::TunnelStatus;
+    use penstock_gateway_proto::{Direction, TunnelStatus};
     use penstock_model::TunnelId;
     use penstock_packet_io::IoStats;
     use penstock_telemetry::{differences, rendered};
@@ -100,7 +96,7 @@ mod tests {
         counters[from as usize].packets = 3;
         counters[to as usize].packets = 4;
         let io = IoStats { transmitted: 8, ..IoStats::default() };
-        let capped = vec![(tunnel.id, Direction::Transmitted, 5)];
+        let capped = vec![("branch-a".into(), Direction::Transmitted, 5)];
         let snapshot = Snapshot { capped, counters, tunnels: vec![tunnel], io, ..Snapshot::default() };
         rendered(|| {
             METRICS.describe();

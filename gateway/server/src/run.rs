@@ -117,7 +117,6 @@ fn worker(
         queues,
         poller: Poller::new(&fds, IdlePolicy::default()).map_err(Error::Thread)?,
         plan: Arc::clone(&control.plan),
-        metered: None,
         current: None,
         shared: Arc::new(Shared::default()),
         stop: Arc::new(AtomicBool::new(false)),

@@ -3,7 +3,7 @@ use penstock_engine::Counter;
 use penstock_gateway_proto::{Direction, GatewayStatus, TunnelState, TunnelStatus};
 use penstock_model::{DropReason, Ledger, LedgerReport, Revision, TunnelId};
 use penstock_packet_io::IoStats;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Why packets that the engine gave to a tunnel did not leave.
 #[derive(Debug, Clone)]
@@ -42,7 +42,7 @@ pub(crate) struct Snapshot {
     pub(crate) counters: Vec<Counter>,
     pub(crate) tunnels: Vec<TunnelStatus>,
     /// Packets that were refused because a tunnel was faster than its cap.
-    pub(crate) capped: Vec<(TunnelId, Direction, u64)>,
+    pub(crate) capped: Vec<(Arc<str>, Direction, u64)>,
     pub(crate) io: IoStats,
 }
 

@@ -1,3 +1,4 @@
+use crate::capped::Capped;
 use crate::control::TunnelPlan;
 use crate::outlet::Outlet;
 use crate::ports::UNDERLAY;
@@ -7,8 +8,8 @@ use arc_swap::ArcSwap;
 use arrayvec::ArrayVec;
 use penstock_clock::MonotonicClock;
 use penstock_engine::{Port, Resolver};
-use penstock_gateway_proto::{Direction, GatewayResolver, Policy, TunnelStatus};
-use penstock_model::{BATCH, Ledger, Nanos, Offload, Packet, TunnelId, Verdict};
+use penstock_gateway_proto::{GatewayResolver, Policy, TunnelStatus};
+use penstock_model::{BATCH, Ledger, Nanos, Offload, Packet, Verdict};
 use penstock_packet_io::{IoStats, PacketIo, Poller};
 use std::io;
 use std::sync::Arc;
@@ -25,6 +26,9 @@ pub(crate) struct Path {
     /// Exchanged with the tunnels' `inward`, so that one is filled while the other is read.
     decrypted: Frames,
     drops: TunnelDrops,
+    /// The policy that counters and meters follow.
+    metered: Option<Arc<Policy>>,
+    capped: Capped,
 }
 
 /// The thread that owns the data path: runs to completion, what comes in is decided and sent before anything else is taken.
@@ -34,8 +38,6 @@ pub(crate) struct Worker {
     pub(crate) queues: Vec<Box<dyn PacketIo>>,
     pub(crate) poller: Poller,
     pub(crate) plan: Arc<ArcSwap<TunnelPlan>>,
-    /// The policy that counters and meters follow.
-    pub(crate) metered: Option<Arc<Policy>>,
     /// The plan that the tunnels follow.
     pub(crate) current: Option<Arc<TunnelPlan>>,
     pub(crate) shared: Arc<Shared>,
@@ -69,20 +71,14 @@ impl Worker {
 
     /// Follows the newest policy and tunnel plan, before a packet is decided by them.
     fn renew(&mut self, now: Nanos) {
-        let engine = &mut self.path.engine;
-        engine.resolver_mut().refresh(now);
-        if self.metered.as_ref().is_none_or(|m| !Arc::ptr_eq(m, engine.resolver().policy())) {
-            let policy = Arc::clone(engine.resolver().policy());
-            engine.ensure_counters(policy.counters());
-            engine.set_rates(policy.rates(), now);
-            self.metered = Some(policy);
-        }
+        self.path.engine.resolver_mut().refresh(now);
+        self.path.follow_policy(now);
         let plan = self.plan.load();
         if self.current.as_ref().is_some_and(|c| Arc::ptr_eq(c, &plan)) {
             return;
         }
         let plan = Arc::clone(&plan);
-        let tunnels = engine.resolver_mut().tunnels_mut();
+        let tunnels = self.path.engine.resolver_mut().tunnels_mut();
         tunnels.set_hops(plan.hops());
         if self.current.as_ref().is_none_or(|c| !Arc::ptr_eq(&c.goal, &plan.goal)) {
             tunnels.apply(plan.tunnels(), now);
@@ -128,7 +124,7 @@ impl Worker {
             snapshot.counters.clear();
             snapshot.counters.extend_from_slice(engine.counters());
             snapshot.capped.clear();
-            snapshot.capped.extend(self.path.capped());
+            snapshot.capped.extend(self.path.capped.counts(engine.meters()));
             snapshot.io = io;
             if let Some(tunnels) = tunnels {
                 snapshot.tunnels = tunnels;
@@ -139,7 +135,27 @@ impl Worker {
 
 impl Path {
     pub(crate) fn new(engine: Port<GatewayResolver<TunnelTable>>) -> Self {
-        Self { engine, decrypted: Frames::inward(), drops: TunnelDrops::default() }
+        Self {
+            engine,
+            decrypted: Frames::inward(),
+            drops: TunnelDrops::default(),
+            metered: None,
+            capped: Capped::default(),
+        }
+    }
+
+    /// Makes counters and meters those of the resolver's policy.
+    pub(crate) fn follow_policy(&mut self, now: Nanos) {
+        let engine = &mut self.engine;
+        if self.metered.as_ref().is_some_and(|m| Arc::ptr_eq(m, engine.resolver().policy())) {
+            return;
+        }
+        let policy = Arc::clone(engine.resolver().policy());
+        engine.ensure_counters(policy.counters());
+        self.capped.close(engine.meters());
+        engine.set_rates(policy.rates(), now);
+        self.capped.open(policy.meters(), engine.meters());
+        self.metered = Some(policy);
     }
 
     /// How each tunnel is.
@@ -153,14 +169,6 @@ impl Path {
             status
         }));
         all
-    }
-
-    /// Packets that each cap has refused.
-    fn capped(&self) -> impl Iterator<Item = (TunnelId, Direction, u64)> {
-        let policy = self.engine.resolver().policy();
-        policy.meters().filter_map(|(tunnel, direction, meter)| {
-            Some((tunnel, direction, self.engine.meters().get(usize::from(meter))?.refused()))
-        })
     }
 
     /// Counters count Ethernet frames.

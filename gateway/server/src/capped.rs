@@ -1,0 +1,109 @@
+//! How many packets each cap has refused, since this process began.
+use penstock_flow::Meter;
+use penstock_gateway_proto::Direction;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The counts of all caps that are or were. A meter counts for itself, and is another one when its rate changes; its number goes
+/// to another connection when its cap is taken away. So each count is that of a connection, by name, and goes on from meter to
+/// meter.
+#[derive(Debug, Default)]
+pub(crate) struct Capped {
+    ways: Vec<Way>,
+    /// What was counted until the meters were last replaced.
+    until_now: BTreeMap<(Arc<str>, Direction), u64>,
+}
+
+/// One way of a connection that has a cap.
+#[derive(Debug)]
+struct Way {
+    tunnel: Arc<str>,
+    direction: Direction,
+    meter: u16,
+    /// How far the count is ahead of the meter's own, modulo 2^64: behind, where the number was another's before.
+    ahead: u64,
+}
+
+impl Capped {
+    /// Keeps what `meters`, which are about to be replaced, have counted.
+    pub(crate) fn close(&mut self, meters: &[Meter]) {
+        for way in std::mem::take(&mut self.ways) {
+            let count = way.count(meters);
+            self.until_now.insert((way.tunnel, way.direction), count);
+        }
+    }
+
+    /// Counts from now on by `meters`, which are numbered as `ways` say.
+    pub(crate) fn open<'a>(&mut self, ways: impl Iterator<Item = (&'a str, Direction, u16)>, meters: &[Meter]) {
+        self.ways.extend(ways.map(|(tunnel, direction, meter)| {
+            let key = (Arc::from(tunnel), direction);
+            let until_now = self.until_now.get(&key).copied().unwrap_or(0);
+            Way { tunnel: key.0, direction, meter, ahead: until_now.wrapping_sub(refused(meters, meter)) }
+        }));
+    }
+
+    /// Packets that each cap in force has refused.
+    pub(crate) fn counts(&self, meters: &[Meter]) -> impl Iterator<Item = (Arc<str>, Direction, u64)> {
+        self.ways.iter().map(|way| (Arc::clone(&way.tunnel), way.direction, way.count(meters)))
+    }
+}
+
+impl Way {
+    fn count(&self, meters: &[Meter]) -> u64 {
+        self.ahead.wrapping_add(refused(meters, self.meter))
+    }
+}
+
+fn refused(meters: &[Meter], number: u16) -> u64 {
+    meters.get(usize::from(number)).map_or(0, Meter::refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use penstock_model::Nanos;
+
+    /// A meter that has refused so many packets.
+    fn meter(refused: u64) -> Meter {
+        let mut meter = Meter::new(8, 1, Nanos(0));
+        assert!(meter.admit(1, Nanos(0)));
+        for _ in 0..refused {
+            assert!(!meter.admit(1, Nanos(0)));
+        }
+        meter
+    }
+
+    fn counts(capped: &Capped, meters: &[Meter]) -> Vec<(String, u64)> {
+        capped.counts(meters).map(|(tunnel, _, n)| (tunnel.to_string(), n)).collect()
+    }
+
+    /// From these meters to those.
+    fn replace(capped: &mut Capped, old: &[Meter], ways: &[(&str, u16)], new: &[Meter]) {
+        capped.close(old);
+        capped.open(ways.iter().map(|(name, n)| (*name, Direction::Received, *n)), new);
+        assert_eq!(counts(capped, new).len(), ways.len());
+    }
+
+    fn of(name: &str, count: u64) -> (String, u64) {
+        (name.to_owned(), count)
+    }
+
+    #[test]
+    fn a_count_goes_on_when_its_cap_changes_and_is_nobody_elses_when_the_number_is() {
+        let mut capped = Capped::default();
+        replace(&mut capped, &[], &[("a", 0), ("b", 1)], &[meter(0), meter(0)]);
+        assert_eq!(counts(&capped, &[meter(5), meter(1)]), [of("a", 5), of("b", 1)]);
+        // Another cap is another meter; that of `b` stays.
+        replace(&mut capped, &[meter(5), meter(1)], &[("a", 0), ("b", 1)], &[meter(0), meter(1)]);
+        assert_eq!(counts(&capped, &[meter(2), meter(3)]), [of("a", 7), of("b", 3)]);
+        // The cap of `a` is taken away, and its number goes to `c`, whose rate is the same: the meter is as it was.
+        replace(&mut capped, &[meter(2), meter(3)], &[("c", 0), ("b", 1)], &[meter(2), meter(3)]);
+        assert_eq!(counts(&capped, &[meter(3), meter(3)]), [of("c", 1), of("b", 3)]);
+        // And `a` has one again.
+        replace(&mut capped, &[meter(3), meter(3)], &[("c", 0), ("a", 2)], &[meter(3), meter(3), meter(0)]);
+        assert_eq!(counts(&capped, &[meter(4), meter(3), meter(1)]), [of("c", 2), of("a", 8)]);
+        // Its numbers may end before the last one does.
+        replace(&mut capped, &[meter(4), meter(3), meter(1)], &[("b", 0)], &[meter(0)]);
+        assert_eq!(counts(&capped, &[meter(1)]), [of("b", 4)]);
+    }
+}
