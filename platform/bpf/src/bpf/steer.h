@@ -5,8 +5,10 @@
  * Owned is (a) any packet to a virtual IP, whatever its protocol, fragments and ICMP included, and (b) what is to a tunnel
  * endpoint: a UDP port, or an IP protocol such as GRE. A packet that cannot be parsed is not ours: the kernel counts it.
  *
- * What stands behind IPv6 extension headers and later fragments to a tunnel endpoint pass to the kernel: tunnels do not
- * fragment the underlay (RFC 7348 section 4.3).
+ * Of a tunnel's packet that the underlay has fragmented, the first piece goes to the socket, whose owner counts it as a
+ * fragment that it cannot take; the later ones, which show no port, and whatever stands behind IPv6 extension headers, pass to
+ * the kernel, which gives them up without the first. VXLAN may not be fragmented (RFC 7348 section 4.3), GRE may (RFC 2784 says
+ * nothing of it): its ends see to it by the MTU inside.
  */
 #ifndef PENSTOCK_STEER_H
 #define PENSTOCK_STEER_H
