@@ -136,6 +136,9 @@ fn one_packet_that_needs_fragments(lab: &Lab) {
     assert!(ok, "{text}");
     let (ok, text) = lab.ping("c1", SITE, &["-s", "1472", "-M", "do"]);
     assert!(!ok && text.contains("Frag needed") || text.contains("too long"), "{text}");
+    // With the option to record the route, which only the first piece has.
+    let (ok, text) = lab.ping("c1", SITE, &["-s", "1432", "-M", "dont", "-R"]);
+    assert!(ok && text.contains("RR:"), "{text}");
 }
 
 /// What Scapy does in a namespace; its last line is `ok` or what went wrong.

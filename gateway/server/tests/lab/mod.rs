@@ -16,6 +16,8 @@ use tokio::sync::watch;
 pub const GATEWAY: &str = "10.77.0.1";
 pub const HOST: &str = "10.77.0.2";
 pub const CONTAINER: &str = "10.1.0.4";
+/// Where all containers are.
+const CONTAINERS: &str = "10.1.0.0/16";
 pub const SITE: &str = "10.200.0.7";
 /// Where Open vSwitch is, and the peer beside it.
 pub const OVS: &str = "10.77.0.11";
@@ -29,6 +31,7 @@ pub struct Lab {
     name: String,
     roles: Vec<String>,
     children: Vec<Child>,
+    directories: Vec<std::path::PathBuf>,
     goals: watch::Sender<Option<Arc<GatewayGoal>>>,
     pub status: watch::Receiver<GatewayStatus>,
     stop: watch::Sender<bool>,
@@ -133,7 +136,8 @@ impl Lab {
         let goal = GatewayGoal::default();
         let roles = ["g", "h", "b1", "b2", "c1", "c2", "s"].iter().chain(branches.iter().map(|(role, _)| role));
         let roles = roles.map(|role| (*role).to_owned()).collect();
-        let lab = Self { name, roles, children: Vec::new(), goals, status, stop, gateway: None, goal };
+        let (children, directories) = (Vec::new(), Vec::new());
+        let lab = Self { name, roles, children, directories, goals, status, stop, gateway: None, goal };
         lab.wire(branches);
         if packet_io == PacketIoMode::AfPacket {
             lab.segment_before_the_gateway();
@@ -236,14 +240,14 @@ impl Lab {
             let site = keys();
             peers[place] = site.public;
             let script = format!(
-                "printf %s '{}' | wg set {device} private-key /dev/stdin peer '{}' endpoint {GATEWAY}:{PORT} allowed-ips 10.1.0.0/16 persistent-keepalive 1",
+                "printf %s '{}' | wg set {device} private-key /dev/stdin peer '{}' endpoint {GATEWAY}:{PORT} allowed-ips {CONTAINERS} persistent-keepalive 1",
                 site.private_text, gateway.public_text
             );
             let out = Command::new("ip").args(["netns", "exec", &ns, "sh", "-c", &script]).output().unwrap();
             assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
             ip(&format!("-n {ns} addr add {SITE}/24 dev {device}"));
             ip(&format!("-n {ns} link set {device} mtu 1420 up"));
-            ip(&format!("-n {ns} route add 10.1.0.0/16 dev {device}"));
+            ip(&format!("-n {ns} route add {CONTAINERS} dev {device}"));
         }
         (gateway.private, peers)
     }
@@ -292,22 +296,31 @@ impl Drop for Lab {
         for role in &self.roles {
             let _ = Command::new("ip").args(["netns", "del", &self.ns(role)]).output();
         }
+        for directory in &self.directories {
+            let _ = std::fs::remove_dir_all(directory);
+        }
         if !std::thread::panicking() {
             assert!(gateway.is_some_and(|g| g.is_ok()), "the gateway ended with a panic");
         }
     }
 }
 
-/// Namespaces of test runs that are no more.
+/// Namespaces and directories of test runs that are no more.
 fn remove_leftovers() {
+    let is_left = |name: &str| {
+        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+        pid.is_some_and(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists())
+    };
     for line in output("ip", &["netns", "list"]).lines() {
-        let Some(name) = line.split_whitespace().next() else { continue };
-        let Some(pid) = name.strip_prefix(PREFIX).and_then(|r| r.split('-').next()) else { continue };
-        if !std::path::Path::new(&format!("/proc/{pid}")).exists() {
-            for process in output("ip", &["netns", "pids", name]).split_whitespace() {
-                let _ = Command::new("kill").arg(process).output();
-            }
-            let _ = Command::new("ip").args(["netns", "del", name]).output();
+        let Some(name) = line.split_whitespace().next().filter(|name| is_left(name)) else { continue };
+        for process in output("ip", &["netns", "pids", name]).split_whitespace() {
+            let _ = Command::new("kill").arg(process).output();
+        }
+        let _ = Command::new("ip").args(["netns", "del", name]).output();
+    }
+    for entry in std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(is_left) {
+            let _ = std::fs::remove_dir_all(entry.path());
         }
     }
 }
@@ -355,7 +368,7 @@ fn goal(kind: impl Fn(u32) -> TunnelKind) -> GatewayGoal {
             tenant: TenantId(tenant),
             vni: Vni::new(vni(tenant)).unwrap(),
             epoch: Epoch(1),
-            prefixes: vec!["10.1.0.0/16".parse().unwrap()],
+            prefixes: vec![CONTAINERS.parse().unwrap()],
             subnets: vec!["10.1.0.0/24".parse().unwrap()],
             endpoints: vec![Endpoint {
                 addr: Overlay(CONTAINER.parse().unwrap()),

@@ -1,5 +1,5 @@
 //! Open vSwitch with its userspace datapath: a peer for GRE that needs nothing of the kernel but a TAP.
-use super::{CONTAINER, GATEWAY, Lab, OVS, SITE, eventually, ip};
+use super::{CONTAINERS, GATEWAY, Lab, OVS, SITE, eventually, ip};
 use penstock_gateway_proto::ROUTER_MAC;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -9,7 +9,10 @@ impl Lab {
     pub(super) fn open_vswitch(&mut self) {
         let ns = self.ns("o");
         let dir = std::env::temp_dir().join(&ns);
+        // A run that was killed may have left one: its sockets would be taken for this run's.
+        let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir_all(&dir).unwrap();
+        self.directories.push(dir.clone());
         let switch = Switch { ns, dir };
         let database = switch.file("conf.db");
         run("ovsdb-tool", &["create", &database, "/usr/share/openvswitch/vswitch.ovsschema"]);
@@ -38,8 +41,8 @@ impl Lab {
         switch.set(&format!(
             "add-port {role} gre-{role} -- set interface gre-{role} type=gre ofport_request=9 options:packet_type=legacy_l3 options:remote_ip={GATEWAY} options:{options}"
         ));
-        let mac = std::fs::read_to_string(format!("/sys/class/net/{role}/address"));
-        let mac = mac.ok().unwrap_or_else(|| switch.output(&["cat", &format!("/sys/class/net/{role}/address")]));
+        // `ip netns exec` mounts the namespace's own /sys.
+        let mac = switch.output(&["cat", &format!("/sys/class/net/{role}/address")]);
         let flows =
             [format!("in_port=9,actions=mod_dl_dst:{},LOCAL", mac.trim()), "in_port=LOCAL,actions=9".to_owned()];
         for flow in flows {
@@ -50,7 +53,7 @@ impl Lab {
         ip(&format!("-n {ns} addr add {SITE}/24 dev {role}"));
         ip(&format!("-n {ns} link set {role} mtu 1460 up"));
         ip(&format!("-n {ns} neigh add 10.200.0.1 lladdr {ROUTER_MAC} dev {role} nud permanent"));
-        ip(&format!("-n {ns} route add {CONTAINER}/16 via 10.200.0.1").replace("10.1.0.4", "10.1.0.0"));
+        ip(&format!("-n {ns} route add {CONTAINERS} via 10.200.0.1"));
     }
 }
 
@@ -80,6 +83,7 @@ impl Switch {
 
     fn output(&self, command: &[&str]) -> String {
         let out = Command::new("ip").args(["netns", "exec", &self.ns]).args(command).output().unwrap();
+        assert!(out.status.success(), "{command:?}: {}", String::from_utf8_lossy(&out.stderr));
         String::from_utf8_lossy(&out.stdout).into_owned()
     }
 
