@@ -1,12 +1,13 @@
 use crate::ROUTER_MAC;
 use crate::fabric::UnderlayFib;
-use crate::goal::{HostGoal, NatRule, Port};
+use crate::goal::{HostGoal, NatRule, Port, SnatLease};
 use crate::policy::{LocalPort, Nat, Network, Place, Policy};
-use crate::snat::Block;
+use crate::ranges::{AddressRange, Ranges};
+use crate::snat::{Block, CLASSES, Leased, class};
 use penstock_engine::EncapTemplate;
 use penstock_model::{Addr16, EncapId, Epoch, PortId, Protocol, Underlay, Vni};
 use penstock_policy::{AclId, CompiledAcl, CompiledNetwork, NextHop, VirtualNetwork};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Display;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -57,7 +58,8 @@ impl Policy {
         builder.snat()?;
         builder.probes()?;
         builder.encapsulations()?;
-        builder.places();
+        builder.places()?;
+        builder.site()?;
         builder.epochs();
         Ok(builder.policy)
     }
@@ -129,6 +131,7 @@ impl Builder<'_> {
                 acl,
                 nat: Vec::new(),
                 snat: Vec::new(),
+                leased_at: 0,
             };
             if let Some(slot) = self.policy.ports.get_mut(usize::from(id.0)) {
                 *slot = Some(compiled);
@@ -229,16 +232,49 @@ impl Builder<'_> {
             if lease.count == 0 || lease.first.checked_add(lease.count - 1).is_none() || lease.first == 0 {
                 return refuse(format_args!("{at}.count"), format_args!("{} ports from {}", lease.count, lease.first));
             }
+        }
+        self.nothing_is_leased_twice()?;
+        let mut leased: BTreeMap<(PortId, Addr16), [Vec<Block>; CLASSES]> = BTreeMap::new();
+        for lease in &self.goal.snat {
             let Some(id) = self.policy.port_of(&lease.network_interface) else { continue };
-            let block = Block {
-                dip: lease.dip.0.into(),
-                vip: lease.vip.into(),
-                first: lease.first,
-                count: lease.count,
-                protocol: lease.protocol,
-            };
-            if let Some(Some(local)) = self.policy.ports.get_mut(usize::from(id.0)) {
-                local.snat.push(block);
+            let tables = leased.entry((id, lease.dip.0.into())).or_default();
+            for (_, table) in tables.iter_mut().enumerate().filter(|(class, _)| serves(lease, *class)) {
+                table.push(block(lease));
+            }
+        }
+        for ((id, dip), tables) in leased {
+            let at = self.policy.leased.len();
+            let Some(Some(local)) = self.policy.ports.get_mut(usize::from(id.0)) else { continue };
+            if local.snat.is_empty() {
+                local.leased_at = at;
+            }
+            local.snat.push(Leased::new(dip, tables));
+            self.policy.leased.push((id, dip));
+        }
+        Ok(())
+    }
+
+    /// Two containers with one port would get each other's answers.
+    fn nothing_is_leased_twice(&self) -> Done {
+        for class in 0..CLASSES {
+            let of_class = self.goal.snat.iter().enumerate().filter(|(_, lease)| serves(lease, class));
+            let mut all: Vec<(Block, usize, &SnatLease)> = of_class.map(|(i, l)| (block(l), i, l)).collect();
+            all.sort_unstable_by_key(|(block, i, _)| (*block, *i));
+            // The lease that reaches furthest so far.
+            let mut before: Option<(Block, usize, &SnatLease)> = None;
+            for (block, i, lease) in all {
+                let Some((other, n, owner)) = before.filter(|(o, ..)| o.vip == block.vip && block.first <= o.last)
+                else {
+                    before = Some((block, i, lease));
+                    continue;
+                };
+                if (&owner.network_interface, owner.dip) != (&lease.network_interface, lease.dip) {
+                    let problem = format!("{} port {} is of snat[{n}], another container's", lease.vip, block.first);
+                    return refuse(format_args!("snat[{i}].first"), problem);
+                }
+                if block.last > other.last {
+                    before = Some((block, i, lease));
+                }
             }
         }
         Ok(())
@@ -314,13 +350,41 @@ impl Builder<'_> {
         }
     }
 
-    fn places(&mut self) {
+    fn places(&mut self) -> Done {
+        let ports: HashMap<&str, &Port> = self.goal.ports.iter().map(|p| (p.network_interface.as_str(), p)).collect();
         for (i, n) in self.goal.networks.iter().enumerate() {
+            for (k, e) in n.endpoints.iter().enumerate().filter(|(_, e)| e.host.0 == self.here.own) {
+                let Some(port) = ports.get(e.network_interface.as_str()) else { continue };
+                // Else what is for the endpoint would go to a port that is another's, or that does not know it.
+                if port.vni != n.vni || !port.addresses.iter().any(|a| a.ip() == e.addr.0) {
+                    let problem = format!(
+                        "\"{}\" is of network id {} and has not {} of network id {}",
+                        port.network_interface, port.vni, e.addr.0, n.vni
+                    );
+                    return refuse(format_args!("networks[{i}].endpoints[{k}].network_interface"), problem);
+                }
+            }
             let places = n.endpoints.iter().map(|e| self.place(n.vni, e)).collect();
             if let Some(network) = self.policy.networks.get_mut(i) {
                 network.places = places;
             }
         }
+        Ok(())
+    }
+
+    /// What the goal says, and the nodes that are named otherwise.
+    fn site(&mut self) -> Done {
+        for (name, ranges) in [("site", &self.goal.site), ("nat_exemptions", &self.goal.nat_exemptions)] {
+            if let Some(i) = ranges.iter().position(|r| !r.is_sound()) {
+                return refuse(format_args!("{name}[{i}]"), "is no range of addresses");
+            }
+        }
+        let vteps = self.goal.vteps.iter().map(|v| v.0);
+        let hosts = self.policy.encap_ids.keys().map(|(_, host)| *host);
+        let nodes = std::iter::once(self.here.own).chain(vteps).chain(hosts).map(AddressRange::from);
+        self.policy.site = self.goal.site.iter().copied().chain(nodes).collect();
+        self.policy.nat_exemptions = self.goal.nat_exemptions.iter().copied().collect::<Ranges>();
+        Ok(())
     }
 
     /// Where an endpoint is; `None` if it is of this host and no device is configured for it.
@@ -344,13 +408,18 @@ impl Builder<'_> {
         self.policy.last_epoch = last;
     }
 
+    fn leads_out_as_before(&self) -> bool {
+        (&self.previous.site, &self.previous.nat_exemptions) == (&self.policy.site, &self.policy.nat_exemptions)
+    }
+
     fn unchanged(&self, index: usize) -> Option<Epoch> {
         let now = self.policy.networks.get(index)?;
         let before = self.previous.network_by_vni(now.vni)?;
         let same = before.compiled.network().epoch == now.compiled.network().epoch
             && before.tenant == now.tenant
             && self.previous.fib_generation == self.policy.fib_generation
-            && ports_of(self.previous, now.vni).eq(ports_of(&self.policy, now.vni));
+            && ports_of(self.previous, now.vni).eq(ports_of(&self.policy, now.vni))
+            && (self.leads_out_as_before() || !ports_of(&self.policy, now.vni).any(|(.., snat)| !snat.is_empty()));
         same.then_some(before.epoch)
     }
 }
@@ -359,7 +428,7 @@ impl Builder<'_> {
 fn ports_of(
     policy: &Policy,
     vni: Vni,
-) -> impl Iterator<Item = (PortId, penstock_model::Mac, &[Addr16], &[Nat], &[Block])> {
+) -> impl Iterator<Item = (PortId, penstock_model::Mac, &[Addr16], &[Nat], &[Leased])> {
     let of = move |p: &&LocalPort| policy.network_of(p).is_some_and(|n| n.vni == vni);
     policy
         .ports
@@ -367,6 +436,15 @@ fn ports_of(
         .flatten()
         .filter(of)
         .map(|p| (p.id, p.mac, p.own.as_slice(), p.nat.as_slice(), p.snat.as_slice()))
+}
+
+/// Whether flows of the class may leave by the lease.
+fn serves(lease: &SnatLease, of: usize) -> bool {
+    lease.protocol.is_none_or(|p| class(p) == Some(of))
+}
+
+fn block(lease: &SnatLease) -> Block {
+    Block { vip: lease.vip.into(), first: lease.first, last: lease.first.saturating_add(lease.count.saturating_sub(1)) }
 }
 
 fn check_routes(index: usize, network: &VirtualNetwork) -> Done {

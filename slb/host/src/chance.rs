@@ -60,3 +60,94 @@ impl Onward {
         self.templates.get(id.checked_sub(Self::FIRST)? as usize)?.as_ref()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::Decided;
+    use crate::{AddressRange, Hop, HostGoal, Policy, Port, Surroundings, UnderlayFib};
+    use penstock_model::{Addr16, Epoch, FlowKey, Mac, Overlay, PortId, Protocol, TenantId, Underlay, Vni};
+    use penstock_policy::{Endpoint, VirtualNetwork};
+    use penstock_wire::Headers;
+    use std::net::IpAddr;
+    use std::sync::Arc;
+
+    #[derive(Debug)]
+    struct Blind;
+
+    impl UnderlayFib for Blind {
+        fn hop(&self, _: IpAddr) -> Option<Hop> {
+            None
+        }
+    }
+
+    fn ip(s: &str) -> IpAddr {
+        s.parse().unwrap()
+    }
+
+    fn policy() -> Policy {
+        let (tenant, vni, host) = (TenantId(1), Vni::new(7).unwrap(), Underlay(ip("10.9.0.1")));
+        let named = |n: u8| (format!("c{n}"), IpAddr::from([10, 0, 0, n]), Mac([2, 0, 0, 0, 0, n]));
+        let endpoint = |n| {
+            let (network_interface, addr, mac) = named(n);
+            Endpoint { addr: Overlay(addr), mac, host, acl: None, network_interface }
+        };
+        let port = |n| {
+            let (network_interface, addr, mac) = named(n);
+            let addresses = vec![ipnetwork::IpNetwork::new(addr, 24).unwrap()];
+            Port { network_interface, tenant, vni, mac, addresses, acl: None }
+        };
+        let network = VirtualNetwork {
+            name: "net".to_owned(),
+            tenant,
+            vni,
+            epoch: Epoch(1),
+            prefixes: vec!["10.0.0.0/24".parse().unwrap()],
+            subnets: vec!["10.0.0.0/24".parse().unwrap()],
+            endpoints: vec![endpoint(2), endpoint(3)],
+            routes: vec![],
+        };
+        let goal = HostGoal {
+            networks: vec![network],
+            ports: vec![port(2), port(3)],
+            site: vec![AddressRange::from(host.0)],
+            ..HostGoal::default()
+        };
+        let here = Surroundings {
+            local_ports: &[(PortId(1), "c2".to_owned()), (PortId(2), "c3".to_owned())],
+            own: host.0,
+            underlay_port: PortId(0),
+            fib: Arc::new(Blind),
+            fib_generation: 1,
+        };
+        Policy::build(&goal, &here, &Policy::empty(host.0, PortId(0), Arc::new(Blind))).unwrap()
+    }
+
+    /// How often a packet of an unknown flow to a virtual address is passed on inside the host.
+    fn rounds(policy: &Policy, next: &[&str]) -> usize {
+        let next = NextOwners::new(next.iter().map(|a| Addr16::from(ip(a))));
+        let h = Headers { protocol: Protocol::UDP, ..Headers::default() };
+        let (client, vip) = (ip("192.0.2.1").into(), ip("198.51.100.1").into());
+        let mut key = FlowKey::new(TenantId(2), client, vip, Protocol::UDP, 1, 53);
+        for round in 0..100 {
+            let mut chance = Chance { next, ..Chance::default() };
+            match crate::resolver::decide(policy, false, &key, &h, None, &mut None, &mut chance, &mut ()) {
+                Decided::Instead(other) => key = other,
+                _ => return round,
+            }
+        }
+        panic!("it goes round")
+    }
+
+    #[test]
+    fn a_port_that_has_not_the_address_it_is_asked_by_is_left_out() {
+        let mut policy = policy();
+        assert_eq!(rounds(&policy, &["10.0.0.3"]), 1);
+        assert_eq!(rounds(&policy, &["10.0.0.3", "10.0.0.2", "10.0.0.3"]), 1, "the last says from where");
+        assert_eq!(rounds(&policy, &["10.0.0.3", "10.0.0.2"]), 0);
+        for port in policy.ports.iter_mut().flatten() {
+            port.own = vec![ip("10.0.0.9").into()];
+        }
+        assert_eq!(rounds(&policy, &["10.0.0.3", "10.0.0.2"]), 0);
+    }
+}

@@ -128,6 +128,10 @@ impl<'a, W: Why> Decision<'a, W> {
         while let Some((owner, rest)) = left.split_first() {
             left = rest;
             let Some((endpoint, Some(place))) = self.network.endpoint(owner) else { continue };
+            // Who is asked next takes the list up behind its own address: one that had it not would ask all again.
+            if matches!(place, Place::Local(id) if !self.policy.port(id).is_some_and(|p| p.owns(owner))) {
+                continue;
+            }
             self.why.because("second chance", || {
                 let (here, there) = (&self.port.name, &endpoint.network_interface);
                 format!("no flow of \"{here}\" explains the packet: it is passed to \"{there}\" ({owner:?})")
@@ -174,7 +178,7 @@ impl<'a, W: Why> Decision<'a, W> {
         }
         let reason = match self.port.has_vip(key.dst) {
             true => DropReason::NoServiceOnPort,
-            false if self.port.snat.iter().any(|b| b.vip == key.dst) => DropReason::NoReverseMapping,
+            false if self.port.snat.iter().any(|l| l.has_vip(key.dst)) => DropReason::NoReverseMapping,
             false => DropReason::UnknownPort,
         };
         self.why.because("nat", || format!("{:?} is no address of this port and no rule translates it", key.dst));
@@ -311,7 +315,8 @@ impl<'a, W: Why> Decision<'a, W> {
     }
 
     /// Out of the overlay by a virtual IP, if ports of one are leased to the container. Not for answers of a service that has been
-    /// forgotten, nor towards nodes of the fabric.
+    /// forgotten, not towards the site's own networks and nodes, and not for a TCP connection that is under way by another port: its
+    /// other end would refuse it.
     fn snat(&mut self, key: &FlowKey, h: &Headers, prior: Option<&Transposition>) -> Option<Decided> {
         let ports = self.port.snat_ports(key.src, key.protocol());
         let opens = key.protocol() == Protocol::TCP && h.tcp_flags.opens();
@@ -319,8 +324,12 @@ impl<'a, W: Why> Decision<'a, W> {
         if ports == 0 || is_answer || !snat::is_translatable(h) {
             return None;
         }
-        if self.policy.is_node(key.dst) {
-            self.why.because("snat", || format!("{:?} is a node of the fabric", key.dst));
+        if self.policy.site.contains(key.dst) {
+            self.why.because("snat", || format!("{:?} is the site's own", key.dst));
+            return Some(Resolution::Drop(DropReason::NoRoute));
+        }
+        if self.policy.nat_exemptions.contains(key.dst) {
+            self.why.because("snat", || format!("{:?} is exempt from outbound NAT", key.dst));
             return Some(Resolution::Drop(DropReason::NoRoute));
         }
         let claim = Claim {
@@ -332,6 +341,10 @@ impl<'a, W: Why> Decision<'a, W> {
             return Some(denied(claim.out, prior));
         }
         let kept = prior.filter(|p| p.flags.has(Flags::SRC));
+        if key.protocol() == Protocol::TCP && !opens && kept.is_none() {
+            self.why.because("snat", || "no flow explains the segment, and it opens none".to_owned());
+            return Some(Resolution::Drop(DropReason::NoReverseMapping));
+        }
         if let Some(p) = kept.filter(|p| self.port.has_snat(key.src, key.protocol(), p.src, p.src_port)) {
             self.why.because("snat", || format!("the flow keeps {:?} port {}", p.src, p.src_port));
             let (value, peer) = snat::translated(&claim, key, p.src, p.src_port, self.policy.underlay_port);
@@ -346,7 +359,7 @@ impl<'a, W: Why> Decision<'a, W> {
     ///
     /// That is believed of TCP that opens nothing: its receiver has a connection or refuses. UDP would be a way to send
     /// anything to anybody unasked, so a UDP flow that was forgotten is lost until its client sends again. And it is never
-    /// believed towards a node of the fabric, which is no client.
+    /// believed towards the site's own, which is no client.
     fn without_route(&mut self, key: &FlowKey, h: &Headers) -> Decided {
         if h.fragment == Fragment::Later {
             return Resolution::Drop(DropReason::FragmentUnsupported);
@@ -355,7 +368,7 @@ impl<'a, W: Why> Decision<'a, W> {
         let Some(nat) = self.port.nat_out(key.src, key.protocol(), key.src_port).copied().filter(|_| !opens) else {
             return Resolution::Drop(DropReason::NoRoute);
         };
-        if key.protocol() != Protocol::TCP || self.policy.is_node(key.dst) {
+        if key.protocol() != Protocol::TCP || self.policy.site.contains(key.dst) {
             self.why.because("nat", || format!("no flow explains why the container sends to {:?}", key.dst));
             return Resolution::Drop(DropReason::NoReverseMapping);
         }

@@ -4,7 +4,7 @@ use crate::classify::{Origin, flow_of, origin};
 use crate::decide::{Decided, port_of};
 use crate::policy::Policy;
 use crate::resolver::{bring_error, decide};
-use crate::snat::Walk;
+use crate::snat::{MAX_TRIES, Walk};
 use penstock_engine::{Ending, Explanation, Step, Why, apply};
 use penstock_flow::{Flags, FlowHasher, Transposition};
 use penstock_model::{DropReason, EncapId, FlowKey, HEADROOM, Packet, PortId, Verdict};
@@ -87,7 +87,7 @@ fn decided(
             Decided::Claim { none, .. } => {
                 let port = policy.port(port_of(&key)).ok_or(none)?;
                 let ports = port.snat_ports(key.src, key.protocol());
-                let walk = chance.claim.map(|claim| Walk::new(claim, ports, hasher.hash(&key)));
+                let walk = chance.claim.map(|claim| Walk::new(claim, ports, hasher.hash(&key), MAX_TRIES));
                 let choice = walk.and_then(|mut w| w.next(port, &key, policy.underlay_port));
                 return choice.map(|(value, _)| value.0).ok_or(none);
             }

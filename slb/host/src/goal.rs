@@ -1,3 +1,4 @@
+use crate::AddressRange;
 use ipnetwork::IpNetwork;
 use penstock_model::{Mac, Overlay, Protocol, Revision, ServiceId, TenantId, Underlay, Vni};
 use penstock_policy::{Acl, AclId, VirtualNetwork};
@@ -16,6 +17,13 @@ pub struct HostGoal {
     pub nat_rules: Vec<NatRule>,
     #[serde(default)]
     pub snat: Vec<SnatLease>,
+    /// What is the site's own: its networks, its routers, every address of its nodes and controllers. No client of a service and no
+    /// destination of outbound NAT.
+    #[serde(default)]
+    pub site: Vec<AddressRange>,
+    /// What is reached without translation or not at all: outbound NAT never goes there.
+    #[serde(default)]
+    pub nat_exemptions: Vec<AddressRange>,
     pub probes: Vec<Probe>,
 }
 

@@ -15,7 +15,7 @@
 //! | an ICMP error about such an answer | VIP to DIP, also in the packet that it quotes, to the container |
 //! | container to an endpoint of its network | to the local port, or by VXLAN to its host |
 //! | container to a routed prefix | by VXLAN to the route's tunnel endpoint |
-//! | container to anywhere else, with ports leased to it | by a virtual IP and one of these ports, plain, by the underlay |
+//! | container to anywhere else but the site itself, with ports leased to it | by a virtual IP and one of these ports, plain, by the underlay |
 //! | the answer to it, brought by a mux | to the container |
 //! | ARP, neighbour discovery, echo to a subnet's gateway | answered here |
 //! | container to the source of probes | to the probes |
@@ -33,6 +33,7 @@ mod fabric;
 mod goal;
 mod policy;
 mod probe;
+mod ranges;
 mod related;
 mod resolver;
 mod snat;
@@ -45,5 +46,6 @@ pub use fabric::{Hop, PROBE_V4, PROBE_V6, ROUTER_MAC, UnderlayFib, is_probe_sour
 pub use goal::{HostGoal, NatRule, Port, Probe, ProbeKind, SnatLease};
 pub use policy::Policy;
 pub use probe::{Outcome, ProbeMachine};
+pub use ranges::{AddressRange, Ranges};
 pub use resolver::{HostResolver, flow_table};
 pub use status::{HostStatus, PortStatus, ProbeStatus, SnatUse};

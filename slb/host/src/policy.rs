@@ -1,5 +1,6 @@
 use crate::fabric::UnderlayFib;
-use crate::snat::Block;
+use crate::ranges::Ranges;
+use crate::snat::Leased;
 use ipnetwork::IpNetwork;
 use penstock_engine::EncapTemplate;
 use penstock_model::{
@@ -12,8 +13,8 @@ use std::sync::Arc;
 
 /// What the host does, compiled from a goal state and the state of the provider network. Immutable; replaced whole.
 ///
-/// Memory: about 200 bytes an endpoint, 90 an encapsulation (one for each network and peer host), 64 a NAT rule, 40 a block of
-/// leased ports.
+/// Memory: about 200 bytes an endpoint, 90 an encapsulation (one for each network and peer host), 64 a NAT rule, 64 an own address range
+/// of the site, 120 a block of leased ports.
 #[derive(Debug)]
 pub struct Policy {
     pub(crate) revision: Revision,
@@ -28,6 +29,12 @@ pub struct Policy {
     pub(crate) by_mac: HashMap<(Vni, Mac), PortId>,
     pub(crate) encaps: Vec<Option<EncapTemplate>>,
     pub(crate) encap_ids: HashMap<(Vni, IpAddr), EncapId>,
+    /// Addresses of this host, of the fabric's other nodes and of the site: no container's affair.
+    pub(crate) site: Ranges,
+    /// Where outbound NAT does not go.
+    pub(crate) nat_exemptions: Ranges,
+    /// Addresses that have leased ports, in the order of their ports: what is counted for each is at the same place.
+    pub(crate) leased: Vec<(PortId, Addr16)>,
     /// One for each list and network that uses it.
     pub(crate) acls: Vec<CompiledAcl>,
     pub(crate) fib: Arc<dyn UnderlayFib>,
@@ -49,7 +56,10 @@ pub(crate) struct LocalPort {
     pub(crate) own: Vec<Addr16>,
     pub(crate) acl: Option<usize>,
     pub(crate) nat: Vec<Nat>,
-    pub(crate) snat: Vec<Block>,
+    /// By address, sorted.
+    pub(crate) snat: Vec<Leased>,
+    /// Where the first of `snat` is in [`Policy::leased`].
+    pub(crate) leased_at: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +104,9 @@ impl Policy {
             by_mac: HashMap::new(),
             encaps: Vec::new(),
             encap_ids: HashMap::new(),
+            site: Ranges::default(),
+            nat_exemptions: Ranges::default(),
+            leased: Vec::new(),
             acls: Vec::new(),
             fib,
             fib_generation: 0,
@@ -141,10 +154,10 @@ impl Policy {
         self.vteps.binary_search(&source).is_ok()
     }
 
-    /// Whether `addr` is an underlay address of this host or another node of the fabric.
-    pub(crate) fn is_node(&self, addr: Addr16) -> bool {
-        let ip = addr.to_ip();
-        ip == self.own || self.trusts(addr) || self.encap_ids.keys().any(|(_, host)| *host == ip)
+    /// Where what is counted of the leased ports of `dip` stands.
+    pub(crate) fn leased_place(&self, port: PortId, dip: Addr16) -> Option<usize> {
+        let port = self.port(port)?;
+        port.leased_index(dip).map(|i| port.leased_at + i)
     }
 
     pub(crate) fn encap(&self, id: EncapId) -> Result<&EncapTemplate, DropReason> {

@@ -5,12 +5,12 @@ use crate::decide::{Decided, Decision, HostFlow, peer_key, port_of};
 use crate::door::Door;
 use crate::fabric::is_probe_source;
 use crate::policy::Policy;
-use crate::snat::Walk;
+use crate::snat::{EASY_TRIES, MAX_TRIES, TIRED, Walk};
 use crate::status::SnatUse;
 use arc_swap::{ArcSwap, Cache};
 use penstock_engine::{Class, EncapTemplate, Prior, Resolver, Why};
 use penstock_flow::{FlowHasher, FlowTable, Quota, Transposition};
-use penstock_model::{Addr16, DropReason, EncapId, FlowKey, Nanos, Overlay, Packet, PortId, Protocol, Verdict};
+use penstock_model::{DropReason, EncapId, FlowKey, Nanos, Overlay, Packet, PortId, Verdict};
 use penstock_wire::Headers;
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -50,9 +50,18 @@ pub struct HostResolver {
     unresolved: VecDeque<IpAddr>,
     onward: Onward,
     passed_on: u64,
-    walk: Option<Walk>,
-    /// Of the addresses that have leased ports: at most as many as ports have addresses.
-    snat: HashMap<(PortId, Addr16), SnatCount>,
+    walk: Option<Asked>,
+    /// As in [`Policy::leased`].
+    snat: Vec<SnatCount>,
+}
+
+/// A claim that is being answered.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    walk: Walk,
+    /// Where its address is among those that have leased ports.
+    place: usize,
+    now: Nanos,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -60,6 +69,8 @@ struct SnatCount {
     claims: u64,
     strained: u64,
     exhausted: u64,
+    /// A claim found none lately: until then others do not look far.
+    tired_until: Nanos,
 }
 
 impl HostResolver {
@@ -67,6 +78,7 @@ impl HostResolver {
     #[must_use]
     pub fn new(policies: Arc<ArcSwap<Policy>>, hasher: FlowHasher) -> Self {
         let policy = policies.load_full();
+        let snat = vec![SnatCount::default(); policy.leased.len()];
         Self {
             newest: Cache::new(policies),
             policy,
@@ -77,27 +89,31 @@ impl HostResolver {
             onward: Onward::new(),
             passed_on: 0,
             walk: None,
-            snat: HashMap::new(),
+            snat,
         }
+    }
+
+    /// Counts go on for the addresses that have leased ports in both policies.
+    fn succeed(&mut self, next: Arc<Policy>) {
+        let before = &self.policy;
+        let count = |(port, dip)| before.leased_place(port, dip).and_then(|i| self.snat.get(i)).copied();
+        self.snat = next.leased.iter().map(|of| count(*of).unwrap_or_default()).collect();
+        self.policy = next;
     }
 
     /// How the addresses that have leased ports get on with them.
     pub fn snat(&self) -> impl Iterator<Item = SnatUse> {
-        self.snat.iter().filter_map(|((id, dip), count)| {
+        self.policy.leased.iter().zip(&self.snat).filter_map(|((id, dip), count)| {
             let port = self.policy.port(*id)?;
             Some(SnatUse {
                 network_interface: port.name.clone(),
                 dip: Overlay(dip.to_ip()),
-                ports: port.snat_ports(*dip, Protocol::TCP).max(port.snat_ports(*dip, Protocol::UDP)),
+                ports: port.most_snat_ports(*dip),
                 claims: count.claims,
                 strained: count.strained,
                 exhausted: count.exhausted,
             })
         })
-    }
-
-    fn count_claim(&mut self, port: PortId, dip: Addr16, count: impl FnOnce(&mut SnatCount)) {
-        count(self.snat.entry((port, dip)).or_default());
     }
 
     /// Packets of flows that were not known here and got their second chance elsewhere.
@@ -185,7 +201,8 @@ impl Resolver for HostResolver {
     fn refresh(&mut self, _now: Nanos) {
         let newest = self.newest.load();
         if !Arc::ptr_eq(newest, &self.policy) {
-            self.policy = newest.clone();
+            let newest = newest.clone();
+            self.succeed(newest);
         }
     }
 
@@ -214,7 +231,7 @@ impl Resolver for HostResolver {
         packet: &Packet<'_>,
         headers: &Headers,
         prior: Option<Prior<'_>>,
-        _now: Nanos,
+        now: Nanos,
     ) -> Decided {
         let from_container = packet.port != self.policy.underlay_port;
         let mut unresolved = None;
@@ -225,8 +242,13 @@ impl Resolver for HostResolver {
         self.passed_on += u64::from(chance.is_passed);
         if let Some(claim) = chance.claim {
             let ports = self.policy.port(claim.port).map_or(0, |p| p.snat_ports(key.src, key.protocol()));
-            self.walk = Some(Walk::new(claim, ports, self.hasher.hash(key)));
-            self.count_claim(claim.port, key.src, |c| c.claims += 1);
+            let place = self.policy.leased_place(claim.port, key.src);
+            self.walk = place.and_then(|place| {
+                let count = self.snat.get_mut(place)?;
+                count.claims += 1;
+                let most = if now < count.tired_until { EASY_TRIES } else { MAX_TRIES };
+                Some(Asked { walk: Walk::new(claim, ports, self.hasher.hash(key), most), place, now })
+            });
         }
         if let (Some(template), Decided::Once(value)) = (chance.onward, &mut decided) {
             value.0.encap = self.onward.keep(template);
@@ -238,17 +260,17 @@ impl Resolver for HostResolver {
     }
 
     fn claim(&mut self, key: &FlowKey) -> Option<(HostFlow, (FlowKey, HostFlow))> {
-        let mut walk = self.walk?;
-        let id = port_of(key);
+        let Asked { mut walk, place, now } = self.walk?;
         let was_strained = walk.was_strained();
-        let choice = self.policy.port(id).and_then(|port| walk.next(port, key, self.policy.underlay_port));
+        let choice = self.policy.port(port_of(key)).and_then(|port| walk.next(port, key, self.policy.underlay_port));
         let is_strained = walk.was_strained() && !was_strained;
-        self.walk = choice.map(|_| walk);
-        if is_strained || choice.is_none() {
-            self.count_claim(id, key.src, |c| {
-                c.strained += u64::from(is_strained);
-                c.exhausted += u64::from(choice.is_none());
-            });
+        self.walk = choice.map(|_| Asked { walk, place, now });
+        if let Some(count) = self.snat.get_mut(place).filter(|_| is_strained || choice.is_none()) {
+            count.strained += u64::from(is_strained);
+            count.exhausted += u64::from(choice.is_none());
+            if choice.is_none() && now >= count.tired_until {
+                count.tired_until = now.plus(TIRED);
+            }
         }
         choice
     }

@@ -6,12 +6,12 @@ mod kit;
 use kit::*;
 use penstock_model::*;
 use penstock_policy::{AclId, NextHop, Route};
-use penstock_slb_host::{HostGoal, Probe, ProbeKind};
+use penstock_slb_host::{AddressRange, HostGoal, Probe, ProbeKind};
 
 #[test]
 fn a_bad_goal_is_refused_by_the_name_of_its_field() {
     type Spoil = fn(&mut HostGoal);
-    let cases: [(&str, Spoil); 13] = [
+    let cases: [(&str, Spoil); 18] = [
         ("networks[1].vni", |g| g.networks[1].vni = g.networks[0].vni),
         ("networks[0].routes[2].next_hop", |g| {
             g.networks[0]
@@ -20,6 +20,18 @@ fn a_bad_goal_is_refused_by_the_name_of_its_field() {
         }),
         ("networks.vnet1.endpoints[3].addr", |g| g.networks[0].endpoints[3].addr = g.networks[0].endpoints[1].addr),
         ("networks[0].endpoints[0].host", |g| g.networks[0].endpoints[0].host = Underlay(ip("2001:db8::1"))),
+        // Another tenant's container, and one of the tenant's own that has another address.
+        ("networks[0].endpoints[0].network_interface", |g| {
+            g.networks[0].endpoints[..2].iter_mut().for_each(|e| e.network_interface = "t2-c2".to_owned());
+        }),
+        ("networks[1].endpoints[2].network_interface", |g| {
+            for e in &mut g.networks[1].endpoints[2..4] {
+                (e.network_interface, e.mac) = ("t2-c2".to_owned(), mac(2, 2));
+            }
+        }),
+        ("networks[0].endpoints[3].network_interface", |g| g.ports[1].addresses.truncate(1)),
+        ("site[0]", |g| g.site.push(AddressRange { first: ip("10.0.0.2"), last: ip("10.0.0.1") })),
+        ("nat_exemptions[0]", |g| g.nat_exemptions.push(AddressRange { first: ip("10.0.0.2"), last: ip("::1") })),
         ("ports[0].vni", |g| g.ports[0].vni = Vni::new(1).unwrap()),
         ("ports[0].tenant", |g| g.ports[0].tenant = TenantId(2)),
         ("ports[0].acl", |g| g.ports[0].acl = Some(AclId(3))),

@@ -4,9 +4,10 @@
 mod kit;
 use kit::*;
 use penstock_engine::Ending;
+use penstock_engine::{Class, Resolution, Resolver};
 use penstock_model::{DropReason, Nanos, Overlay, PortId, Protocol};
 use penstock_policy::{AclAction, AclDirection};
-use penstock_slb_host::{HostGoal, SnatLease, explain};
+use penstock_slb_host::{AddressRange, HostGoal, SnatLease, explain};
 use std::collections::BTreeSet;
 
 const OUT: &str = "198.51.100.9";
@@ -63,7 +64,7 @@ fn a_flow_leaves_by_a_leased_port_and_its_answer_comes_back() {
         assert_eq!(again.src, left.src);
     }
     let counts: Vec<_> = host.engine.resolver().snat().map(|u| (u.claims, u.strained, u.exhausted)).collect();
-    assert_eq!(counts, [(1, 0, 0), (1, 0, 0)]);
+    assert_eq!(counts, [(1, 0, 0), (1, 0, 0), (0, 0, 0)], "the neighbour asked for none");
 }
 
 #[test]
@@ -205,4 +206,131 @@ fn a_lease_that_is_not_the_containers_is_refused() {
     assert_eq!(refused(lease(2, "10.0.0.2", OUT6, 1024, 8)), "snat[0].vip");
     assert_eq!(refused(lease(2, "10.0.0.2", OUT, 65_530, 8)), "snat[0].count");
     assert_eq!(refused(lease(2, "10.0.0.2", OUT, 1024, 0)), "snat[0].count");
+}
+
+#[test]
+fn a_port_that_two_containers_would_have_is_refused_and_one_of_two_protocols_is_not() {
+    let of =
+        |n: u8, first, count, protocol| SnatLease { protocol, ..lease(n, &format!("10.0.0.{n}"), OUT, first, count) };
+    let built = |leases| build(&leased(leases), &empty(), false, 1).map_err(|e| e.field);
+    let (tcp, udp) = (Some(Protocol::TCP), Some(Protocol::UDP));
+    let twice = vec![of(2, 1024, 128, None), of(2, 1040, 8, None), of(3, 1151, 64, udp)];
+    assert_eq!(built(twice).unwrap_err(), "snat[2].first");
+    let other_vip = SnatLease { vip: ip("198.51.100.10"), ..of(3, 1024, 64, None) };
+    assert!(built(vec![of(2, 1024, 64, None), of(3, 1088, 64, None), other_vip]).is_ok());
+    assert!(built(vec![of(2, 1024, 64, tcp), of(3, 1024, 64, udp), of(3, 1024, 64, udp)]).is_ok());
+}
+
+/// The goal with what is the site's own: a provider network with its routers, a controller, a node with two families.
+fn of_a_site() -> HostGoal {
+    let network = |p: &str| AddressRange::from(p.parse::<ipnetwork::IpNetwork>().unwrap());
+    let site = ["10.1.0.0/16", "fd00:1::/64", "10.31.0.2", "10.77.0.5", "2001:db8:77::5"].map(network).to_vec();
+    HostGoal { site, nat_exemptions: vec![network("172.20.0.0/16")], ..usual() }
+}
+
+#[test]
+fn outbound_nat_goes_to_nothing_that_is_the_sites_own_or_exempt() {
+    let mut host = Host::new(&of_a_site());
+    let mut udp_too = |src: &str, dst: &str| {
+        let syn = host.dropped(port(1, 2), &from(2, src, dst, SYN));
+        assert_eq!(host.dropped(port(1, 2), &udp(2, src, dst)), syn);
+        syn
+    };
+    for (what, dst) in [
+        ("a router's own address", "10.1.0.1:179"),
+        ("the last address of the network", "10.1.255.255:80"),
+        ("a controller", "10.31.0.2:8444"),
+        ("a node's other address", "10.77.0.5:22"),
+        ("an exemption", "172.20.3.4:80"),
+    ] {
+        assert_eq!(udp_too("10.0.0.2:40000", dst), DropReason::NoRoute, "{what}");
+    }
+    for dst in ["[fd00:1::1]:179", "[2001:db8:77::5]:22"] {
+        assert_eq!(udp_too("[fd00::2]:40000", dst), DropReason::NoRoute, "{dst}");
+    }
+    // Next to them is the outside.
+    for dst in ["10.2.0.0:80", "10.31.0.3:80", "172.21.0.0:80"] {
+        host.sent(port(1, 2), &from(2, "10.0.0.2:40000", dst, SYN), UNDERLAY);
+    }
+    let hasher = penstock_flow::FlowHasher::new([7; 16]);
+    for (dst, why) in [("10.31.0.2:8444", "the site's own"), ("172.20.3.4:80", "exempt from outbound NAT")] {
+        let frame = from(2, "10.0.0.2:40000", dst, SYN);
+        let told = explain(&host.policies.load_full(), &hasher, &frame, port(1, 2), |_, _| None);
+        assert!(told.steps.iter().any(|s| s.layer == "snat" && s.text.contains(why)), "{:?}", told.steps);
+    }
+}
+
+#[test]
+fn a_flow_ends_when_its_destination_becomes_the_sites_own_and_others_are_not_asked_again() {
+    let mut host = Host::new(&usual());
+    let frame = from(2, "10.0.0.2:40000", "10.31.0.2:80", SYN);
+    host.sent(port(1, 2), &frame, UNDERLAY);
+    let other = tcp(mac(2, 2), ROUTER, "10.0.0.2:1", "10.0.0.12:2", ACK);
+    host.sent(port(2, 2), &other, UNDERLAY);
+    host.publish(&of_a_site());
+    assert_eq!(host.dropped(port(1, 2), &frame), DropReason::NoRoute);
+    let resolved = host.engine.resolved();
+    host.sent(port(2, 2), &other, UNDERLAY);
+    assert_eq!(host.engine.resolved(), resolved, "a tenant without leased ports has nothing to do with it");
+}
+
+#[test]
+fn a_connection_that_is_under_way_and_forgotten_takes_no_port() {
+    let mut host = Host::new(&usual());
+    let frame = |flags| from(2, "10.0.0.2:40000", "192.0.2.80:80", flags);
+    assert_eq!(host.dropped(port(1, 2), &frame(ACK)), DropReason::NoReverseMapping);
+    assert_eq!(host.engine.resolver().snat().map(|u| u.claims).sum::<u64>(), 0);
+    host.sent(port(1, 2), &frame(SYN), UNDERLAY);
+    host.sent(port(1, 2), &frame(ACK), UNDERLAY);
+}
+
+#[test]
+fn what_is_leased_is_counted_from_the_start_and_counts_go_on_over_changes() {
+    let mut host = Host::new(&usual());
+    let seen = |host: &Host| -> Vec<_> {
+        let uses = host.engine.resolver().snat();
+        uses.map(|u| (u.network_interface, u.dip.0, u.ports, u.claims)).collect()
+    };
+    let rows = |claims: u64, more: u32| {
+        let row = |n: u8, dip: &str, ports, claims| (format!("t1-c{n}"), ip(dip), ports, claims);
+        let mut rows =
+            vec![row(2, "10.0.0.2", 64u32 + more, claims), row(2, "fd00::2", 8, 0), row(3, "10.0.0.3", 64, 0)];
+        rows.sort();
+        rows
+    };
+    let sorted = |mut rows: Vec<_>| {
+        rows.sort();
+        rows
+    };
+    assert_eq!(sorted(seen(&host)), rows(0, 0));
+    host.sent(port(1, 2), &from(2, "10.0.0.2:40000", "192.0.2.80:80", SYN), UNDERLAY);
+    let mut more = usual();
+    more.snat.insert(0, lease(2, "10.0.0.2", OUT, 4096, 64));
+    host.publish(&more);
+    host.sent(port(1, 3), &tcp(mac(1, 3), ROUTER, "10.0.0.3:1", "10.0.0.12:2", ACK), UNDERLAY);
+    assert_eq!(sorted(seen(&host)), rows(1, 64));
+}
+
+#[test]
+fn an_address_without_a_free_port_looks_far_only_now_and_then() {
+    let mut host = Host::new(&leased(vec![lease(2, "10.0.0.2", OUT, 1024, 1024)]));
+    let frame = from(2, "10.0.0.2:40000", "192.0.2.80:80", SYN);
+    // How many ports a claim looks at when all are taken.
+    let mut walk = |now: Nanos| {
+        let mut buffer = vec![0; penstock_model::HEADROOM + frame.len()];
+        buffer[penstock_model::HEADROOM..].copy_from_slice(&frame);
+        let packet =
+            penstock_model::Packet::new(&mut buffer, penstock_model::HEADROOM, frame.len(), port(1, 2)).unwrap();
+        let mut h = penstock_wire::parse(&frame).unwrap();
+        let resolver = host.engine.resolver_mut();
+        resolver.refresh(now);
+        let Class::Flow { key, hash, .. } = resolver.classify(&packet, &mut h) else { panic!("no flow") };
+        let decided = resolver.resolve(&key, hash, &packet, &h, None, now);
+        assert!(matches!(decided, Resolution::Claim { .. }));
+        std::iter::from_fn(|| resolver.claim(&key)).count()
+    };
+    let at = |ms: u64| Nanos(1_000_000_000 + ms * 1_000_000);
+    assert_eq!([0, 1, 9, 10, 11, 20].map(|ms| walk(at(ms))), [128, 4, 4, 128, 4, 128]);
+    let flood: usize = (0..10_000).map(|n| walk(Nanos(2_000_000_000 + n * 100_000))).sum();
+    assert!(flood <= 10_000 * 4 + 100 * 128, "10,000 claims in a second looked at {flood} ports");
 }

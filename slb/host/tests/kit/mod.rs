@@ -145,8 +145,7 @@ pub fn goal() -> HostGoal {
             })
             .collect(),
         nat_rules,
-        snat: vec![],
-        probes: vec![],
+        ..HostGoal::default()
     }
 }
 

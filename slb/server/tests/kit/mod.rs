@@ -372,6 +372,8 @@ pub fn goal() -> HostGoal {
         ports: vec![port("c1", 1, 2, c1), port("c2", 1, 3, c2), port("c3", 2, 2, c3)],
         nat_rules: vec![nat("198.51.100.1", "10.0.0.2"), nat("2001:db8:f::1", "fd00::2")],
         snat: vec![],
+        site: vec![],
+        nat_exemptions: vec![],
         probes: vec![
             probe("http4", "10.0.0.2", ProbeKind::Http { path: "/".into() }),
             probe("missing", "10.0.0.2", ProbeKind::Http { path: "/nothing-here".into() }),
