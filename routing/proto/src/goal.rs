@@ -48,7 +48,7 @@ pub struct PeerGoal {
     /// Next hop for routes of the family that the session's own address is not of.
     #[serde(default)]
     pub other_next_hop: Option<IpAddr>,
-    /// Routes taken from the peer at most; more end the session for a while.
+    /// Routes kept of the peer at most, those that the import policy refuses among them; more end the session for a while.
     #[serde(default)]
     pub max_prefixes: Option<u32>,
     /// What is taken from the peer. None: of an external peer nothing (RFC 8212), of an internal one everything.
@@ -178,6 +178,15 @@ impl PeerGoal {
     #[must_use]
     pub fn families(&self) -> BTreeSet<Family> {
         if self.families.is_empty() { [Family::of(self.address)].into() } else { self.families.clone() }
+    }
+
+    /// Whether no route of the peer can be taken, whatever it tells.
+    #[must_use]
+    pub fn takes_nothing(&self, local_as: u32) -> bool {
+        match &self.import {
+            Some(policy) => policy.refuses_all(),
+            None => self.remote_as != local_as,
+        }
     }
 
     /// Whether the change from `earlier` can be made without a new session.

@@ -137,6 +137,12 @@ impl Policy {
         Self { rules: vec![Rule { accept: true, ..Rule::default() }] }
     }
 
+    /// Whether there is no route that it lets through.
+    #[must_use]
+    pub fn refuses_all(&self) -> bool {
+        self.rules.iter().all(|r| !r.accept)
+    }
+
     #[must_use]
     pub fn evaluate(&self, prefix: Prefix, attributes: &Attributes, own_as: u32) -> Outcome {
         match self.rules.iter().find(|r| r.matches.holds(prefix, attributes)) {
@@ -174,6 +180,8 @@ mod tests {
     fn what_no_rule_names_is_refused() {
         assert_eq!(Policy::default().evaluate(p("10.0.0.0/8"), &route(), 1), Outcome::Refused);
         assert_eq!(Policy::accept_all().evaluate(p("10.0.0.0/8"), &route(), 1), Outcome::Accepted);
+        let refusing = Policy { rules: vec![Rule::default()] };
+        assert!(Policy::default().refuses_all() && refusing.refuses_all() && !Policy::accept_all().refuses_all());
     }
 
     #[test]

@@ -3,7 +3,7 @@ mod collision;
 mod negotiate;
 
 use crate::prefix::Family;
-use crate::wire::message::{self, MessageType, Refresh};
+use crate::wire::message::{self, MessageType};
 use crate::wire::notification::{Notification, cease, code};
 use crate::wire::open::{AddPath, GracefulRestart, Open};
 use crate::wire::update::{Agreed, Update};
@@ -389,7 +389,7 @@ impl Session {
             (S::Established, M::Keepalive) => {}
             (S::Established, M::Update) => self.update(way, body)?,
             (S::Established, M::RouteRefresh) => {
-                if let Some((family, Refresh::Request)) = message::decode_route_refresh(body) {
+                if let Some(family) = message::decode_route_refresh(body) {
                     self.events.push_back(Event::Refresh(family));
                 }
             }

@@ -25,7 +25,6 @@ impl Session {
                 families: c.families.clone(),
                 four_byte_as: true,
                 route_refresh: true,
-                enhanced_refresh: false,
                 extended_next_hop: true,
                 graceful_restart: c.restart_seconds.map(|_| restart),
                 add_path,

@@ -164,7 +164,7 @@ impl Speaker {
                     continue;
                 }
                 match &group.attributes {
-                    Some(attributes) => drop(live.sent.insert(*n, attributes.clone())),
+                    Some(attributes) => drop(live.sent.insert(*n, Some(attributes.clone()))),
                     None => drop(live.sent.remove(n)),
                 }
             }
@@ -224,7 +224,7 @@ fn changes<'a>(prefix: Prefix, wanted: &'a [(u32, Attributes)], live: &Live) -> 
     let mut out: Vec<(Nlri, Option<&Attributes>)> = gone.map(|n| (n, None)).collect();
     for (path_id, attributes) in wanted {
         let n = Nlri { prefix, path_id: *path_id };
-        if live.sent.get(&n).is_none_or(|before| **before != *attributes) {
+        if live.sent.get(&n).and_then(Option::as_deref) != Some(attributes) {
             out.push((n, Some(attributes)));
         }
     }

@@ -77,8 +77,8 @@ impl Speaker {
     pub(super) fn learn(&mut self, id: PeerId, told: &Arc<Attributes>, list: &[Nlri], changed: &mut Vec<Prefix>) {
         let Some(judge) = self.judge_of(id) else { return };
         let Some(facts) = self.peers.get(&id).and_then(|p| p.live.as_ref()).map(|l| l.facts.clone()) else { return };
-        // What nothing is taken of is not kept either: it could be asked for again.
-        if judge.external() && judge.goal.import.is_none() {
+        // What nothing is taken of is not kept either: it can be asked for again.
+        if judge.goal.takes_nothing(judge.own_as) {
             return;
         }
         let judged: Vec<_> = list.iter().map(|n| (*n, judge.judge(n.prefix, told))).collect();

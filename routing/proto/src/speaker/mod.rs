@@ -74,8 +74,8 @@ struct Live {
     local_address: IpAddr,
     /// Prefixes that the peer may have to be told of.
     dirty: BTreeSet<Prefix>,
-    /// What the peer has been told.
-    sent: BTreeMap<Nlri, Arc<Attributes>>,
+    /// What the peer has been told; `None` where it wants to be told again.
+    sent: BTreeMap<Nlri, Option<Arc<Attributes>>>,
     end_of_rib_due: BTreeSet<Family>,
 }
 
@@ -197,18 +197,19 @@ impl Speaker {
     fn change(&mut self, id: PeerId, old: &PeerGoal, new: &PeerGoal, now: Nanos) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.goal = new.clone();
-        let external = new.remote_as != self.goal.local_as;
+        let nothing = |p: &PeerGoal| p.takes_nothing(self.goal.local_as);
+        let (nothing_before, nothing_now) = (nothing(old), nothing(new));
         if new.reflector_client != old.reflector_client
             && let Some(live) = &mut peer.live
         {
             live.facts = Arc::new(PeerFacts { client: new.reflector_client, ..(*live.facts).clone() });
         }
-        if new.import != old.import {
-            self.judge_again(id);
+        match (nothing_before, nothing_now) {
+            (false, true) => self.forget_routes(id, |_, _| true),
             // What was not taken was not kept.
-            if external && old.import.is_none() {
-                self.ask_again(id, now);
-            }
+            (true, false) => self.ask_again(id, now),
+            (false, false) if new.import != old.import => self.judge_again(id),
+            _ => {}
         }
         let told = |p: &PeerGoal| (p.export.clone(), p.reflector_client, p.other_next_hop);
         if told(new) != told(old) {
@@ -218,9 +219,14 @@ impl Speaker {
 
     fn ask_again(&mut self, id: PeerId, now: Nanos) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let Some(remote) = peer.session.remote().filter(|r| r.refresh) else { return };
+        let Some(remote) = peer.session.remote() else { return };
+        if !remote.refresh {
+            // A peer that cannot be asked tells everything to a new session only.
+            let n = Notification::new(crate::wire::notification::code::CEASE, cease::CONFIGURATION_CHANGE);
+            return peer.session.reset(&n, now);
+        }
         for family in remote.agreed.families.clone() {
-            let request = crate::wire::message::route_refresh(family, crate::wire::message::Refresh::Request);
+            let request = crate::wire::message::route_refresh(family);
             peer.session.send(request, now);
         }
     }
@@ -469,7 +475,9 @@ impl Speaker {
 
     fn refresh(&mut self, id: PeerId, family: Family) {
         if let Some(Peer { live: Some(live), .. }) = self.peers.get_mut(&id) {
-            live.sent.retain(|n, _| n.prefix.family() != family);
+            // It still has to hear of the end of what it was told, also where that end has not gone out yet.
+            let of_family = live.sent.iter_mut().filter(|(n, _)| n.prefix.family() == family);
+            of_family.for_each(|(_, told)| *told = None);
             live.dirty.extend(self.rib.prefixes(family));
         }
     }

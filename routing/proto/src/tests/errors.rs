@@ -20,6 +20,8 @@ fn agreed(external: bool) -> Agreed {
 const ORIGIN: &[u8] = &[0x40, 1, 1, 0];
 const PATH: &[u8] = &[0x40, 2, 6, 2, 1, 0, 0, 0xfd, 0xea];
 const HOP: &[u8] = &[0x40, 3, 4, 192, 0, 2, 2];
+/// MP_REACH up to its prefixes: IPv6, unicast, a next hop.
+const REACH: &[u8] = &[0, 2, 1, 16, 0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0];
 const NLRI: &[u8] = &[24, 198, 51, 100];
 
 fn body(attributes: &[&[u8]], nlri: &[u8]) -> Vec<u8> {
@@ -74,6 +76,18 @@ fn what_can_be_contained_costs_the_routes_of_the_message_alone() {
 }
 
 #[test]
+fn what_mp_reach_announces_with_wrong_flags_counts_as_withdrawn() {
+    let wrong = [&[0xc0, 14, 26][..], REACH, &[32, 0x20, 1, 0xd, 0xb8]].concat();
+    let update = Update::decode(&body(&[ORIGIN, PATH, &wrong], &[]), &agreed(true)).unwrap();
+    assert_eq!(update.withdrawn, [Nlri { prefix: p("2001:db8::/32"), path_id: 0 }]);
+    assert!(update.malformed.is_some() && update.announced.is_empty());
+    // Of a family that is not agreed on there is a prefix as well, if none that matters.
+    let v4 = Agreed { families: [Family::Ipv4].into(), ..agreed(true) };
+    let update = Update::decode(&body(&[ORIGIN, PATH, &wrong], &[]), &v4).unwrap();
+    assert!(update.withdrawn.is_empty() && update.announced.is_empty());
+}
+
+#[test]
 fn what_can_be_left_out_costs_nothing() {
     for (what, more) in [
         ("an aggregator of a wrong length", &[0xc0, 7, 2, 0, 0][..]),
@@ -105,6 +119,15 @@ fn what_hides_prefixes_costs_the_session() {
         ("an unknown attribute that all must know", vec![ORIGIN, PATH, HOP, &[0x40, 99, 0]], NLRI, (3, 2)),
     ] {
         assert_eq!(cost(&list, nlri), Cost::Session(end.0, end.1), "{what}");
+    }
+    for (what, list) in [
+        ("an origin of another value and no prefix", vec![&[0x40, 1, 1, 9][..], PATH, HOP]),
+        ("a list that overruns, and so perhaps a prefix", vec![ORIGIN, &[0xc0, 8, 200, 0]]),
+        ("MP_UNREACH with wrong flags", vec![&[0xc0, 15, 3, 0, 2, 1]]),
+        ("MP_REACH without a prefix, with wrong flags", vec![ORIGIN, PATH, &[&[0xc0, 14, 21][..], REACH].concat()]),
+        ("withdrawals beside a MED of three bytes", vec![&[0x80, 15, 6, 0, 2, 1, 16, 0x20, 1], &[0x80, 4, 3, 0, 0, 0]]),
+    ] {
+        assert_eq!(cost(&list, &[]), Cost::Session(3, 1), "{what}");
     }
     assert!(Update::decode(&[0, 9, 0, 0], &agreed(true)).is_err());
     assert!(Update::decode(&[0, 0, 0, 9], &agreed(true)).is_err());

@@ -171,6 +171,26 @@ fn without_policies_nothing_is_exchanged_with_another_as_and_an_import_policy_as
 }
 
 #[test]
+fn what_an_import_policy_can_never_take_is_not_kept_of_an_internal_peer_either() {
+    let with = |import: Option<Policy>| PeerGoal { import, ..peer("b", "192.0.2.2", 65001) };
+    let mut pair = Pair::new(with(Some(Policy::default())), peer("a", "192.0.2.1", 65001), [65001, 65001]);
+    pair.speakers[1].announce(set(&["203.0.113.1/32", "203.0.113.2/32"]));
+    pair.pass(5 * SECOND);
+    assert!(pair.is_up());
+    assert_eq!((pair.speakers[0].rib().paths(), pair.status(0).received), (0, 0));
+    for (import, paths) in
+        [(None, 2), (Some(Policy { rules: vec![Rule::default()] }), 0), (Some(Policy::accept_all()), 2)]
+    {
+        let goal = RouterGoal { local_as: 65001, peers: vec![with(import.clone())], ..RouterGoal::default() };
+        let now = pair.now;
+        pair.speakers[0].apply(&goal, now).unwrap();
+        pair.pass(SECOND);
+        assert_eq!((pair.speakers[0].rib().paths(), pair.status(0).received), (paths, paths as u64), "{import:?}");
+    }
+    assert_eq!(pair.ups, [1, 1]);
+}
+
+#[test]
 fn ten_thousand_prefixes_go_in_full_messages_and_all_come_back_out() {
     let all: BTreeSet<Prefix> =
         (0..10_000u32).map(|n| Prefix::host(std::net::Ipv4Addr::from(0x0a00_0000 + n).into())).collect();

@@ -199,6 +199,35 @@ fn the_better_path_takes_over_and_its_end_brings_the_other_back() {
 }
 
 #[test]
+fn a_refresh_takes_no_withdrawal_back_that_is_still_to_be_said() {
+    let mut stage = Stage::new(&[(65001, false)]);
+    stage.speaker.announce(set(&["203.0.113.1/32", "203.0.113.2/32"]));
+    assert_eq!(stage.said_to(0).len(), 2);
+    stage.speaker.announce(set(&["203.0.113.2/32"]));
+    // The peer asks for everything before there was room to tell it.
+    stage.hear(0, &message::route_refresh(Family::Ipv4));
+    let said = stage.said_to(0);
+    let of = |prefix: &str| said.iter().filter(|(x, _)| *x == p(prefix)).map(|(_, a)| a.is_some()).collect::<Vec<_>>();
+    assert_eq!((of("203.0.113.1/32"), of("203.0.113.2/32")), (vec![false], vec![true]));
+    assert!(stage.said_to(0).is_empty());
+}
+
+#[test]
+fn a_peer_that_cannot_be_asked_again_is_asked_by_a_new_session() {
+    let mut stage = Stage::new(&[(65001, false)]);
+    let with = |import| PeerGoal { import, ..stage.speaker.peer(stage.ids[0]).unwrap().clone() };
+    let goals = [None, Some(Policy::accept_all())].map(|import| RouterGoal {
+        local_as: OWN_AS,
+        peers: vec![with(import)],
+        ..RouterGoal::default()
+    });
+    stage.speaker.apply(&goals[0], NOW).unwrap();
+    assert!(stage.speaker.is_established());
+    stage.speaker.apply(&goals[1], NOW).unwrap();
+    assert!(!stage.speaker.is_established());
+}
+
+#[test]
 fn own_prefixes_that_come_and_go_at_once_are_not_worth_a_word() {
     let mut stage = Stage::new(&[(65001, false)]);
     stage.speaker.announce(set(&["203.0.113.1/32"]));

@@ -255,6 +255,12 @@ impl<'a> Parsed<'a> {
     }
 
     fn attribute(&mut self, flags: u8, kind: u8, value: &'a [u8], dialect: Dialect) -> Result<(), Wrong> {
+        // Whatever their flags: the prefixes in them are those of the message (RFC 7606, 5.3).
+        match kind {
+            kind::MP_REACH => self.reach = Some(value),
+            kind::MP_UNREACH => self.unreach = Some(value),
+            _ => {}
+        }
         if let Some(expected) = flags_of(kind)
             && flags & (OPTIONAL | TRANSITIVE) != expected
         {
@@ -313,8 +319,7 @@ impl<'a> Parsed<'a> {
                 let list = chunks::<4>(value).ok_or(Wrong::Withdraw("CLUSTER_LIST is malformed"))?;
                 self.rest.cluster_list = list.map(Ipv4Addr::from).collect();
             }
-            kind::MP_REACH => self.reach = Some(value),
-            kind::MP_UNREACH => self.unreach = Some(value),
+            kind::MP_REACH | kind::MP_UNREACH => {}
             _ if flags & OPTIONAL == 0 => {
                 return Err(Wrong::Reset(Notification::with(code::UPDATE, 2, &[flags, kind])));
             }

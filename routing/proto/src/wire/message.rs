@@ -112,40 +112,20 @@ pub(crate) fn decode_notification(body: &[u8]) -> Notification {
     Notification { code: r.u8().unwrap_or(0), subcode: r.u8().unwrap_or(0), data: r.0.to_vec() }
 }
 
-/// What a ROUTE-REFRESH is about (RFC 2918, 7313).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refresh {
-    /// Send all routes again.
-    Request,
-    /// Those that follow, until the end, are all.
-    Begin,
-    End,
-}
-
+/// Asks for all routes of a family again (RFC 2918).
 #[must_use]
-pub fn route_refresh(family: Family, what: Refresh) -> Vec<u8> {
-    let subtype = match what {
-        Refresh::Request => 0,
-        Refresh::Begin => 1,
-        Refresh::End => 2,
-    };
+pub fn route_refresh(family: Family) -> Vec<u8> {
     encode(MessageType::RouteRefresh, |out| {
         out.extend_from_slice(&family.afi().to_be_bytes());
-        out.extend_from_slice(&[subtype, 1]);
+        out.extend_from_slice(&[0, 1]);
     })
 }
 
-/// `None` for families and subtypes that are not ours: they are ignored (RFC 2918, 4; RFC 7313, 5).
-pub(crate) fn decode_route_refresh(body: &[u8]) -> Option<(Family, Refresh)> {
+/// `None` for families that are not ours and for what is no request: both are ignored (RFC 2918, 4; RFC 7313, 5).
+pub(crate) fn decode_route_refresh(body: &[u8]) -> Option<Family> {
     let mut r = Reader(body);
     let family = Family::from_afi(r.u16().ok()?)?;
-    let what = match r.u8().ok()? {
-        0 => Refresh::Request,
-        1 => Refresh::Begin,
-        2 => Refresh::End,
-        _ => return None,
-    };
-    (r.u8() == Ok(1)).then_some((family, what))
+    (r.array() == Ok([0, 1])).then_some(family)
 }
 
 /// A list with a length of two bytes in front.
@@ -159,16 +139,13 @@ mod tests {
 
     #[test]
     fn a_message_is_split_off_when_it_is_whole() {
-        let stream = [keepalive(), route_refresh(Family::Ipv6, Refresh::Request)].concat();
+        let stream = [keepalive(), route_refresh(Family::Ipv6)].concat();
         for n in 0..HEADER {
             assert_eq!(split(&stream[..n]), Ok(None), "{n}");
         }
         assert_eq!(split(&stream), Ok(Some((MessageType::Keepalive, &[][..], 19))));
         let (kind, body, _) = split(&stream[19..]).unwrap().unwrap();
-        assert_eq!(
-            (kind, decode_route_refresh(body)),
-            (MessageType::RouteRefresh, Some((Family::Ipv6, Refresh::Request)))
-        );
+        assert_eq!((kind, decode_route_refresh(body)), (MessageType::RouteRefresh, Some(Family::Ipv6)));
     }
 
     #[test]

@@ -24,8 +24,6 @@ pub struct Capabilities {
     pub families: BTreeSet<Family>,
     pub four_byte_as: bool,
     pub route_refresh: bool,
-    /// RFC 7313
-    pub enhanced_refresh: bool,
     /// IPv4 routes with IPv6 next hops (RFC 8950).
     pub extended_next_hop: bool,
     pub graceful_restart: Option<GracefulRestart>,
@@ -57,7 +55,6 @@ const EXTENDED_NEXT_HOP: u8 = 5;
 const GRACEFUL_RESTART: u8 = 64;
 const FOUR_BYTE_AS: u8 = 65;
 const ADD_PATH: u8 = 69;
-const ENHANCED_REFRESH: u8 = 70;
 const UNICAST: u8 = 1;
 
 impl Open {
@@ -146,9 +143,6 @@ impl Capabilities {
         if self.route_refresh {
             out.extend_from_slice(&[ROUTE_REFRESH, 0]);
         }
-        if self.enhanced_refresh {
-            out.extend_from_slice(&[ENHANCED_REFRESH, 0]);
-        }
         if self.extended_next_hop {
             out.extend_from_slice(&[EXTENDED_NEXT_HOP, 6, 0, 1, 0, UNICAST, 0, 2]);
         }
@@ -183,7 +177,6 @@ impl Capabilities {
                     self.families.extend(family.filter(|_| safi == UNICAST));
                 }
                 (ROUTE_REFRESH, 0) => self.route_refresh = true,
-                (ENHANCED_REFRESH, 0) => self.enhanced_refresh = true,
                 (FOUR_BYTE_AS, 4) => {
                     self.four_byte_as = true;
                     *asn = Some(value.u32()?);
@@ -260,7 +253,6 @@ mod tests {
                 families: Family::ALL.into(),
                 four_byte_as: true,
                 route_refresh: true,
-                enhanced_refresh: true,
                 extended_next_hop: true,
                 graceful_restart: Some(restart),
                 add_path: BTreeMap::from([(Family::Ipv4, AddPath { receive: true, send: false })]),

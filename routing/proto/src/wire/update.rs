@@ -60,6 +60,13 @@ impl Update {
         let parsed = Parsed::read(attributes, agreed.dialect)?;
         out.unreachable(&parsed, agreed, body.len())?;
         let reached = parsed.reach.map(|bytes| reach(bytes, agreed)).transpose()?.flatten();
+        // Without a prefix that is announced, none may be there or all may be hidden by what is wrong (RFC 7606, 5.2).
+        // Those of a family that is not agreed on are there.
+        let foreign = parsed.reach.is_some() && reached.is_none();
+        let nothing = classic.is_empty() && !foreign && reached.as_ref().is_none_or(|(_, list)| list.is_empty());
+        if nothing && parsed.withdraw.is_some() {
+            return Err(Notification::new(code::UPDATE, 1));
+        }
         out.routes(parsed, classic, reached, agreed);
         if !agreed.families.contains(&Family::Ipv4) {
             out.withdrawn.retain(|n| n.prefix.family() != Family::Ipv4);
