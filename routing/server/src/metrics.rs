@@ -1,6 +1,7 @@
 //! What a router exports for Prometheus. Label `peer` is the peer's name.
-use metrics::{counter, describe_counter, describe_gauge, gauge};
+use metrics::{Counter, counter, describe_counter, describe_gauge, gauge};
 use penstock_routing_proto::{BfdState, RouterStatus, SessionState};
+use std::collections::BTreeMap;
 
 /// Name, labels and meaning of each metric.
 pub const ROWS: &[(&str, &str, &str)] = &[
@@ -33,23 +34,54 @@ pub(crate) fn describe() {
     }
 }
 
-pub(crate) fn record(status: &RouterStatus) {
-    let flag = |yes: bool| if yes { 1.0 } else { 0.0 };
-    gauge!(ANNOUNCED).set(status.announced as f64);
-    for p in &status.peers {
-        let peer = || p.name.clone();
-        gauge!(UP, "peer" => peer()).set(flag(p.state == SessionState::Established));
-        counter!(ESTABLISHED, "peer" => peer()).absolute(p.established);
-        counter!(MESSAGES, "peer" => peer(), "direction" => "received").absolute(p.messages_received);
-        counter!(MESSAGES, "peer" => peer(), "direction" => "sent").absolute(p.messages_sent);
-        gauge!(PREFIXES, "peer" => peer(), "direction" => "received").set(p.received as f64);
-        gauge!(PREFIXES, "peer" => peer(), "direction" => "advertised").set(p.advertised as f64);
-        counter!(MALFORMED, "peer" => peer()).absolute(p.malformed);
-        if let Some(bfd) = &p.bfd {
-            gauge!(BFD_UP, "peer" => peer()).set(flag(bfd.state == BfdState::Up));
-            counter!(BFD_DOWNS, "peer" => peer()).absolute(bfd.downs);
+/// Knows what was exported, which no registry forgets.
+#[derive(Debug, Default)]
+pub(crate) struct Recorder {
+    /// Of each peer that ever was: counts, which begin anew with a peer that comes back or is configured anew.
+    peers: BTreeMap<String, Counts>,
+}
+
+/// In the order of [`counters`].
+type Counts = [u64; 5];
+
+fn counters(peer: &str) -> [Counter; 5] {
+    let peer = || peer.to_owned();
+    [
+        counter!(ESTABLISHED, "peer" => peer()),
+        counter!(MESSAGES, "peer" => peer(), "direction" => "received"),
+        counter!(MESSAGES, "peer" => peer(), "direction" => "sent"),
+        counter!(MALFORMED, "peer" => peer()),
+        counter!(BFD_DOWNS, "peer" => peer()),
+    ]
+}
+
+impl Recorder {
+    pub(crate) fn record(&mut self, status: &RouterStatus) {
+        gauge!(ANNOUNCED).set(status.announced as f64);
+        for peer in &status.peers {
+            let downs = peer.bfd.as_ref().map_or(0, |b| b.downs);
+            let now = [peer.established, peer.messages_received, peer.messages_sent, peer.malformed, downs];
+            let before = self.peers.entry(peer.name.clone()).or_default();
+            for ((counter, now), before) in counters(&peer.name).iter().zip(now).zip(before.iter()) {
+                counter.increment(now.checked_sub(*before).unwrap_or(now));
+            }
+            *before = now;
+            let bfd = peer.bfd.as_ref().map(|b| b.state);
+            gauges(&peer.name, peer.state, bfd, peer.received, peer.advertised);
+        }
+        for name in self.peers.keys().filter(|n| status.peers.iter().all(|p| p.name != **n)) {
+            gauges(name, SessionState::Idle, None, 0, 0);
         }
     }
+}
+
+fn gauges(name: &str, state: SessionState, bfd: Option<BfdState>, received: u64, advertised: u64) {
+    let flag = |yes: bool| if yes { 1.0 } else { 0.0 };
+    let peer = || name.to_owned();
+    gauge!(UP, "peer" => peer()).set(flag(state == SessionState::Established));
+    gauge!(PREFIXES, "peer" => peer(), "direction" => "received").set(received as f64);
+    gauge!(PREFIXES, "peer" => peer(), "direction" => "advertised").set(advertised as f64);
+    gauge!(BFD_UP, "peer" => peer()).set(flag(bfd == Some(BfdState::Up)));
 }
 
 #[cfg(test)]
@@ -62,11 +94,9 @@ mod tests {
         ROWS.iter().map(|(name, labels, meaning)| Metric { name: (*name).to_owned(), labels, meaning }).collect()
     }
 
-    #[test]
-    fn the_table_names_what_is_exported() {
-        let bfd =
-            BfdStatus { state: BfdState::Up, detection_ms: 300, received: 1, sent: 1, downs: 0, diagnostic: None };
-        let peer = PeerStatus {
+    fn tor(established: u64, downs: u64) -> PeerStatus {
+        let bfd = BfdStatus { state: BfdState::Up, detection_ms: 300, received: 1, sent: 1, downs, diagnostic: None };
+        PeerStatus {
             name: "tor".to_owned(),
             address: "192.0.2.1".parse().unwrap(),
             remote_as: 65001,
@@ -76,17 +106,52 @@ mod tests {
             hold_seconds: None,
             received: 1,
             advertised: 2,
-            established: 1,
+            established,
             messages_received: 1,
             messages_sent: 1,
             malformed: 0,
             last_error: None,
             bfd: Some(bfd),
-        };
-        let status = RouterStatus { peers: vec![peer], ..RouterStatus::default() };
-        let page = rendered(|| record(&status));
+        }
+    }
+
+    /// The page after statuses with these peers, one after the other.
+    fn page(story: Vec<Vec<PeerStatus>>) -> String {
+        let mut recorder = Recorder::default();
+        rendered(|| {
+            for peers in story {
+                recorder.record(&RouterStatus { peers, ..RouterStatus::default() });
+            }
+        })
+    }
+
+    fn has(page: &str, line: &str) -> bool {
+        page.lines().any(|l| l == line)
+    }
+
+    #[test]
+    fn the_table_names_what_is_exported() {
+        let page = page(vec![vec![tor(1, 0)]]);
         assert_eq!(differences(&table(), &page), Vec::<String>::new());
-        assert!(page.contains("penstock_bgp_peer_up{peer=\"tor\"} 1"), "{page}");
+        assert!(has(&page, "penstock_bgp_peer_up{peer=\"tor\"} 1"), "{page}");
+        assert!(has(&page, "penstock_bfd_peer_up{peer=\"tor\"} 1"), "{page}");
+    }
+
+    #[test]
+    fn a_peer_that_is_removed_is_not_up_any_more() {
+        let page = page(vec![vec![tor(1, 0)], vec![]]);
+        for line in ["bgp_peer_up{peer=\"tor\"} 0", "bfd_peer_up{peer=\"tor\"} 0"] {
+            assert!(has(&page, &format!("penstock_{line}")), "{line}: {page}");
+        }
+        assert!(has(&page, "penstock_bgp_prefixes{peer=\"tor\",direction=\"advertised\"} 0"), "{page}");
+        assert!(has(&page, "penstock_bgp_sessions_established_total{peer=\"tor\"} 1"), "{page}");
+    }
+
+    #[test]
+    fn counters_go_on_when_a_peer_is_configured_anew() {
+        let page = page(vec![vec![tor(7, 3)], vec![tor(9, 3)], vec![], vec![tor(1, 0)], vec![tor(2, 1)]]);
+        assert!(has(&page, "penstock_bgp_sessions_established_total{peer=\"tor\"} 11"), "{page}");
+        assert!(has(&page, "penstock_bfd_downs_total{peer=\"tor\"} 4"), "{page}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 use crate::bfd::{BfdThread, Watched};
 use crate::connection::{Connection, Happened, What};
-use crate::{metrics, sockets};
+use crate::metrics::{self, Recorder};
+use crate::sockets;
 use penstock_clock::MonotonicClock;
 use penstock_routing_proto::{
     BfdState, Family, Output, PeerGoal, PeerId, Prefix, RouterGoal, RouterStatus, SessionState, Speaker, Way,
@@ -110,7 +111,7 @@ struct Router {
     speaker: Speaker,
     listeners: Vec<TcpListener>,
     /// Addresses that are not listened on, and why.
-    deaf: Option<String>,
+    deaf: BTreeMap<SocketAddr, String>,
     peers: Vec<PeerGoal>,
     connections: BTreeMap<(PeerId, Way), Connection>,
     attempts: BTreeMap<PeerId, (u64, AbortHandle)>,
@@ -124,6 +125,7 @@ struct Router {
     goal_error: Option<String>,
     bfd_error: Option<String>,
     seed: u64,
+    recorder: Recorder,
     status: watch::Sender<RouterStatus>,
 }
 
@@ -137,7 +139,7 @@ impl Router {
             speaker: Speaker::new(config.id, seed),
             config,
             listeners: Vec::new(),
-            deaf: None,
+            deaf: BTreeMap::new(),
             peers: Vec::new(),
             connections: BTreeMap::new(),
             attempts: BTreeMap::new(),
@@ -151,6 +153,7 @@ impl Router {
             goal_error: None,
             bfd_error: None,
             seed,
+            recorder: Recorder::default(),
             status,
         })
     }
@@ -181,7 +184,7 @@ impl Router {
     fn listen(&mut self, wanted: bool) {
         if !wanted {
             self.listeners.clear();
-            self.deaf = None;
+            self.deaf.clear();
             return;
         }
         for address in &self.config.listen {
@@ -191,13 +194,13 @@ impl Router {
             match sockets::listen(*address) {
                 Ok(listener) => {
                     self.listeners.push(listener);
-                    self.deaf = None;
+                    self.deaf.remove(address);
                 }
                 Err(error) => {
-                    if self.deaf.is_none() {
+                    if !self.deaf.contains_key(address) {
                         tracing::error!(%address, %error, "no peer can connect here; peers are connected to");
                     }
-                    self.deaf = Some(format!("cannot listen on {address}: {error}"));
+                    self.deaf.insert(*address, format!("cannot listen on {address}: {error}"));
                 }
             }
         }
@@ -351,7 +354,7 @@ impl Router {
     }
 
     fn report(&mut self) {
-        if self.deaf.is_some() {
+        if !self.deaf.is_empty() {
             self.listen(!self.peers.is_empty());
             sockets::set_keys(&self.listeners, &self.peers, &[]);
         }
@@ -360,8 +363,9 @@ impl Router {
         for peer in &mut status.peers {
             peer.bfd = self.bfd.get(&Family::of(peer.address)).and_then(|t| t.status(peer.address));
         }
-        status.error = self.goal_error.clone().or(self.bfd_error.clone()).or(self.deaf.clone());
-        metrics::record(&status);
+        let deaf = self.deaf.values().next();
+        status.error = self.goal_error.as_ref().or(self.bfd_error.as_ref()).or(deaf).cloned();
+        self.recorder.record(&status);
         self.status.send_replace(status);
     }
 

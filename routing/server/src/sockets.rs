@@ -62,6 +62,11 @@ pub(crate) async fn connect(peer: PeerGoal) -> io::Result<TcpStream> {
 /// # Errors
 /// The kernel's.
 pub(crate) fn accepted(stream: &TcpStream, peer: &PeerGoal) -> io::Result<()> {
+    // The listener may not have had the key when the peer connected, or not have taken it: nothing unsigned is heard from here on,
+    // and without a key the connection is not used.
+    if let Some(key) = &peer.md5_key {
+        set_tcp_md5_key(stream.as_fd(), peer.address, key.0.as_bytes())?;
+    }
     stream.set_nodelay(true)?;
     bound_hops(&socket2::SockRef::from(stream), peer)
 }
@@ -76,4 +81,41 @@ fn bound_hops(socket: &Socket, peer: &PeerGoal) -> io::Result<()> {
         socket.set_unicast_hops_v6(255)?
     }
     set_least_ttl(socket.as_fd(), ipv4, 255 - hops.saturating_sub(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use penstock_routing_proto::SecretText;
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// What is heard of an unsigned connection that a listener without a key took, once it is the peer's.
+    async fn heard(key: Option<&str>) -> Option<usize> {
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let mut far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut stream, from) = listener.accept().await.unwrap();
+        let md5_key = key.map(|k| SecretText(k.to_owned()));
+        let peer = PeerGoal { md5_key, ..PeerGoal::new("far", from.ip(), 65001) };
+        accepted(&stream, &peer).unwrap();
+        far.write_all(b"unsigned").await.unwrap();
+        let mut buffer = [0; 16];
+        let read = tokio::time::timeout(Duration::from_millis(300), stream.read(&mut buffer)).await;
+        read.ok().map(Result::unwrap)
+    }
+
+    #[tokio::test]
+    async fn a_peer_with_a_key_is_not_heard_unsigned_whatever_the_listener_took() {
+        assert_eq!((heard(None).await, heard(Some("secret")).await), (Some(8), None));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_takes_no_key_is_not_used() {
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let _far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, from) = listener.accept().await.unwrap();
+        let too_long = Some(SecretText("k".repeat(81)));
+        let peer = PeerGoal { md5_key: too_long, ..PeerGoal::new("far", from.ip(), 65001) };
+        assert!(accepted(&stream, &peer).is_err());
+    }
 }

@@ -131,3 +131,17 @@ fn a_connection_that_never_became_a_session_makes_room_for_the_next() {
     eventually("the session is up", || ours.is_up("far"));
     eventually("the silent one is closed", || !silent.listen());
 }
+
+#[test]
+fn an_address_that_cannot_be_listened_on_is_named_and_tried_again_though_others_can() {
+    let taken = TcpListener::bind("127.0.0.3:0").unwrap();
+    let (at, free) = (taken.local_addr().unwrap(), TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    let ours = Ours::start_here(vec![far_peer()], vec![at, free]);
+    let error = || ours.status.borrow().error.clone();
+    eventually("the address is named", || error().is_some_and(|e| e.contains(&at.to_string())));
+    drop(taken);
+    eventually("it is listened on", || error().is_none());
+    let mut far = Far::connect(at);
+    far.open(None);
+    eventually("the session is up", || ours.is_up("far"));
+}
