@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use arrayvec::ArrayVec;
 use penstock_clock::MonotonicClock;
 use penstock_engine::{Port, Resolver};
-use penstock_gateway_proto::{GatewayResolver, Policy, TunnelStatus};
+use penstock_gateway_proto::{Direction, GatewayResolver, Policy, TunnelStatus};
 use penstock_model::{BATCH, Ledger, Nanos, Offload, Packet, Verdict};
 use penstock_packet_io::{IoStats, PacketIo, Poller};
 use std::io;
@@ -124,7 +124,7 @@ impl Worker {
             snapshot.counters.clear();
             snapshot.counters.extend_from_slice(engine.counters());
             snapshot.capped.clear();
-            snapshot.capped.extend(self.path.capped.counts(engine.meters()));
+            snapshot.capped.extend(self.path.capped());
             snapshot.io = io;
             if let Some(tunnels) = tunnels {
                 snapshot.tunnels = tunnels;
@@ -169,6 +169,11 @@ impl Path {
             status
         }));
         all
+    }
+
+    /// Packets that each cap has refused, by the name of its connection.
+    pub(crate) fn capped(&self) -> impl Iterator<Item = (Arc<str>, Direction, u64)> {
+        self.capped.counts(self.engine.meters())
     }
 
     /// Counters count Ethernet frames.
