@@ -1,9 +1,10 @@
 use crate::absence::{self, Link};
 use penstock_clock::MonotonicClock;
-use penstock_model::Nanos;
+use penstock_model::{Nanos, Overlay};
 use penstock_slb_host::{HostStatus, ProbeStatus, SnatUse};
 use penstock_southbound::{GoalSource, NodeGoal, NodeReport, NodeRole};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -17,7 +18,13 @@ pub struct GoalHub {
     nodes: Mutex<BTreeMap<(NodeRole, String), NodeState>>,
     /// Counts changes of health: what the compiler waits for.
     health: watch::Sender<u64>,
+    /// Counts reports of containers that run short of leased ports and can be given more.
+    pressure: watch::Sender<u64>,
+    growing: Mutex<Addresses>,
 }
+
+/// Of containers: network interface and address.
+type Addresses = BTreeSet<(String, Overlay<IpAddr>)>;
 
 /// What is known of one node in one role.
 #[derive(Debug)]
@@ -60,7 +67,12 @@ impl NodeState {
 
 impl Default for GoalHub {
     fn default() -> Self {
-        Self { nodes: Mutex::default(), health: watch::Sender::new(0) }
+        Self {
+            nodes: Mutex::default(),
+            health: watch::Sender::new(0),
+            pressure: watch::Sender::new(0),
+            growing: Mutex::default(),
+        }
     }
 }
 
@@ -125,16 +137,31 @@ impl GoalHub {
         out
     }
 
-    /// What all hosts last said of the ports that are leased to their containers.
+    /// What all hosts last said of the ports that are leased to their containers, with the host's name. A report may be older than
+    /// the goal: what it says of containers that have left the host since is left out.
     #[must_use]
-    pub fn snat(&self) -> Vec<SnatUse> {
+    pub fn snat(&self) -> Vec<(String, SnatUse)> {
         let mut out = Vec::new();
-        self.each(|_, _, node| {
+        self.each(|_, name, node| {
             if let Some(NodeReport::Host(status)) = node.report.as_deref() {
-                out.extend(status.snat.iter().cloned());
+                let goal = node.goal.borrow();
+                let own = leased(goal.as_deref());
+                let uses = status.snat.iter().filter(|u| own.contains(&(u.network_interface.as_str(), u.dip)));
+                out.extend(uses.map(|u| (name.to_owned(), u.clone())));
             }
         });
         out
+    }
+
+    /// Whose leases can be made longer: others are not listened to when they run short.
+    pub fn let_grow(&self, addresses: Addresses) {
+        *self.growing.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
+    }
+
+    /// Changes when a container runs short of leased ports and can be given more.
+    #[must_use]
+    pub fn pressure(&self) -> watch::Receiver<u64> {
+        self.pressure.subscribe()
     }
 
     /// Takes hosts for dead that have been gone for `hold_off` ([`absence`](crate::absence)); says when to look again.
@@ -198,10 +225,10 @@ impl GoalSource for GoalHub {
     }
 
     fn report(&self, node: &str, mut report: NodeReport) {
-        let health_changed = {
+        let (health_changed, is_pressed) = {
             let mut nodes = self.nodes();
             let Some(state) = nodes.get_mut(&(report.role(), node.to_owned())) else { return };
-            keep_own_probes(state, &mut report);
+            keep_own(state, &mut report);
             keep_known_health(state, &mut report);
             let now = MonotonicClock::now();
             let before = state.report.replace(Arc::new(report));
@@ -211,9 +238,15 @@ impl GoalSource for GoalHub {
                 state.earlier = Some((state.reported_at, before.clone()));
             }
             state.reported_at = now;
-            health(before.as_deref()) != health(state.report.as_deref())
-                || pressure(before.as_deref()) != pressure(state.report.as_deref())
+            let growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
+            (
+                health(before.as_deref()) != health(state.report.as_deref()),
+                is_pressed(before.as_deref(), state.report.as_deref(), &growing),
+            )
         };
+        if is_pressed {
+            self.pressure.send_modify(|n| *n += 1);
+        }
         if health_changed {
             self.health.send_modify(|n| *n += 1);
         }
@@ -225,8 +258,8 @@ impl GoalSource for GoalHub {
 }
 
 /// A host speaks for its own containers: what it says of probes that are not in its goal would take out, or bring back, the
-/// backends of others.
-fn keep_own_probes(state: &NodeState, report: &mut NodeReport) {
+/// backends of others, and of leases would take the ports of others' virtual IPs.
+fn keep_own(state: &NodeState, report: &mut NodeReport) {
     let NodeReport::Host(status) = report else { return };
     let goal = state.goal.borrow();
     let own: BTreeSet<_> = match goal.as_deref() {
@@ -234,6 +267,8 @@ fn keep_own_probes(state: &NodeState, report: &mut NodeReport) {
         _ => BTreeSet::new(),
     };
     status.probes.retain(|p| own.contains(&(&p.name, &p.network_interface, p.dip)));
+    let own = leased(goal.as_deref());
+    status.snat.retain(|u| own.contains(&(u.network_interface.as_str(), u.dip)));
 }
 
 /// A host agent that has just started has no verdict on its probes yet and leaves them out: what it said before stands, for
@@ -265,12 +300,27 @@ fn health(report: Option<&NodeReport>) -> Vec<(&str, &str, std::net::IpAddr, boo
     }
 }
 
-/// Claims of leased ports that were strained or failed: more of them ask for more ports.
-fn pressure(report: Option<&NodeReport>) -> u64 {
-    match report {
-        Some(NodeReport::Host(status)) => status.snat.iter().map(|u| u.strained + u.exhausted).sum(),
-        _ => 0,
+/// The addresses that have leased ports by the goal of a host.
+fn leased(goal: Option<&NodeGoal>) -> BTreeSet<(&str, Overlay<IpAddr>)> {
+    match goal {
+        Some(NodeGoal::Host(goal)) => goal.snat.iter().map(|l| (l.network_interface.as_str(), l.dip)).collect(),
+        _ => BTreeSet::new(),
     }
+}
+
+fn uses(report: Option<&NodeReport>) -> &[SnatUse] {
+    match report {
+        Some(NodeReport::Host(status)) => &status.snat,
+        _ => &[],
+    }
+}
+
+/// Whether claims of leased ports were strained or failed since the report before, of an address that can be given more.
+fn is_pressed(before: Option<&NodeReport>, now: Option<&NodeReport>, growing: &Addresses) -> bool {
+    let hard = |u: &SnatUse| u.strained + u.exhausted;
+    let known: BTreeMap<_, u64> = uses(before).iter().map(|u| ((&u.network_interface, u.dip), hard(u))).collect();
+    let is_new = |u: &SnatUse| hard(u) > 0 && known.get(&(&u.network_interface, u.dip)) != Some(&hard(u));
+    uses(now).iter().any(|u| is_new(u) && growing.contains(&(u.network_interface.clone(), u.dip)))
 }
 
 #[cfg(test)]
@@ -359,6 +409,67 @@ mod tests {
         hub.report("other", report(vec![status("p", false)], 0));
         assert!(!health.has_changed().unwrap());
         assert_eq!(hub.probes(Nanos(0)), [status("p", true)]);
+    }
+
+    fn strained(network_interface: &str, strained: u64) -> SnatUse {
+        let (claims, exhausted) = (100, 0);
+        SnatUse { network_interface: network_interface.into(), dip: dip(), ports: 1024, claims, strained, exhausted }
+    }
+
+    fn of_ports(snat: Vec<SnatUse>) -> NodeReport {
+        NodeReport::Host(HostStatus { snat, ..HostStatus::default() })
+    }
+
+    /// Ports are leased to `nic` on the host `h` and to `far` on another.
+    fn leasing() -> GoalHub {
+        let lease = |network_interface: &str| penstock_slb_host::SnatLease {
+            network_interface: network_interface.into(),
+            dip: dip(),
+            vip: "203.0.113.1".parse().unwrap(),
+            first: 1024,
+            count: 1024,
+            protocol: None,
+        };
+        let goal = |nic: &str| penstock_slb_host::HostGoal { snat: vec![lease(nic)], ..Default::default() };
+        let goals = [("h", "nic"), ("other", "far")];
+        let hub = GoalHub::default();
+        let of = |(host, nic): (&str, &str)| ((NodeRole::Host, host.into()), Arc::new(NodeGoal::Host(goal(nic))));
+        hub.publish(goals.map(of).into());
+        hub
+    }
+
+    #[test]
+    fn only_who_can_be_given_more_ports_wakes_the_compiler() {
+        let hub = leasing();
+        let (mut pressure, health) = (hub.pressure(), hub.health());
+        hub.report("h", of_ports(vec![strained("nic", 9)]));
+        assert!(!pressure.has_changed().unwrap(), "it cannot grow");
+        hub.let_grow([("nic".to_owned(), dip())].into());
+        hub.report("h", of_ports(vec![strained("nic", 9)]));
+        assert!(!pressure.has_changed().unwrap(), "nothing is new");
+        hub.report("h", of_ports(vec![strained("nic", 10)]));
+        assert!(pressure.has_changed().unwrap());
+        pressure.mark_unchanged();
+        hub.report("other", of_ports(vec![strained("nic", 99), strained("far", 99)]));
+        assert!(!pressure.has_changed().unwrap(), "another host's, and one that cannot grow");
+        hub.report("h", of_ports(vec![strained("nic", 0)]));
+        assert!(!pressure.has_changed().unwrap(), "a host that starts again is not short");
+        assert!(!health.has_changed().unwrap());
+    }
+
+    #[test]
+    fn a_host_speaks_for_the_ports_of_its_own_containers_alone() {
+        let hub = leasing();
+        hub.report("h", of_ports(vec![strained("nic", 1)]));
+        hub.report("other", of_ports(vec![strained("nic", 99), strained("far", 2)]));
+        let own = |host: &str, nic, n| (host.to_owned(), strained(nic, n));
+        assert_eq!(hub.snat(), [own("h", "nic", 1), own("other", "far", 2)]);
+        // The container leaves its host; what that has said of it stays behind.
+        let nothing = Arc::new(NodeGoal::Host(Default::default()));
+        let (h, other) = ((NodeRole::Host, "h".to_owned()), (NodeRole::Host, "other".to_owned()));
+        let kept = Arc::clone(&hub.goal(other.0, &other.1).unwrap());
+        hub.publish([(h, nothing), (other, kept)].into());
+        assert_eq!(hub.snat(), [own("other", "far", 2)]);
     }
 
     #[test]

@@ -7,8 +7,8 @@ use penstock_model::{BackendId, Dip, Overlay, Underlay};
 use penstock_mux_proto::{Backend, Distribution, MuxGoal, Pool, Service, SnatBlock};
 use penstock_slb_host::SnatUse;
 use penstock_slb_proto::{
-    AllDown, BLOCK, BackendIntent, Demand, Distribution as Planned, LbIntent, Lease, Member, OutboundIntent, Plan,
-    PoolIntent, ServiceIntent,
+    AllDown, BLOCK, BackendIntent, Demand, Distribution as Planned, LbIntent, Lease, LeasePlan, Member, OutboundIntent,
+    Plan, PoolIntent, ServiceIntent,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -57,12 +57,24 @@ pub(super) fn outbound(intent: &Intent, members: &Members<'_>) -> Vec<OutboundIn
     intent.outbound.iter().flat_map(|rule| [one(rule, true), one(rule, false)]).flatten().collect()
 }
 
-/// What hosts say of leased ports, by the backend that has them.
-pub(super) fn demand(plan: &Plan, uses: &[SnatUse]) -> BTreeMap<BackendId, Demand> {
+/// What the hosts of backends say of the ports that these have. Who was a backend's host before, or never was, is not asked.
+pub(super) fn demand(intent: &Intent, plan: &Plan, uses: &[(String, SnatUse)]) -> BTreeMap<BackendId, Demand> {
+    let hosts: BTreeMap<&str, IpAddr> =
+        intent.servers.values().filter_map(|s| Some((s.name.as_str(), s.address?))).collect();
     let ids: BTreeMap<_, BackendId> =
-        plan.backends.iter().map(|b| ((b.network_interface.as_str(), b.dip.addr), b.id)).collect();
+        plan.backends.iter().map(|b| ((b.network_interface.as_str(), b.dip.addr, b.host.0), b.id)).collect();
     let of = |u: &SnatUse| Demand { claims: u.claims, strained: u.strained, exhausted: u.exhausted };
-    uses.iter().filter_map(|u| Some((*ids.get(&(u.network_interface.as_str(), u.dip))?, of(u)))).collect()
+    let one = |(host, u): &(String, SnatUse)| {
+        let host = *hosts.get(host.as_str())?;
+        Some((*ids.get(&(u.network_interface.as_str(), u.dip, host))?, of(u)))
+    };
+    uses.iter().filter_map(one).collect()
+}
+
+/// The addresses of backends that may be given more ports.
+pub(super) fn growing(plan: &Plan, leased: &LeasePlan) -> BTreeSet<(String, Overlay<IpAddr>)> {
+    let backends = plan.backends.iter().filter(|b| leased.may_grow.contains(&b.id));
+    backends.map(|b| (b.network_interface.clone(), b.dip.addr)).collect()
 }
 
 /// A rule's name, with the frontend's behind it when the rule has several.

@@ -1,5 +1,6 @@
 use super::balance::{Members, service_name};
 use super::networks::{Lists, Networks};
+use super::site::Site;
 use super::vteps;
 use ipnetwork::IpNetwork;
 use penstock_admin_types::intent::{Node, Probe as SaidProbe, ProbeKind as SaidKind};
@@ -14,6 +15,7 @@ pub(super) fn goal<'a>(
     intent: &'a Intent,
     translations: &Translations<'a>,
     networks: &Networks<'a>,
+    site: &Site,
     server: &Node,
 ) -> HostGoal {
     let mut lists = Lists::default();
@@ -51,6 +53,8 @@ pub(super) fn goal<'a>(
         ports,
         nat_rules,
         snat,
+        site: site.own.clone(),
+        nat_exemptions: site.exemptions.clone(),
         probes,
         ..HostGoal::default()
     }

@@ -5,6 +5,7 @@ mod host;
 mod keep;
 mod networks;
 mod router;
+mod site;
 
 use crate::hub::GoalHub;
 use crate::resources::Resources;
@@ -20,12 +21,16 @@ use penstock_model::{Nanos, Revision, Underlay};
 use penstock_mux_proto::MuxGoal;
 use penstock_slb_proto::{BLOCK, Health, Lease, LeasePlan, Plan, PlanError, Planner, ProbeKey};
 use penstock_southbound::{NodeGoal, NodeRole};
+use site::Site;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
+/// How often reports of containers that run short of ports are compiled for: what tenants do must not keep the controller busy.
+const PRESSED_EVERY: Duration = Duration::from_secs(5);
 /// After a failure of the store; meanwhile nodes keep their goals.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -51,9 +56,14 @@ pub(crate) struct Compiler {
     hub: Arc<GoalHub>,
     states: watch::Receiver<Arc<State>>,
     health: watch::Receiver<u64>,
+    pressure: watch::Receiver<u64>,
+    /// When it was last compiled because of `pressure`.
+    pressed_at: Option<Instant>,
     last: Goals,
     /// Outbound rules whose virtual IPs have run out of ports.
     short: BTreeSet<String>,
+    /// Virtual IPs whose free ports were told.
+    told_free: BTreeSet<IpAddr>,
     /// Grows with each goal that differs; the upper half counts starts, so that it grows over restarts, too.
     revision: u64,
     hash_seed: [u64; 2],
@@ -71,7 +81,7 @@ impl Compiler {
         let planner = kept.planner().await?.unwrap_or_default();
         let hash_seed = kept.hash_seed().await?;
         let revision = kept.count_start().await? << 32;
-        let (states, health) = (resources.subscribe(), hub.health());
+        let (states, health, pressure) = (resources.subscribe(), hub.health(), hub.pressure());
         Ok(Self {
             kept,
             planner,
@@ -79,8 +89,11 @@ impl Compiler {
             hub,
             states,
             health,
+            pressure,
+            pressed_at: None,
             last: Goals::new(),
             short: BTreeSet::new(),
+            told_free: BTreeSet::new(),
             revision,
             hash_seed,
             host_hold_off,
@@ -92,6 +105,7 @@ impl Compiler {
             let state = self.states.borrow_and_update().clone();
             self.hub.judge(self.host_hold_off, MonotonicClock::now());
             self.health.mark_unchanged();
+            self.pressure.mark_unchanged();
             let wake = match self.compile(&state, MonotonicClock::now()).await {
                 Ok(()) => {
                     // Again, for hosts that are new.
@@ -110,9 +124,14 @@ impl Compiler {
                     None => std::future::pending().await,
                 }
             };
+            let not_before = self.pressed_at.map(|at| at + PRESSED_EVERY);
             tokio::select! {
                 changed = self.states.changed() => if changed.is_err() { return },
                 changed = self.health.changed() => if changed.is_err() { return },
+                is_open = pressed(&mut self.pressure, not_before) => {
+                    self.pressed_at = Some(Instant::now());
+                    if !is_open { return }
+                }
                 () = timer => {}
             }
         }
@@ -123,10 +142,11 @@ impl Compiler {
         let mut planner = self.planner.clone();
         let members = Members::new(intent);
         let plan = planner.plan(&balance::intent(intent, &members), &self.health_now(), now)?;
-        let demand = balance::demand(&plan, &self.hub.snat());
+        let demand = balance::demand(intent, &plan, &self.hub.snat());
         let leased = planner.lease(&balance::outbound(intent, &members), &plan, &demand, now);
         self.tell_of(&leased);
-        let compiled = goals(intent, &members, &plan, &leased.leases, self.resources.sealer(), self.hash_seed)?;
+        let site = Site::new(&state.documents, intent, site::address_towards);
+        let compiled = goals(intent, &members, &plan, &leased.leases, &site, self.resources.sealer(), self.hash_seed)?;
         // Tables are on the disk before any mux has them: after a restart they must not be others.
         if plan.changed || leased.changed {
             self.kept.keep_planner(&planner).await?;
@@ -134,6 +154,7 @@ impl Compiler {
         self.planner = planner;
         self.revision += 1;
         let goals: Goals = compiled.into_iter().map(|(key, goal)| self.revised(key, goal)).collect();
+        self.hub.let_grow(balance::growing(&plan, &leased));
         self.hub.publish(goals.clone());
         self.last = goals;
         metrics::gauge!("penstock_controller_goal_revision").set(self.revision as f64);
@@ -147,9 +168,8 @@ impl Compiler {
             tracing::warn!(rule, members, "the virtual IPs of the rule have no ports left for some of its members");
         }
         self.short = leased.short.keys().cloned().collect();
-        for (vip, blocks) in &leased.free {
-            let free = blocks * usize::from(BLOCK);
-            metrics::gauge!("penstock_controller_snat_free_ports", "vip" => vip.to_string()).set(free as f64);
+        for (vip, free) in free_ports(&mut self.told_free, &leased.free) {
+            metrics::gauge!("penstock_controller_snat_free_ports", "vip" => vip.to_string()).set(free);
         }
         metrics::gauge!("penstock_controller_snat_short_members").set(leased.short.values().sum::<usize>() as f64);
     }
@@ -176,6 +196,24 @@ impl Compiler {
     }
 }
 
+/// Returns when leases are short, but not before `not_before`; `false` when nobody can say so any more.
+async fn pressed(pressure: &mut watch::Receiver<u64>, not_before: Option<Instant>) -> bool {
+    let is_open = pressure.changed().await.is_ok();
+    if let Some(at) = not_before.filter(|_| is_open) {
+        tokio::time::sleep_until(at).await;
+    }
+    is_open
+}
+
+/// Ports that virtual IPs have left; no number for those that no rule has any more, whose last one would stay for good.
+fn free_ports(told: &mut BTreeSet<IpAddr>, free: &BTreeMap<IpAddr, usize>) -> Vec<(IpAddr, f64)> {
+    let gone = told.iter().filter(|vip| !free.contains_key(vip)).map(|vip| (*vip, f64::NAN));
+    let now = free.iter().map(|(vip, blocks)| (*vip, (blocks * usize::from(BLOCK)) as f64));
+    let out = gone.chain(now).collect();
+    *told = free.keys().copied().collect();
+    out
+}
+
 fn set_revision(goal: &mut NodeGoal, revision: Revision) {
     match goal {
         NodeGoal::Mux(g) => g.revision = revision,
@@ -190,6 +228,7 @@ fn goals(
     members: &Members<'_>,
     plan: &Plan,
     leases: &[Lease],
+    site: &Site,
     sealer: &Sealer,
     hash_seed: [u64; 2],
 ) -> Result<BTreeMap<Key, NodeGoal>, SecretError> {
@@ -202,7 +241,7 @@ fn goals(
         out.insert((NodeRole::Mux, mux.name.clone()), NodeGoal::Mux(goal));
     }
     for server in intent.servers.values() {
-        let goal = host::goal(intent, &translations, &networks, server);
+        let goal = host::goal(intent, &translations, &networks, site, server);
         out.insert((NodeRole::Host, server.name.clone()), NodeGoal::Host(goal));
     }
     for gateway in intent.gateways.values() {
@@ -220,4 +259,43 @@ fn vteps(intent: &Intent, with_muxes: bool) -> Vec<Underlay<IpAddr>> {
     out.sort();
     out.dedup();
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_virtual_ip_without_a_rule_has_no_number_of_free_ports() {
+        let mut told = BTreeSet::new();
+        let vip = |n| IpAddr::from([203, 0, 113, n]);
+        let first = free_ports(&mut told, &BTreeMap::from([(vip(1), 2), (vip(2), 0)]));
+        assert_eq!(first, [(vip(1), 128.0), (vip(2), 0.0)]);
+        let second = free_ports(&mut told, &BTreeMap::from([(vip(2), 1)]));
+        assert!(second.len() == 2 && second[0].0 == vip(1) && second[0].1.is_nan() && second[1] == (vip(2), 64.0));
+        assert_eq!(free_ports(&mut told, &BTreeMap::new()).len(), 1, "said once");
+        assert_eq!(free_ports(&mut told, &BTreeMap::new()).len(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_runs_short_is_heard_at_once_and_then_only_now_and_then() {
+        let sender = watch::Sender::new(0);
+        let mut pressure = sender.subscribe();
+        let start = Instant::now();
+        let every = Duration::from_millis(200);
+        let (mut at, mut compiled) = (None, 0);
+        sender.send_modify(|n| *n += 1);
+        while start.elapsed() < every * 3 {
+            let heard = tokio::time::timeout(every * 3, pressed(&mut pressure, at.map(|at| at + every)));
+            assert!(heard.await.unwrap());
+            compiled += 1;
+            assert!(compiled > 1 || start.elapsed() < every, "the first does not wait");
+            at = Some(Instant::now());
+            sender.send_modify(|n| *n += 1);
+        }
+        assert!(compiled <= 4, "{compiled} times in {:?}", start.elapsed());
+        drop(sender);
+        assert!(pressed(&mut pressure, None).await, "the last change is heard");
+        assert!(!pressed(&mut pressure, None).await);
+    }
 }
