@@ -159,13 +159,13 @@ impl Work {
 
     fn round(&mut self, now: Nanos) {
         let mut statuses = BTreeMap::new();
+        let mut changes = Vec::new();
         for (peer, watch) in &mut self.sessions {
             watch.session.handle_timeout(now);
             let state = watch.session.verdict();
             if state != watch.told {
                 watch.told = state;
-                // The router that is not there any more needs no news.
-                let _ = self.changes.send((*peer, state));
+                changes.push((*peer, state));
             }
             watch.transmit(now);
             statuses.insert(*peer, status(&watch.session));
@@ -176,8 +176,19 @@ impl Work {
         self.leaving.retain(|(_, w)| !w.session.is_over(now));
         let idle = self.sessions.is_empty() && self.leaving.is_empty();
         self.shared.idle.store(idle, Ordering::Release);
-        // Whoever reads it now will do so again.
-        if let Ok(mut current) = self.shared.statuses.try_lock() {
+        self.publish(statuses, &changes);
+        for change in changes {
+            // The router that is not there any more needs no news.
+            let _ = self.changes.send(change);
+        }
+    }
+
+    /// Before the changes are told: who is told of one reads what led to it.
+    fn publish(&self, statuses: BTreeMap<IpAddr, BfdStatus>, changes: &[(IpAddr, BfdState)]) {
+        let statuses_now = &self.shared.statuses;
+        // Without changes, whoever reads it now will do so again.
+        let current = if changes.is_empty() { statuses_now.try_lock().ok() } else { Some(lock(statuses_now)) };
+        if let Some(mut current) = current {
             *current = statuses;
         }
     }
