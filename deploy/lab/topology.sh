@@ -3,9 +3,9 @@
 #   box         IPv4               IPv6              what
 #   client      198.51.100.2/24    2001:db8:c::2     somewhere on the internet, MTU 1500
 #   router      .1 of every net    ::1               AS 65001 (BIRD): routes VIPs to the muxes that announce them, by ECMP
-#   mux1, mux2  10.1.1.2, 10.1.2.2 fd00:1:1::2, ..   AS 64512; MTU 1600 from here on
+#   mux1, mux2  10.1.1.2, 10.1.2.2 fd00:1:1::2, ..   AS 64512; MTU 1610: 1500, VXLAN and the longest second chance
 #   host1,host2 10.1.11.2, .12.2   fd00:1:11::2, ..  three containers each
-#   gateway     10.1.21.2
+#   gateway     10.1.21.2                          MTU 1600, as the controller's
 #   controller  10.1.31.2
 #   branch-a    192.0.2.2/25       tenant blue's site, 192.168.50.0/24 inside
 #   branch-b    192.0.2.130/25     tenant green's site, the same addresses inside
@@ -53,10 +53,10 @@ link() {
 make_links() {
     local mux
     link client 1500 198.51.100.2/24 2001:db8:c::2/64
-    link mux1 1600 10.1.1.2/24 fd00:1:1::2/64
-    link mux2 1600 10.1.2.2/24 fd00:1:2::2/64
-    link host1 1600 10.1.11.2/24 fd00:1:11::2/64
-    link host2 1600 10.1.12.2/24 fd00:1:12::2/64
+    link mux1 1610 10.1.1.2/24 fd00:1:1::2/64
+    link mux2 1610 10.1.2.2/24 fd00:1:2::2/64
+    link host1 1610 10.1.11.2/24 fd00:1:11::2/64
+    link host2 1610 10.1.12.2/24 fd00:1:12::2/64
     link gateway 1600 10.1.21.2/24 fd00:1:21::2/64
     link controller 1600 10.1.31.2/24 fd00:1:31::2/64
     link branch-a 1500 192.0.2.2/25 2001:db8:ba::2/64

@@ -21,7 +21,7 @@ pub(crate) trait Steer {
     fn maintain(&mut self, policy: &Policy, view: &UnderlayView) -> Result<(), Error>;
 
     /// What the kernel forwards by itself, by port; nothing if there is no such thing.
-    fn replays(&self) -> Vec<(ReplayState, Counted)>;
+    fn replays(&mut self) -> Vec<(ReplayState, Counted)>;
 }
 
 /// Seconds without flow entries before slots that changed hands are forgotten. Workers tell their counts ten times a second, and
@@ -37,7 +37,7 @@ pub(crate) struct Control {
     steer: Box<dyn Steer + Send>,
     /// Policies that a worker may still read: the last to let go frees the memory, and that is not to be a worker.
     retired: Vec<Arc<Policy>>,
-    /// For how many calls of `maintain` in a row no worker has had a flow entry, under the policy in force.
+    /// For how many calls of `maintain` in a row no worker has had a flow entry, under the slot tables in force.
     quiet: u32,
     pub(crate) goal_error: Option<String>,
 }
@@ -74,6 +74,7 @@ impl Control {
                     unresolved = policy.unresolved(),
                     "mux goal applied"
                 );
+                self.quiet = 0;
                 self.publish(policy, &view, watcher)?;
                 Ok(true)
             }
@@ -86,12 +87,18 @@ impl Control {
         }
     }
 
-    /// Looks the next hops up again.
+    /// Looks the next hops up again. Most of what happens to an underlay changes none of a mux's: then nothing is made anew.
     ///
     /// # Errors
     /// The steering program is gone.
     pub(crate) fn handle_view(&mut self, view: &UnderlayView, watcher: &Watcher) -> Result<(), Error> {
-        let policy = self.policy().with_next_hops(|host| next_hop(&self.ports, view, host));
+        let present = self.policy();
+        let next_hop = |host| next_hop(&self.ports, view, host);
+        if present.has_next_hops(next_hop) {
+            solicit(&present, watcher);
+            return self.steer.maintain(&present, view);
+        }
+        let policy = present.with_next_hops(next_hop);
         tracing::debug!(unresolved = policy.unresolved(), "underlay changed");
         self.publish(Arc::new(policy), view, watcher)
     }
@@ -109,13 +116,14 @@ impl Control {
             && let Some(policy) = self.policy().without_settled_moves()
         {
             tracing::info!("slots that changed hands have no flows left: they are as all others again");
+            self.quiet = 0;
             return self.publish(Arc::new(policy), view, watcher);
         }
         self.steer.maintain(&self.published.load(), view)
     }
 
     /// What the kernel forwards by itself, by port.
-    pub(crate) fn replays(&self) -> Vec<(ReplayState, Counted)> {
+    pub(crate) fn replays(&mut self) -> Vec<(ReplayState, Counted)> {
         self.steer.replays()
     }
 
@@ -126,12 +134,15 @@ impl Control {
 
     /// Workers first, then the kernel's program: what is steered here is known here.
     fn publish(&mut self, policy: Arc<Policy>, view: &UnderlayView, watcher: &Watcher) -> Result<(), Error> {
-        for host in policy.hosts() {
-            watcher.solicit(host.0);
-        }
-        self.quiet = 0;
+        solicit(&policy, watcher);
         self.retired.push(self.published.swap(Arc::clone(&policy)));
         self.steer.publish(&policy, view)
+    }
+}
+
+fn solicit(policy: &Policy, watcher: &Watcher) {
+    for host in policy.hosts() {
+        watcher.solicit(host.0);
     }
 }
 
@@ -140,4 +151,52 @@ fn next_hop(ports: &HashMap<u32, PortId>, view: &UnderlayView, host: Underlay<Ip
     let hop = view.next_hop(host.0)?;
     let out = *ports.get(&hop.ifindex)?;
     Some(NextHopInfo { eth_src: hop.eth_src, eth_dst: hop.eth_dst, out })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::goal;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[derive(Default)]
+    struct Calls {
+        published: AtomicUsize,
+        maintained: AtomicUsize,
+    }
+
+    struct Counting(Arc<Calls>);
+
+    impl Steer for Counting {
+        fn publish(&mut self, _policy: &Policy, _view: &UnderlayView) -> Result<(), Error> {
+            self.0.published.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+
+        fn maintain(&mut self, _policy: &Policy, _view: &UnderlayView) -> Result<(), Error> {
+            self.0.maintained.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+
+        fn replays(&mut self) -> Vec<(ReplayState, Counted)> {
+            Vec::new()
+        }
+    }
+
+    #[tokio::test]
+    async fn an_underlay_that_says_nothing_new_of_the_next_hops_is_not_published() {
+        let watcher = Watcher::start().await.unwrap();
+        let calls = Arc::new(Calls::default());
+        let published = Arc::new(ArcSwap::from_pointee(Policy::empty()));
+        let steer = Box::new(Counting(Arc::clone(&calls)));
+        let own = "192.0.2.1".parse().unwrap();
+        let mut control = Control::new(published, own, HashMap::new(), steer);
+        assert!(control.handle_goal(&goal(), &watcher).unwrap());
+        let before = control.policy();
+        control.handle_view(&UnderlayView::default(), &watcher).unwrap();
+        assert!(Arc::ptr_eq(&before, &control.policy()));
+        let count = |n: &AtomicUsize| n.load(Ordering::Relaxed);
+        // What the interfaces can do may have changed all the same.
+        assert_eq!((count(&calls.published), count(&calls.maintained)), (1, 1));
+    }
 }

@@ -12,8 +12,11 @@ mod announcer;
 mod config;
 mod control;
 mod error;
+#[cfg(test)]
+mod fixture;
 mod metrics;
 mod ports;
+mod program;
 mod run;
 mod segments;
 mod stats;

@@ -19,7 +19,9 @@ const OWN: &[Row] = &[
     (TABLE_VERSION, "pool", "Version of the slot table of a pool"),
     (UNRESOLVED, "", "Encapsulations whose underlay next hop is not known"),
     (KERNEL_REPLAY, "interface", "1 if the kernel forwards packets of settled flows by itself"),
-    (REPLAYED, "interface", "Packets that the kernel forwarded by itself"),
+    (CHANCES_MISSING, "", "Lists of owners that found no place: packets that may be theirs go to the first alone"),
+    (REPLAYED, "interface", "Packets that the kernel handed to the driver by itself"),
+    (ABORTED, "interface", "Packets that the kernel began to forward and lost; also dropped as `transmit_failed`"),
 ];
 
 const SERVICE_PACKETS: &str = "penstock_mux_service_packets_total";
@@ -29,6 +31,8 @@ const BACKEND_BYTES: &str = "penstock_mux_backend_bytes_total";
 const TABLE_VERSION: &str = "penstock_mux_table_version";
 const UNRESOLVED: &str = "penstock_mux_unresolved_next_hops";
 const KERNEL_REPLAY: &str = "penstock_mux_kernel_replay";
+const CHANCES_MISSING: &str = "penstock_mux_second_chances_missing";
+const ABORTED: &str = "penstock_mux_replay_aborted_packets_total";
 const REPLAYED: &str = "penstock_mux_replayed_packets_total";
 
 /// Sets all metrics from the sums.
@@ -69,6 +73,7 @@ pub(crate) fn record(
         gauge!(TABLE_VERSION, "pool" => name.to_owned()).set(version as f64);
     }
     gauge!(UNRESOLVED).set(policy.unresolved() as f64);
+    gauge!(CHANCES_MISSING).set(policy.chances_missing() as f64);
 }
 
 /// Sets what the kernel does by itself, for each interface in the order of the configuration.
@@ -78,6 +83,7 @@ pub(crate) fn record_replays(interfaces: &[String], replays: &[(ReplayState, Cou
         let (state, counted) = replays.get(i).unwrap_or(&none);
         gauge!(KERNEL_REPLAY, "interface" => name.clone()).set(if state.is_active { 1.0 } else { 0.0 });
         counter!(REPLAYED, "interface" => name.clone()).absolute(counted.packets());
+        counter!(ABORTED, "interface" => name.clone()).absolute(counted.aborted);
     }
 }
 
@@ -95,9 +101,9 @@ fn by_name(backends: &[Named<BackendId>]) -> BTreeMap<&str, (u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture::policy;
     use penstock_engine::Counter;
-    use penstock_model::{Dip, Mac, Overlay, PoolId, Protocol, Revision, Underlay, Vni};
-    use penstock_mux_proto::{Backend, Distribution, MuxGoal, Pool, Service, Traffic};
+    use penstock_mux_proto::Traffic;
     use penstock_packet_io::IoStats;
     use penstock_telemetry::{differences, rendered};
 
@@ -112,42 +118,6 @@ mod tests {
         assert_eq!(sums.into_iter().collect::<Vec<_>>(), [("db", (1, 100)), ("web", (12, 1200))]);
     }
 
-    fn policy() -> Policy {
-        let service = Service {
-            id: ServiceId(1),
-            name: "loadBalancers/web/loadBalancingRules/http".to_owned(),
-            vip: "203.0.113.10".parse().unwrap(),
-            protocol: Protocol::TCP,
-            port: 80,
-            pool: PoolId(1),
-            distribution: Distribution::default(),
-        };
-        let backend = Backend {
-            id: BackendId(1),
-            name: "web-1".to_owned(),
-            dip: Dip { vni: Vni::new(5).unwrap(), addr: Overlay("10.0.0.11".parse().unwrap()) },
-            mac: Mac([2, 0, 0, 0, 0, 1]),
-            host: Underlay("192.0.2.11".parse().unwrap()),
-        };
-        let table = penstock_spread::SlotTable::build(None, &[(BackendId(1), 1)]);
-        let pool = Pool {
-            id: PoolId(1),
-            name: "loadBalancers/web/backendAddressPools/p".to_owned(),
-            version: 3,
-            table,
-            previous: Vec::new(),
-        };
-        let goal = MuxGoal {
-            revision: Revision(4),
-            services: vec![service],
-            pools: vec![pool],
-            backends: vec![backend],
-            snat: Vec::new(),
-            ..MuxGoal::default()
-        };
-        Policy::build(&goal, |_| None, Underlay("192.0.2.1".parse().unwrap())).unwrap()
-    }
-
     fn page() -> String {
         let traffic = |packets| (packets, packets * 100);
         let (packets, bytes) = traffic(5);
@@ -158,7 +128,8 @@ mod tests {
         rendered(|| {
             METRICS.describe();
             record(&policy(), &totals, &["eth0".to_owned()], &services, &backends);
-            let counted = Counted { services: vec![Counter { packets: 4, bytes: 400 }], ..Counted::default() };
+            let services = vec![Counter { packets: 4, bytes: 400 }];
+            let counted = Counted { services, aborted: 1, ..Counted::default() };
             let active = ReplayState { is_active: true, obstacle: None };
             record_replays(&["eth0".to_owned()], &[(active, counted)]);
         })
@@ -174,7 +145,9 @@ mod tests {
             "penstock_mux_service_bytes_total{service=\"http\"} 500",
             "penstock_mux_unresolved_next_hops 1",
             "penstock_mux_kernel_replay{interface=\"eth0\"} 1",
+            "penstock_mux_second_chances_missing 0",
             "penstock_mux_replayed_packets_total{interface=\"eth0\"} 4",
+            "penstock_mux_replay_aborted_packets_total{interface=\"eth0\"} 1",
         ] {
             assert!(page.lines().any(|l| l == line), "no line {line} in {page}");
         }

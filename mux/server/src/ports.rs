@@ -45,11 +45,11 @@ fn open_xdp(config: &MuxConfig, links: &[Link]) -> Result<Opened, Error> {
             let name = &link.name;
             tracing::warn!(interface = %name, used, present, "packets of the other receive queues pass the mux by: set `workers` to the number of queues, or the queues with `ethtool -L {name} combined {used}`");
         }
-        steering.attach(link).map_err(mode_error)?;
+        steering.attach(PortId(port), link).map_err(mode_error)?;
         for queue in 0..used {
             let io = AfXdp::open(link.index, queue, PortId(port), AfXdpOptions::default())
                 .map_err(|e| mode_error(e.to_string()))?;
-            steering.serve(usize::from(port), queue, &io).map_err(mode_error)?;
+            steering.serve(PortId(port), queue, &io).map_err(mode_error)?;
             queues.push((port, queue, io));
         }
     }
@@ -104,7 +104,7 @@ impl Steer for NoSteering {
         Ok(())
     }
 
-    fn replays(&self) -> Vec<(ReplayState, Counted)> {
+    fn replays(&mut self) -> Vec<(ReplayState, Counted)> {
         Vec::new()
     }
 }

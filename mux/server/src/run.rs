@@ -9,6 +9,8 @@ use arc_swap::ArcSwap;
 use penstock_model::PortId;
 use penstock_mux_proto::{MuxGoal, MuxStatus, Policy};
 use penstock_netlink::{Link, UnderlayView, Watcher, next_view};
+use penstock_wire::VXLAN_HEADER_LEN;
+use penstock_wire::geneve::MAX_GENEVE_LEN;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +18,6 @@ use tokio::sync::watch;
 
 /// How often status and metrics are renewed.
 const REPORT: Duration = Duration::from_secs(1);
-/// What VXLAN adds inside the underlay MTU: outer IP, UDP, VXLAN and the inner Ethernet header.
-const VXLAN_V4: u32 = 50;
-const VXLAN_V6: u32 = 70;
 const CLIENT_MTU: u32 = 1500;
 
 /// Runs a mux until `shutdown` is true.
@@ -62,7 +61,7 @@ pub async fn run(
                         announcer.handle_goal(&newest);
                         announcer.handle_policy(&control.policy());
                     }
-                    report.publish(&control, &threads, &announcer);
+                    report.publish(&mut control, &threads, &announcer);
                 }
             }
             view = next_view(&mut views) => {
@@ -73,7 +72,7 @@ pub async fn run(
             }
             _ = tick.tick() => {
                 control.maintain(Totals::of(threads.shared()).flows, &watcher)?;
-                report.publish(&control, &threads, &announcer);
+                report.publish(&mut control, &threads, &announcer);
             }
             error = threads.ended() => return Err(error),
             error = announcer.ended() => return Err(error),
@@ -81,7 +80,7 @@ pub async fn run(
         }
     }
     tracing::info!("mux stops");
-    report.publish(&control, &threads, &announcer);
+    report.publish(&mut control, &threads, &announcer);
     // Workers forward until no router sends anything any more.
     announcer.leave().await;
     Ok(())
@@ -89,19 +88,34 @@ pub async fn run(
 
 /// The configured interfaces, as the kernel knows them.
 fn links(config: &MuxConfig, view: &UnderlayView) -> Result<Vec<Link>, Error> {
-    let needed = CLIENT_MTU + if config.underlay_address.is_ipv4() { VXLAN_V4 } else { VXLAN_V6 };
     let mut links = Vec::new();
     for name in &config.interfaces {
         let link = view.link(name).ok_or_else(|| Error::NoInterface(name.clone()))?;
         if !link.up {
             tracing::warn!(interface = %name, "the interface is down");
         }
-        if link.mtu < needed {
-            tracing::warn!(interface = %name, mtu = link.mtu, needed, "full packets of clients do not fit the underlay with their encapsulation: raise the MTU");
+        if let Some((needed, lost)) = too_small_for(link.mtu, config.underlay_address.is_ipv4()) {
+            tracing::warn!(interface = %name, mtu = link.mtu, needed, "{lost} do not fit the underlay: raise the MTU");
         }
         links.push(link.clone());
     }
     Ok(links)
+}
+
+/// The MTU that an underlay needs for all that a mux sends of clients' full packets, and what is lost for want of it.
+fn too_small_for(mtu: u32, is_ipv4: bool) -> Option<(u32, &'static str)> {
+    let ip = if is_ipv4 { 20 } else { 40 };
+    // With the UDP header and the inner Ethernet header.
+    let with = |tunnel: usize| CLIENT_MTU + ip + 8 + tunnel as u32 + 14;
+    let (plain, longest) = (with(VXLAN_HEADER_LEN), with(MAX_GENEVE_LEN));
+    if mtu < plain {
+        Some((longest, "full packets of clients with their encapsulation"))
+    } else if mtu < longest {
+        let lost = "full packets of clients that name three next owners of IPv6, as while slots change hands,";
+        Some((longest, lost))
+    } else {
+        None
+    }
 }
 
 /// A socket outlives its interface in silence: one of the same name is another, and needs a fresh start.
@@ -127,7 +141,7 @@ struct Report {
 }
 
 impl Report {
-    fn publish(&mut self, control: &Control, threads: &Threads, announcer: &Announcer) {
+    fn publish(&mut self, control: &mut Control, threads: &Threads, announcer: &Announcer) {
         let policy = control.policy();
         let mut totals = Totals::of(threads.shared());
         let replays = control.replays();
@@ -145,5 +159,31 @@ impl Report {
         let goal_error = control.goal_error.clone();
         let status = stats::status(&policy, &totals, modes, &services, &backends, goal_error);
         self.status.send_replace(MuxStatus { router: announcer.status().map(Box::new), ..status });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use penstock_engine::EncapTemplate;
+    use penstock_model::{Addr16, Mac, Underlay, Vni};
+    use penstock_wire::geneve::NextOwners;
+
+    #[test]
+    fn an_underlay_is_large_enough_for_the_longest_encapsulation_and_what_it_lacks_is_told() {
+        for (own, plain, longest) in [("192.0.2.1", 1550, 1602), ("2001:db8::1", 1570, 1622)] {
+            let own: std::net::IpAddr = own.parse().unwrap();
+            let vxlan = EncapTemplate::vxlan(Underlay(own), Underlay(own), Vni::MAX, Mac::ZERO, Mac::ZERO, PortId(0));
+            let next = NextOwners::new([Addr16([0x20; 16]); 3]);
+            // Of the template the outer Ethernet header does not count, of the frame inside its own does.
+            let sent = |template: &EncapTemplate| CLIENT_MTU + template.bytes().len() as u32;
+            let vxlan = vxlan.unwrap();
+            assert_eq!((sent(&vxlan), sent(&vxlan.naming(&next))), (plain, longest));
+            let told = |mtu| too_small_for(mtu, own.is_ipv4());
+            assert!(told(plain - 1).is_some_and(|(needed, lost)| needed == longest && lost.ends_with("encapsulation")));
+            assert!(told(plain).is_some_and(|(needed, lost)| needed == longest && lost.contains("three next owners")));
+            assert!(told(longest - 1).is_some());
+            assert_eq!(told(longest), None);
+        }
     }
 }

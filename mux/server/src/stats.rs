@@ -1,7 +1,7 @@
 //! What workers publish about themselves, and what the sum of it says.
 
 use penstock_engine::{Counter, Port};
-use penstock_model::{BackendId, Ledger, LedgerReport, ServiceId};
+use penstock_model::{BackendId, DropReason, Ledger, LedgerReport, ServiceId};
 use penstock_mux_proto::{MuxResolver, MuxStatus, Policy, Traffic};
 use penstock_packet_io::{IoStats, PacketIo};
 use std::collections::HashMap;
@@ -81,6 +81,8 @@ pub(crate) struct Counted {
     pub(crate) services: Vec<Counter>,
     /// By backend id.
     pub(crate) backends: Vec<Counter>,
+    /// Packets that it began to forward and lost.
+    pub(crate) aborted: u64,
 }
 
 /// Whether the kernel forwards packets on an interface, and if not why.
@@ -112,14 +114,15 @@ impl Totals {
     pub(crate) fn add_replayed(&mut self, port: usize, counted: &Counted) {
         let packets = counted.packets();
         self.replayed += packets;
-        self.ledger.received += packets;
+        self.ledger.received += packets + counted.aborted;
         self.ledger.received_bytes += counted.services.iter().map(|c| c.bytes).sum::<u64>();
         self.ledger.transmitted += packets;
         self.ledger.transmitted_bytes += counted.sent;
+        self.ledger.dropped[DropReason::TransmitFailed as usize] += counted.aborted;
         add(&mut self.services, &counted.services);
         add(&mut self.backends, &counted.backends);
         if let Some(io) = self.io.get_mut(port) {
-            io.received += packets;
+            io.received += packets + counted.aborted;
             io.transmitted += packets;
         }
     }
@@ -225,12 +228,13 @@ mod tests {
     #[test]
     fn what_the_kernel_forwarded_is_in_all_sums() {
         let mut t = Totals { services: vec![count(1)], io: vec![IoStats::default(); 2], ..Totals::default() };
-        let counted = Counted { sent: 900, services: vec![count(2), count(4)], backends: vec![count(6)] };
+        let counted = Counted { sent: 900, services: vec![count(2), count(4)], backends: vec![count(6)], aborted: 2 };
         t.add_replayed(1, &counted);
         assert_eq!((&t.services, &t.backends), (&vec![count(3), count(4)], &vec![count(6)]));
-        assert_eq!((t.ledger.received, t.ledger.received_bytes), (6, 600));
+        assert_eq!((t.ledger.received, t.ledger.received_bytes), (8, 600));
         assert_eq!((t.ledger.transmitted, t.ledger.transmitted_bytes), (6, 900));
-        assert_eq!((t.io[0].received, t.io[1].received, t.io[1].transmitted), (0, 6, 6));
+        assert_eq!(t.ledger.dropped_for(DropReason::TransmitFailed), 2);
+        assert_eq!((t.io[0].received, t.io[1].received, t.io[1].transmitted), (0, 8, 6));
         assert!(t.ledger.balances());
     }
 

@@ -102,7 +102,9 @@ impl RunningMux {
         let thread = std::thread::spawn(move || {
             netns::enter(&ns).unwrap();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(run(config, goals, statuses, stop))
+            let end = runtime.block_on(run(config, goals, statuses, stop));
+            println!("the mux ended: {end:?}");
+            end
         });
         Self { goal, status, shutdown, thread: Some(thread) }
     }
@@ -325,6 +327,29 @@ fn packets_of_a_kernel_arrive_as_vxlan_by_the_kernel_itself() {
     forwards("k", PacketIoMode::AfXdp, KERNEL);
 }
 
+/// A veth whose peer loses its XDP program and keeps GRO takes frames by another way than before.
+#[test]
+fn no_frame_stays_in_the_kernel_after_the_program_at_the_other_end_is_gone() {
+    let Some(lab) = Lab::new("w") else { return };
+    lab.take_frames_of_programs(true);
+    // It owns nothing, so it passes everything.
+    let peer = lab.in_ns("r", || penstock_bpf::Steering::attach_to("rm").unwrap());
+    let mux = ready(&lab, PacketIoMode::AfXdp);
+    mux.until("the kernel to forward", |s| s.packet_io.iter().any(|m| m.contains(KERNEL)));
+    let arrived = || {
+        let capture = Capture::start(&lab);
+        datagrams(&lab, VIP4, 7777, 100, b"where?");
+        capture.frames().iter().filter(|(_, f)| frame::read(f).is_some_and(|v| v.inner.payload == b"where?")).count()
+    };
+    assert_eq!(arrived(), 100);
+    drop(peer);
+    // The interface is looked at once a second.
+    std::thread::sleep(Duration::from_millis(2500));
+    let before = mux.status.borrow().replayed;
+    assert_eq!(arrived(), 100);
+    mux.until("the kernel to have forwarded them", |s| s.replayed >= before + 100);
+}
+
 /// A pool whose table changes: its slots that moved go to user space until no worker knows a flow of them any more. Meanwhile
 /// no packet is lost, whichever engine it meets.
 #[test]
@@ -332,11 +357,7 @@ fn the_kernel_forwards_all_slots_again_when_those_that_moved_have_no_flows() {
     let Some(lab) = Lab::new("a") else { return };
     lab.take_frames_of_programs(true);
     let mux = ready(&lab, PacketIoMode::AfXdp);
-    let mut next = goal(8);
-    let pool = &mut next.pools[0];
-    pool.version = 2;
-    let members: Vec<_> = (0..BACKENDS - 1).map(|id| (BackendId(id), 1)).collect();
-    pool.table = SlotTable::build(Some(&pool.table), &members);
+    let next = one_backend_less();
     let capture = Capture::start(&lab);
     datagrams(&lab, VIP4, 7777, 200, b"before");
     mux.set(next);
@@ -353,6 +374,39 @@ fn the_kernel_forwards_all_slots_again_when_those_that_moved_have_no_flows() {
     let read: Vec<Vxlan> = frames.iter().filter_map(|(_, f)| frame::read(f)).collect();
     let count = |payload: &[u8]| read.iter().filter(|v| v.inner.payload == payload).count();
     assert_eq!((count(b"before"), count(b"meanwhile")), (200, 200));
+}
+
+fn one_backend_less() -> MuxGoal {
+    let mut next = goal(8);
+    let pool = &mut next.pools[0];
+    pool.version = 2;
+    let members: Vec<_> = (0..BACKENDS - 1).map(|id| (BackendId(id), 1)).collect();
+    pool.table = SlotTable::build(Some(&pool.table), &members);
+    next
+}
+
+#[test]
+fn slots_that_moved_return_to_the_kernel_though_next_hops_change_meanwhile() {
+    let Some(lab) = Lab::new("b") else { return };
+    lab.take_frames_of_programs(true);
+    let mux = ready(&lab, PacketIoMode::AfXdp);
+    let mut next = one_backend_less();
+    let neighbour = "192.0.2.77";
+    next.backends.push(Backend {
+        id: BackendId(BACKENDS),
+        host: Underlay(neighbour.parse().unwrap()),
+        ..next.backends[0].clone()
+    });
+    mux.set(next);
+    mux.until("the next goal", |s| s.applied == Revision(8));
+    assert!(replayed_of_400(&lab, &mux) < 380);
+    let mut changes = 0;
+    wait_for("all slots to be replayed", || {
+        changes += 1;
+        lab.ip("m", &format!("neigh replace {neighbour} lladdr 02:00:00:00:00:{changes:02} nud permanent dev m0"));
+        std::thread::sleep(Duration::from_millis(500));
+        (changes > 8 && replayed_of_400(&lab, &mux) == 400).then_some(())
+    });
 }
 
 /// Of 400 flows those whose packet the kernel forwarded.

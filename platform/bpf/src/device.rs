@@ -2,15 +2,13 @@ use libbpf_rs::libbpf_sys;
 use std::io;
 
 /// How an XDP program sends a frame by the interface that it came in by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum WayOut {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WayOut {
     /// `XDP_TX`.
     Answer,
     /// Redirected to itself. A veth puts answers into its peer's ring but wakes it only if an XDP program runs there;
     /// redirected frames it announces also to a peer that has GRO alone.
     Redirect,
-    /// Nobody takes them.
-    None,
 }
 
 /// `NETDEV_XDP_ACT_NDO_XMIT` of `linux/netdev.h`.
@@ -23,15 +21,15 @@ const TSO: u32 = 1 << 16;
 
 /// Asks the kernel. Drivers of hardware and of virtual machines answer; a veth depends on its peer, of which the kernel tells
 /// two things on this side: the device takes redirected frames (Linux 6.3) if the peer has GRO or an XDP program, and cannot
-/// be asked to segment if it has a program.
-pub(crate) fn way_out(ifindex: u32) -> io::Result<WayOut> {
+/// be asked to segment if it has a program. `None`: nobody takes frames.
+pub(crate) fn way_out(ifindex: u32) -> io::Result<Option<WayOut>> {
     if !is_veth(ifindex)? {
-        return Ok(WayOut::Answer);
+        return Ok(Some(WayOut::Answer));
     }
     if features(ifindex)? & TAKES_FRAMES == 0 {
-        return Ok(WayOut::None);
+        return Ok(None);
     }
-    Ok(if can_be_asked_to_segment(ifindex)? { WayOut::Redirect } else { WayOut::Answer })
+    Ok(Some(if can_be_asked_to_segment(ifindex)? { WayOut::Redirect } else { WayOut::Answer }))
 }
 
 /// What the device's XDP can.

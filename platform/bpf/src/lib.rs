@@ -19,9 +19,11 @@ mod steering;
 pub mod testrun;
 mod traffic;
 
+pub use device::WayOut;
 pub use error::BpfError;
 pub use measure::{Floor, Stopwatch, Target};
 pub use object::XdpMode;
 pub use penstock_maps::OwnedEndpoint;
+pub use replay::ReplayCounts;
 pub use sink::{Sink, SinkPoint, Tally};
 pub use steering::{SteerCounts, Steering};

@@ -130,7 +130,7 @@ pub(crate) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
 }
 
 /// The sum over all CPUs of the first `N` 64-bit counters in an entry of a per-CPU map.
-pub(crate) fn per_cpu_sum<const N: usize>(map: &Map<'_>, index: u32) -> Result<[u64; N], libbpf_rs::Error> {
+pub(crate) fn per_cpu_sum<const N: usize>(map: &impl MapCore, index: u32) -> Result<[u64; N], libbpf_rs::Error> {
     let values = map.lookup_percpu(&index.to_ne_bytes(), libbpf_rs::MapFlags::ANY)?.unwrap_or_default();
     let mut sum = [0u64; N];
     for value in &values {

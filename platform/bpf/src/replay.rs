@@ -1,5 +1,5 @@
 use crate::BpfError;
-use crate::object::{elf, load_open, map, open, open_map, program_fd};
+use crate::object::{elf, load_open, map, open, open_map, per_cpu_sum, program_fd};
 use crate::traffic::Traffic;
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object};
 use penstock_maps::{ReplayConfig, ReplayImage, ReplayTraffic};
@@ -10,28 +10,49 @@ const MUX: &str = "mux";
 /// Maps that it has in common with the steering program.
 const SHARED: [&str; 4] = ["vips", "endpoints", "sockets", "counters"];
 
+/// What was replayed on an interface.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ReplayCounts {
+    /// By service id.
+    pub services: Vec<ReplayTraffic>,
+    /// By backend id.
+    pub backends: Vec<ReplayTraffic>,
+    /// Frames that were lost on the way; in none of the others.
+    pub aborted: u64,
+}
+
 /// What programs on one interface have replayed, one after the other.
 #[derive(Debug, Default)]
 pub(crate) struct Replayed {
     services: Option<Traffic>,
     backends: Option<Traffic>,
+    aborted: Option<MapHandle>,
 }
 
 impl Replayed {
-    /// By service id and by backend id.
-    pub(crate) fn read(&self) -> Result<(Vec<ReplayTraffic>, Vec<ReplayTraffic>), BpfError> {
-        let read = |t: &Option<Traffic>| t.as_ref().map_or(Ok(Vec::new()), Traffic::read);
-        Ok((read(&self.services)?, read(&self.backends)?))
+    pub(crate) fn read(&mut self) -> Result<ReplayCounts, BpfError> {
+        let read = |t: &mut Option<Traffic>| t.as_mut().map_or(Ok(Vec::new()), Traffic::read);
+        let aborted = self.aborted.as_ref().map_or(Ok([0]), |map| per_cpu_sum::<1>(map, 0));
+        let [aborted] = aborted.map_err(at("read its counters"))?;
+        Ok(ReplayCounts { services: read(&mut self.services)?, backends: read(&mut self.backends)?, aborted })
     }
+}
+
+fn at(step: &'static str) -> impl Fn(libbpf_rs::Error) -> BpfError {
+    move |source| BpfError::Object { program: MUX, step, source }
 }
 
 /// The mux's program, loaded for one policy.
 #[derive(Debug)]
 pub(crate) struct Replay {
     object: Object,
-    services: MapHandle,
-    backends: MapHandle,
+    services: Counters,
+    backends: Counters,
+    aborted: MapHandle,
 }
+
+/// A map of counters and how many of them the program may write.
+type Counters = (MapHandle, usize);
 
 impl Replay {
     /// Loads the program and fills its maps; it is not attached yet. Steering's maps are used as they are, and the counts of
@@ -42,11 +63,13 @@ impl Replay {
         steering: &Object,
         replayed: &Replayed,
     ) -> Result<Self, BpfError> {
-        let at = |step| move |source| BpfError::Object { program: MUX, step, source };
         let mut object = open(MUX, elf!("mux"), Some(config.as_bytes()))?;
         for name in SHARED {
             let shared = map(steering, MUX, name)?;
             open_map(&mut object, MUX, name)?.reuse_fd(shared.as_fd()).map_err(at("share a map"))?;
+        }
+        if let Some(aborted) = &replayed.aborted {
+            open_map(&mut object, MUX, "aborted")?.reuse_fd(aborted.as_fd()).map_err(at("share a map"))?;
         }
         let ids = (image.service_ids as usize, image.backends.len());
         for (name, traffic, ids) in
@@ -69,19 +92,33 @@ impl Replay {
         fill(&object, "pools", &image.pools)?;
         fill(&object, "backends", &image.backends)?;
         let handle = |name| MapHandle::try_from(&map(&object, MUX, name)?).map_err(at("hold its maps"));
-        let (services, backends) = (handle("service_traffic")?, handle("backend_traffic")?);
-        Ok(Self { object, services, backends })
+        let (services, backends) = ((handle("service_traffic")?, ids.0), (handle("backend_traffic")?, ids.1));
+        let aborted = handle("aborted")?;
+        Ok(Self { object, services, backends, aborted })
     }
 
     pub(crate) fn program(&self) -> Result<BorrowedFd<'_>, BpfError> {
         program_fd(&self.object, MUX, "penstock_mux")
     }
 
-    /// To be called when no packet is replayed by the program before any more: where its counts were.
+    /// Where its counts are, and what was counted before. To be called once it is in force. A packet that another CPU has
+    /// begun by the program before may be missing then, if its counts were elsewhere.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
     pub(crate) fn take_over(&self, replayed: &mut Replayed) -> Result<(), BpfError> {
-        Traffic::succeed(&mut replayed.services, &self.services)?;
-        Traffic::succeed(&mut replayed.backends, &self.backends)
+        Traffic::succeed(&mut replayed.services, &self.services.0, self.services.1)?;
+        Traffic::succeed(&mut replayed.backends, &self.backends.0, self.backends.1)?;
+        if replayed.aborted.is_none() {
+            replayed.aborted = Some(hold(&self.aborted)?);
+        }
+        Ok(())
     }
+}
+
+/// A handle of one's own to the same map.
+pub(crate) fn hold(map: &MapHandle) -> Result<MapHandle, BpfError> {
+    MapHandle::try_from(map).map_err(at("hold its maps"))
 }
 
 /// Writes a whole array.
@@ -93,5 +130,5 @@ fn fill<T: IntoBytes + Immutable>(object: &Object, name: &'static str, values: &
     let source = map(object, MUX, name)?;
     source
         .update_batch(keys.as_bytes(), values.as_bytes(), keys.len() as u32, MapFlags::ANY, MapFlags::ANY)
-        .map_err(|source| BpfError::Object { program: MUX, step: "fill its maps", source })
+        .map_err(at("fill its maps"))
 }

@@ -1,11 +1,10 @@
 use crate::BpfError;
 use crate::device::{WayOut, way_out};
 use crate::object::{XdpMode, attach_xdp, elf, load, map, per_cpu_sum, program_fd, update_link};
-use crate::replay::{Replay, Replayed};
+use crate::replay::{Replay, ReplayCounts, Replayed};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object};
 use penstock_maps::{
-    ENDPOINT_CAPACITY, OwnedAddress, OwnedEndpoint, QUEUES, ReplayConfig, ReplayImage, ReplayTraffic, SteerCounter,
-    VIP_CAPACITY,
+    ENDPOINT_CAPACITY, OwnedAddress, OwnedEndpoint, QUEUES, ReplayConfig, ReplayImage, SteerCounter, VIP_CAPACITY,
 };
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -122,35 +121,46 @@ impl Steering {
         self.endpoints.set(endpoints.into_iter().collect())
     }
 
-    /// Whether packets can be replayed on this interface at all.
+    /// How packets that are replayed would leave the interface now. On a veth that follows what its peer does.
     ///
     /// # Errors
-    /// Why not.
-    pub fn can_replay(&self) -> Result<(), String> {
+    /// Why none can be replayed.
+    pub fn way_out(&self) -> Result<WayOut, String> {
         if self.mode == XdpMode::Generic {
             return Err("the driver runs no XDP program itself".to_owned());
         }
         match way_out(self.ifindex) {
-            Ok(WayOut::None) => Err("the veth's peer takes no frames of XDP programs: it needs GRO on".to_owned()),
-            Ok(_) => Ok(()),
+            Ok(Some(way)) => Ok(way),
+            Ok(None) => Err("the veth's peer takes no frames of XDP programs: it needs GRO on".to_owned()),
             Err(error) => Err(format!("the kernel does not say what the device can: {error}")),
         }
+    }
+
+    /// [`Steering::replay_by`] the way that frames leave the interface by now; `XDP_TX` if nobody takes them.
+    ///
+    /// # Errors
+    /// As for `replay_by`.
+    pub fn replay(&mut self, image: &ReplayImage) -> Result<(), BpfError> {
+        let system = |source| BpfError::System { step: "ask how frames leave the interface", source };
+        let way = way_out(self.ifindex).map_err(system)?.unwrap_or(WayOut::Answer);
+        self.replay_by(image, way)
     }
 
     /// Replays this policy in the kernel from now on; what the program does not know is steered as before. Between two
     /// packets: none sees a part of it.
     ///
     /// # Errors
-    /// The kernel refuses the program, or the maps. What was in force stays.
-    pub fn replay(&mut self, image: &ReplayImage) -> Result<(), BpfError> {
-        let system = |source| BpfError::System { step: "ask how frames leave the interface", source };
-        let redirect = way_out(self.ifindex).map_err(system)? == WayOut::Redirect;
-        let config = ReplayConfig { out: if redirect { self.ifindex } else { 0 }, ..image.config };
+    /// The kernel refuses the program or the maps: what was in force stays. Or it does not tell what was counted before: the
+    /// policy is in force then.
+    pub fn replay_by(&mut self, image: &ReplayImage, way: WayOut) -> Result<(), BpfError> {
+        let out = match way {
+            WayOut::Answer => 0,
+            WayOut::Redirect => self.ifindex,
+        };
+        let config = ReplayConfig { out, ..image.config };
         let next = Replay::load(image, &config, &self.object, &self.replayed)?;
         self.put_in_force(next.program()?)?;
-        next.take_over(&mut self.replayed)?;
-        self.replay = Some(next);
-        Ok(())
+        self.replay.insert(next).take_over(&mut self.replayed)
     }
 
     /// Only steers from now on.
@@ -175,11 +185,11 @@ impl Steering {
         self.replay.is_some()
     }
 
-    /// What has been replayed since the program was attached: by service id and by backend id.
+    /// What has been replayed since the program was attached.
     ///
     /// # Errors
     /// The kernel refuses to read it.
-    pub fn replayed(&self) -> Result<(Vec<ReplayTraffic>, Vec<ReplayTraffic>), BpfError> {
+    pub fn replayed(&mut self) -> Result<ReplayCounts, BpfError> {
         self.replayed.read()
     }
 

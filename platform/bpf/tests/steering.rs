@@ -6,7 +6,7 @@ mod common;
 
 use common::{Nets, may_make_namespaces};
 use penstock_bpf::testrun::{Flows, Generator};
-use penstock_bpf::{Sink, SinkPoint, Steering};
+use penstock_bpf::{Sink, SinkPoint, Steering, WayOut};
 use penstock_maps::{OwnedEndpoint, SteerCounter};
 use penstock_model::{Nanos, Packet, PortId, Verdict};
 use penstock_packet_io::{AfXdp, AfXdpOptions, IdlePolicy, PacketIo, Poller, interface_index, netns};
@@ -224,6 +224,27 @@ fn an_address_that_is_given_up_returns_to_the_kernel_and_one_that_stays_is_not_t
         assert!(String::from_utf8_lossy(&program("ip link show node")).contains("prog/xdp"));
         drop(steering);
         assert!(!String::from_utf8_lossy(&program("ip link show node")).contains("prog/xdp"), "dropping detaches");
+    })
+    .unwrap();
+}
+
+#[test]
+fn how_frames_leave_a_veth_follows_what_its_peer_does() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let nets = pair();
+    let gro = |on: &str| nets.exec(0, &format!("ethtool -K client gro {on}"));
+    netns::run_in(nets.name(1), || {
+        let steering = Steering::attach(interface_index("node").unwrap()).unwrap();
+        gro("off");
+        assert!(steering.way_out().unwrap_err().contains("takes no frames"));
+        gro("on");
+        assert_eq!(steering.way_out(), Ok(WayOut::Redirect));
+        let peer = netns::run_in(nets.name(0), || Steering::attach(interface_index("client").unwrap()).unwrap());
+        assert_eq!(steering.way_out(), Ok(WayOut::Answer));
+        drop(peer);
+        assert_eq!(steering.way_out(), Ok(WayOut::Redirect));
     })
     .unwrap();
 }

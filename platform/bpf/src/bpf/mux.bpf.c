@@ -68,6 +68,15 @@ struct {
 	__type(value, struct penstock_traffic);
 } backend_traffic SEC(".maps");
 
+/* Frames that were lost because their headers could not be written. Nothing that is read leads there: only the verifier does not
+ * know. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} aborted SEC(".maps");
+
 /* What decisions need of a packet. Offsets count from the start of the frame. */
 struct packet {
 	__u64 client[2];
@@ -424,6 +433,16 @@ static __always_inline void count_sent(void *map, __u32 *index, __u32 bytes, __u
 	}
 }
 
+static __always_inline int abort_frame(void)
+{
+	__u32 only = 0;
+	__u64 *frames = bpf_map_lookup_elem(&aborted, &only);
+
+	if (frames)
+		*frames += 1;
+	return XDP_ABORTED;
+}
+
 static __always_inline void write_outer_ipv4(struct packet *p, void *data, __u16 template, __u32 sent, __u64 entropy)
 {
 	struct iphdr *ip = data + ETH_HLEN;
@@ -516,9 +535,11 @@ static __always_inline int replay(struct xdp_md *ctx)
 	if (bpf_xdp_adjust_head(ctx, (int)(p.l3 - config.headers)))
 		return LEAVE;
 	if (!write_frame(ctx, &p, backend, sent, entropy, is_partial))
-		return XDP_ABORTED;
+		return abort_frame();
+	/* Handed to the driver, which does not tell a program what it could not send. */
 	count_sent(&service_traffic, &service->service, bytes, sent);
-	count_sent(&backend_traffic, &owner, bytes, sent);
+	/* A backend is not sent the padding that a rule was offered. */
+	count_sent(&backend_traffic, &owner, p.end, sent);
 	return config.out ? bpf_redirect(config.out, 0) : XDP_TX;
 }
 
