@@ -5,17 +5,24 @@ use crate::files::documents;
 use crate::output::{Output, to_yaml};
 use crate::resources::one_path;
 use penstock_admin_client::{Client, Manner};
-use penstock_admin_types::{Kind, ResourcePath, Rule};
-use serde_json::{Value, json};
+use penstock_admin_types::{ResourcePath, bare};
+use serde_json::Value;
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
+
+/// Names of files that may be taken already.
+const TRIES: u32 = 1000;
 
 pub(crate) async fn run(client: &Client, one: &One, manner: &Manner, output: &Output) -> Result<(), CliError> {
     let path = one_path(one)?;
     let resource = client.get(&path).await?;
     let before = editable(&path, &resource);
-    let file = std::env::temp_dir().join(format!("penstock-edit-{}.yaml", std::process::id()));
+    let (file, mut open) = new_file().map_err(CliError::io("a temporary file"))?;
     let name = file.display().to_string();
-    std::fs::write(&file, to_yaml(&name, &before)?).map_err(CliError::io(&name))?;
+    open.write_all(to_yaml(&name, &before)?.as_bytes()).map_err(CliError::io(&name))?;
+    drop(open);
     editor(&file)?;
     let text = std::fs::read_to_string(&file).map_err(CliError::io(&name))?;
     let after = documents(&name, &text)?.into_iter().next().unwrap_or_default();
@@ -23,23 +30,15 @@ pub(crate) async fn run(client: &Client, one: &One, manner: &Manner, output: &Ou
         drop(std::fs::remove_file(&file));
         return output.text("nothing was changed");
     }
-    let body = match after {
-        Value::Object(mut map) => {
-            map.insert("resourceRef".to_owned(), json!(format!("/{path}")));
-            Value::Object(map)
-        }
-        other => other,
-    };
-    let answer = if manner == &Manner::default() {
-        // Refused if somebody else has changed it since it was read.
-        client.put(&path, &body, resource.get("etag").and_then(Value::as_str)).await
-    } else {
-        client.batch(&[body], manner).await
-    };
-    match answer {
+    // Refused if somebody else has changed it since it was read.
+    match client.put(&path, &after, resource.get("etag").and_then(Value::as_str), manner).await {
         Ok(answer) if output.is_json() => {
             drop(std::fs::remove_file(&file));
             output.value(&answer)
+        }
+        Ok(plan) if manner.what_if => {
+            drop(std::fs::remove_file(&file));
+            output.text(crate::plan::render(&plan, output).trim_end())
         }
         Ok(_) => {
             drop(std::fs::remove_file(&file));
@@ -51,6 +50,20 @@ pub(crate) async fn run(client: &Client, one: &One, manner: &Manner, output: &Ou
             Err(error.into())
         }
     }
+}
+
+/// For its owner alone, and of a name that was nobody's before: the folder is everybody's.
+fn new_file() -> std::io::Result<(PathBuf, File)> {
+    let mut options = File::options();
+    options.write(true).create_new(true).mode(0o600);
+    for n in 0.. {
+        let file = std::env::temp_dir().join(format!("penstock-edit-{}-{n}.yaml", std::process::id()));
+        match options.open(&file) {
+            Err(e) if e.kind() == ErrorKind::AlreadyExists && n < TRIES => {}
+            opened => return Ok((file, opened?)),
+        }
+    }
+    Err(ErrorKind::AlreadyExists.into())
 }
 
 fn editor(file: &PathBuf) -> Result<(), CliError> {
@@ -66,29 +79,30 @@ fn editor(file: &PathBuf) -> Result<(), CliError> {
 fn editable(path: &str, resource: &Value) -> Value {
     let mut out = resource.clone();
     if let Ok(path) = ResourcePath::parse(path) {
-        strip(path.kind(), &mut out);
+        bare(path.kind(), &mut out);
     }
     out
-}
-
-fn strip(kind: &'static Kind, node: &mut Value) {
-    let Some(map) = node.as_object_mut() else { return };
-    map.retain(|name, _| !matches!(name.as_str(), "etag" | "instanceId" | "resourceRef"));
-    let Some(properties) = map.get_mut("properties").and_then(Value::as_object_mut) else { return };
-    let owned = |name: &str| {
-        matches!(name, "provisioningState" | "configurationState")
-            || kind.properties.iter().any(|p| p.rule == Rule::ReadOnly && p.name == name)
-    };
-    properties.retain(|name, _| !owned(name));
-    for child in kind.children {
-        let items = properties.get_mut(child.collection).and_then(Value::as_array_mut);
-        items.into_iter().flatten().for_each(|item| strip(child, item));
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn what_is_edited_is_in_a_new_file_that_others_cannot_read() {
+        let (path, _) = new_file().unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let victim = path.with_extension("victim");
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&victim, &path).unwrap();
+        let (other, _) = new_file().unwrap();
+        assert!(other != path && !victim.exists(), "a link that somebody put there is not followed");
+        for file in [&path, &other] {
+            std::fs::remove_file(file).unwrap();
+        }
+    }
 
     #[test]
     fn only_what_an_operator_says_is_edited() {

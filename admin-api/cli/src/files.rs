@@ -140,7 +140,7 @@ mod tests {
     }
 
     fn refusal(target: &str) -> Refusal {
-        let detail = ErrorDetail { code: "X".into(), message: "m".into(), target: target.into() };
+        let detail = ErrorDetail::new("X", "m", target);
         Refusal { status: 400, error: ErrorBody::from_details(vec![detail]) }
     }
 

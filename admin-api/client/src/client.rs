@@ -115,8 +115,14 @@ impl Client {
     ///
     /// # Errors
     /// Refused, with every reason; 412 if it was changed meanwhile.
-    pub async fn put(&self, path: &str, body: &Value, etag: Option<&str>) -> Result<Value, ClientError> {
-        let mut request = self.http.request(Method::PUT, self.url(RESOURCES, path, &[])).json(body);
+    pub async fn put(
+        &self,
+        path: &str,
+        body: &Value,
+        etag: Option<&str>,
+        manner: &Manner,
+    ) -> Result<Value, ClientError> {
+        let mut request = self.http.request(Method::PUT, self.url(RESOURCES, path, &manner.query())).json(body);
         if let Some(etag) = etag {
             request = request.header("if-match", etag);
         }

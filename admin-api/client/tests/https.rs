@@ -42,7 +42,7 @@ impl Drop for Authority {
     }
 }
 
-/// Answers each request with what `answer` makes of its first line and body.
+/// Answers each request with what `answer` makes of its first line (and If-Match) and body.
 async fn serve(
     credentials: &CredentialFiles,
     answer: impl Fn(&str, &str) -> (u16, String) + Send + Sync + 'static,
@@ -56,7 +56,8 @@ async fn serve(
             let Ok(mut stream) = acceptor.accept(tcp).await else { continue };
             let request = read_request(&mut stream).await;
             let (head, body) = request.split_once("\r\n\r\n").unwrap();
-            let (status, text) = answer(head.lines().next().unwrap(), body);
+            let line = head.lines().filter(|l| l.starts_with("if-match") || l.ends_with("HTTP/1.1"));
+            let (status, text) = answer(&line.collect::<Vec<_>>().join(" "), body);
             let response =
                 format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{text}", text.len());
             let _ = stream.write_all(response.as_bytes()).await;
@@ -104,6 +105,10 @@ async fn calls_have_the_paths_of_the_interface_and_ids_are_escaped() {
     let batch = client.batch(&[json!({"resourceRef": "/servers/a"})], &Manner::default()).await.unwrap();
     assert_eq!(batch["line"], "POST /networking/v1/$batch HTTP/1.1");
     assert_eq!(batch["body"], json!({"resources": [{"resourceRef": "/servers/a"}]}).to_string());
+    let manner = Manner { comment: Some("why".to_owned()), confirm_within: Some(60), what_if: true };
+    let put = client.put("servers/a", &json!({}), Some("tag"), &manner).await;
+    let whole = "PUT /networking/v1/servers/a?whatIf=true&confirmWithin=60&comment=why HTTP/1.1 if-match: tag";
+    assert_eq!(line(put).await, whole, "the etag goes with whatever else is asked");
     assert!(client.list("servers").await.unwrap().is_empty());
 }
 

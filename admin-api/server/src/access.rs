@@ -1,4 +1,5 @@
 //! Who asks, and what they may do: nothing but what is listed here.
+use crate::history::UnixMillis;
 use crate::refusal::Refusal;
 use penstock_admin_types::{Documents, ResourcePath, value};
 use penstock_southbound::{CertRole, Identity};
@@ -38,11 +39,21 @@ impl Role {
 /// Who sent a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Caller {
+    /// One caller's alone: that of a certificate, or of a token its id and what it was called, which others may be, too.
     pub name: String,
     pub role: Role,
     /// Of the tenant's roles.
     pub tenant: Option<String>,
     pub from: Option<IpAddr>,
+    /// What it came with, unless with a certificate.
+    pub token: Option<HeldToken>,
+}
+
+/// A token that was good when it was shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HeldToken {
+    pub id: String,
+    pub expires: UnixMillis,
 }
 
 /// What a request does, as far as permission goes.
@@ -67,7 +78,7 @@ impl Caller {
     /// It is not an operator's.
     pub(crate) fn of(identity: &Identity, from: Option<IpAddr>) -> Result<Self, Refusal> {
         if identity.may_be(CertRole::Operator) {
-            return Ok(Self { name: identity.name.clone(), role: Role::Operator, tenant: None, from });
+            return Ok(Self { name: identity.name.clone(), role: Role::Operator, tenant: None, from, token: None });
         }
         Err(Refusal::Forbidden(format!("the certificate of {identity} is not an operator's")))
     }

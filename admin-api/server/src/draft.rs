@@ -1,4 +1,5 @@
 //! One request's changes, applied to a copy and checked together before anything is committed.
+use crate::admit;
 use crate::allocate;
 use crate::refusal::Refusal;
 use crate::resources::mint;
@@ -69,11 +70,7 @@ impl Draft {
                 Ok(outcome) => outcomes.push(outcome),
                 Err(refusal) if changes.len() + self.problems.len() > 1 && refusal.is_of_one_resource() => {
                     let (_, error) = refusal.into_parts();
-                    self.problems.push(ErrorDetail {
-                        code: error.code,
-                        message: error.message,
-                        target: change.at.clone(),
-                    });
+                    self.problems.push(ErrorDetail::new(&error.code, error.message, change.at.clone()));
                 }
                 Err(refusal) => return Err(refusal),
             }
@@ -99,11 +96,7 @@ impl Draft {
                 let mut problems = Problems::default();
                 let mut node = read(&change.path, body, &change.at, &mut mint, &mut problems);
                 let details = problems.0.into_iter();
-                self.problems.extend(details.map(|p| ErrorDetail {
-                    code: p.code.to_owned(),
-                    message: p.message,
-                    target: p.pointer,
-                }));
+                self.problems.extend(details.map(|p| ErrorDetail::new(p.code, p.message, p.pointer)));
                 each_secret(change.path.kind(), &mut node, &mut |v| sealer.seal_value(v))?;
                 let created = old_node.is_none();
                 let changed = self.put(&change.path, node, old.as_deref())?;
@@ -187,13 +180,16 @@ impl Draft {
             let referrers = index.referrers(path);
             let gone = self.documents.get(&path.document()).and_then(|d| node_at(d, path)).is_none();
             if gone && !referrers.is_empty() {
-                return Err(Refusal::InUse { path: path.clone(), referrers });
+                return Err(Refusal::InUse { path: path.clone(), referrers, unseen: 0 });
             }
         }
         let documents = self.documents;
-        State::new(before.rev, documents.clone()).map_err(|misplaced| {
+        let refuse = |misplaced: Vec<Misplaced>| {
             Refusal::Invalid(misplaced.into_iter().map(|m| locate(m, &documents, changes)).collect())
-        })
+        };
+        let after = State::new(before.rev, documents.clone()).map_err(refuse)?;
+        let refused = admit::refused(before, &after, sealer)?;
+        if refused.is_empty() { Ok(after) } else { Err(refuse(refused)) }
     }
 }
 
@@ -213,7 +209,7 @@ fn place(document: &mut Value, parent: &ResourcePath, child: &ResourcePath, node
 }
 
 /// Says where a problem stands in the request; or, if in another resource, names that.
-fn locate(m: Misplaced, documents: &Documents, changes: &[Change]) -> ErrorDetail {
+pub(crate) fn locate(m: Misplaced, documents: &Documents, changes: &[Change]) -> ErrorDetail {
     let found = changes
         .iter()
         .filter(|c| matches!(c.action, Action::Put(_)) && c.path.document() == m.document)
@@ -222,12 +218,13 @@ fn locate(m: Misplaced, documents: &Documents, changes: &[Change]) -> ErrorDetai
             let rest = m.problem.pointer.strip_prefix(prefix.as_str())?;
             (rest.is_empty() || rest.starts_with('/')).then(|| format!("{}{rest}", c.at))
         });
+    let elsewhere = found.is_none().then(|| m.document.clone());
     let target = found.unwrap_or_else(|| format!("{}#{}", m.document, m.problem.pointer));
-    ErrorDetail { code: m.problem.code.to_owned(), message: m.problem.message, target }
+    ErrorDetail { elsewhere, ..ErrorDetail::new(m.problem.code, m.problem.message, target) }
 }
 
 /// Where a resource stands in its document.
-fn pointer_of(document: &Value, path: &ResourcePath) -> Option<String> {
+pub(crate) fn pointer_of(document: &Value, path: &ResourcePath) -> Option<String> {
     let mut pointer = String::new();
     let mut node = document;
     for (collection, id) in path.below_top() {

@@ -13,6 +13,7 @@
 
 mod absence;
 mod access;
+mod admit;
 mod allocate;
 mod audit;
 mod compile;

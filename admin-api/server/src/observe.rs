@@ -1,4 +1,5 @@
 //! The read-only parts of resources: what was allocated, and what became of them.
+use crate::access::Caller;
 use crate::hub::GoalHub;
 use crate::state::State;
 use penstock_admin_types::intent::{Allocated, Service, Warning};
@@ -11,24 +12,25 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-/// Renders resources as clients see them; made once for a request.
+/// Renders resources as one client sees them; made once for a request.
 pub(crate) struct Observer<'a> {
     state: &'a State,
     hub: &'a GoalHub,
+    caller: &'a Caller,
     probes: Vec<ProbeStatus>,
     /// By frontend.
     services: BTreeMap<&'a ResourcePath, Vec<&'a Service>>,
 }
 
 impl<'a> Observer<'a> {
-    pub(crate) fn new(state: &'a State, hub: &'a GoalHub) -> Self {
+    pub(crate) fn new(state: &'a State, hub: &'a GoalHub, caller: &'a Caller) -> Self {
         let mut services: BTreeMap<_, Vec<&Service>> = BTreeMap::new();
         for s in &state.intent.services {
             services.entry(&s.frontend).or_default().push(s);
         }
         let mut probes = hub.probes(MonotonicClock::now());
         probes.sort_by(|a, b| probe_key(a).cmp(&probe_key(b)));
-        Self { state, hub, probes, services }
+        Self { state, hub, caller, probes, services }
     }
 
     pub(crate) fn render(&self, path: &ResourcePath, node: &Value) -> Value {
@@ -39,7 +41,8 @@ impl<'a> Observer<'a> {
             }
             out
         };
-        Render { index: &self.state.index, observed: &observed }.node(path, node)
+        let shown = |path: &ResourcePath| self.caller.may_see(&self.state.documents, path);
+        Render { index: &self.state.index, shown: &shown, observed: &observed }.node(path, node)
     }
 
     /// A frontend's VIP endpoints, and the state of the backends of each.

@@ -1,7 +1,7 @@
-//! How often each caller may ask: a bucket that fills with time.
+//! How often each caller may ask: a bucket that fills with time. And how many of something it may have at once.
 use penstock_model::Nanos;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Callers that are remembered: some 100 bytes each. Beyond that the one that asked longest ago is forgotten: its bucket is full.
 const REMEMBERED: usize = 10_000;
@@ -41,6 +41,41 @@ impl Rates {
     }
 }
 
+/// How many of something each caller has at once.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Shares(Arc<Mutex<BTreeMap<String, usize>>>);
+
+/// One of them, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Share {
+    all: Shares,
+    who: String,
+}
+
+impl Shares {
+    pub(crate) fn take(&self, who: &str, most: usize) -> Option<Share> {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = held.entry(who.to_owned()).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Share { all: self.clone(), who: who.to_owned() })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut held = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = held.get_mut(&self.who) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                held.remove(&self.who);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,5 +90,16 @@ mod tests {
         assert_eq!(given("b", 20, at(1000)), 10);
         assert_eq!(given("a", 20, at(1500)), 5);
         assert_eq!(given("a", 50, at(9000)), 10);
+    }
+
+    #[test]
+    fn what_is_given_back_can_be_taken_again() {
+        let shares = Shares::default();
+        let held: Vec<Share> = (0..3).filter_map(|_| shares.take("a", 2)).collect();
+        assert_eq!(held.len(), 2);
+        assert!(shares.take("b", 1).is_some());
+        drop(held);
+        assert!(shares.take("a", 1).is_some());
+        assert!(shares.0.lock().unwrap().is_empty());
     }
 }

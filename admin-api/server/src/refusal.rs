@@ -19,6 +19,10 @@ pub enum Refusal {
     Forbidden(String),
     /// Asked too often: seconds to wait.
     TooOften(u64),
+    /// More streams than one caller may have.
+    TooManyStreams(usize),
+    /// Its body did not come in time.
+    TooSlow(String),
     MethodNotAllowed(String),
     /// An If-Match or If-None-Match that does not hold.
     Precondition(String),
@@ -26,6 +30,8 @@ pub enum Refusal {
     InUse {
         path: ResourcePath,
         referrers: Vec<ResourcePath>,
+        /// More of them, that the caller may not know by name.
+        unseen: usize,
     },
     /// Another controller changed something meanwhile.
     Conflict,
@@ -72,10 +78,15 @@ impl Refusal {
                 StatusCode::TOO_MANY_REQUESTS,
                 ErrorBody::new("RetryableError", format!("too many requests: wait {seconds} seconds")),
             ),
+            Self::TooManyStreams(most) => (
+                StatusCode::TOO_MANY_REQUESTS,
+                ErrorBody::new("RetryableError", format!("there are {most} streams to this caller already: end one")),
+            ),
+            Self::TooSlow(m) => (StatusCode::REQUEST_TIMEOUT, ErrorBody::new("RetryableError", m)),
             Self::Forbidden(m) => (StatusCode::FORBIDDEN, ErrorBody::new("Forbidden", m)),
             Self::MethodNotAllowed(m) => (StatusCode::METHOD_NOT_ALLOWED, ErrorBody::new("OperationNotSupported", m)),
             Self::Precondition(m) => (StatusCode::PRECONDITION_FAILED, ErrorBody::new("PreconditionFailed", m)),
-            Self::InUse { path, referrers } => (StatusCode::CONFLICT, in_use(&path, &referrers)),
+            Self::InUse { path, referrers, unseen } => (StatusCode::CONFLICT, in_use(&path, &referrers, unseen)),
             Self::Conflict => (
                 StatusCode::CONFLICT,
                 ErrorBody::new(
@@ -100,7 +111,7 @@ impl Refusal {
     }
 }
 
-fn in_use(path: &ResourcePath, referrers: &[ResourcePath]) -> ErrorBody {
+fn in_use(path: &ResourcePath, referrers: &[ResourcePath], unseen: usize) -> ErrorBody {
     let code = match path.kind_path() {
         "accessControlLists" => "InUseAccessControlListCannotBeDeleted",
         "credentials" => "InUseCredentialCannotBeDeleted",
@@ -119,11 +130,9 @@ fn in_use(path: &ResourcePath, referrers: &[ResourcePath]) -> ErrorBody {
         "virtualServers" => "InUseVirtualServerCannotBeDeleted",
         _ => "ResourceInUse",
     };
-    let details: Vec<ErrorDetail> = referrers
-        .iter()
-        .map(|r| ErrorDetail { code: code.to_owned(), message: format!("'{r}' refers to it"), target: r.to_string() })
-        .collect();
-    let message = format!("'{path}' cannot be deleted: {} resource(s) refer to it", referrers.len());
+    let details: Vec<ErrorDetail> =
+        referrers.iter().map(|r| ErrorDetail::new(code, format!("'{r}' refers to it"), r.as_str())).collect();
+    let message = format!("'{path}' cannot be deleted: {} resource(s) refer to it", referrers.len() + unseen);
     ErrorBody { target: Some(path.to_string()), details, ..ErrorBody::new(code, message) }
 }
 

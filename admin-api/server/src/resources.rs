@@ -1,6 +1,7 @@
 //! Resources and how they change: one writer at a time, all or nothing, each change with its record.
 use crate::access::{Caller, Role};
-use crate::draft::{Change, Draft, Outcome};
+use crate::admit;
+use crate::draft::{Change, Draft, Outcome, locate};
 use crate::history::{self, Record, UnixMillis};
 use crate::refusal::Refusal;
 use crate::secrets::Sealer;
@@ -8,7 +9,7 @@ use crate::state::{PREFIX, State, StateError};
 use crate::tenant;
 use penstock_admin_store::{Compare, Operation, Rev, Store, StoreError, Txn};
 use penstock_admin_types::intent::Misplaced;
-use penstock_admin_types::{ErrorDetail, ResourcePath, adopt, same_content};
+use penstock_admin_types::{ErrorDetail, ResourcePath, adopt_identity, same_content};
 use penstock_clock::WallClock;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -134,18 +135,24 @@ impl Resources {
 
     /// What is wrong with `changes` of which others have no readable name (`problems`): references to what might be one of
     /// those are left out. Commits nothing.
-    pub(crate) async fn refuse(
+    pub(crate) fn refuse(
         &self,
+        caller: &Caller,
         changes: &[Change],
         problems: Vec<ErrorDetail>,
         unnamed: &(dyn Fn(&ResourcePath) -> bool + Sync),
     ) -> Refusal {
         let before = self.state();
+        if let Err(refusal) = tenant::own_paths(caller, &before, changes) {
+            return refusal;
+        }
         let mut draft = Draft::new(&before);
         draft.problems = problems;
         let all = draft.all(changes, &self.sealer).err();
-        all.or_else(|| draft.finish(&before, changes, &self.sealer, unnamed).err())
-            .unwrap_or_else(|| Refusal::Internal("refused without a reason".to_owned()))
+        let refusal = all
+            .or_else(|| draft.finish(&before, changes, &self.sealer, unnamed).err())
+            .unwrap_or_else(|| Refusal::Internal("refused without a reason".to_owned()));
+        tenant::discreet(caller, &before, refusal)
     }
 
     /// All changes or none.
@@ -157,11 +164,11 @@ impl Resources {
         let discreet = |refusal| tenant::discreet(&manner.caller, &before, refusal);
         let outcomes = draft.all(&changes, &self.sealer).map_err(discreet)?;
         let after = draft.finish(&before, &changes, &self.sealer, &|_| false).map_err(discreet)?;
-        tenant::check(&manner.caller, &before, &after)?;
+        tenant::check(&manner.caller, &before, &after, &changes)?;
         if manner.what_if {
             return Ok(Applied { before, after: Arc::new(after), outcomes });
         }
-        self.none_pending()?;
+        self.none_pending().map_err(discreet)?;
         let after = self.commit(&mut serial, &before, after, manner, false).await?;
         Ok(Applied { before, after, outcomes })
     }
@@ -174,6 +181,11 @@ impl Resources {
             self.none_pending()?;
         }
         let after = self.restored(&before, to).await?;
+        // An unconfirmed change is undone in any case: that gives back what was there a moment ago.
+        let refused = admit::refused(&before, &after, &self.sealer)?;
+        if !refused.is_empty() {
+            return Err(invalid(&before, refused));
+        }
         if manner.what_if {
             return Ok(Applied { before, after: Arc::new(after), outcomes: Vec::new() });
         }
@@ -189,19 +201,13 @@ impl Resources {
                 Some(now) if same_content(now, document) => *document = now.clone(),
                 now => {
                     let mut restored = (**document).clone();
-                    adopt(path.kind(), &mut restored, now.map(|n| &**n), &mut mint);
+                    // A secret that was not there then goes, too.
+                    adopt_identity(path.kind(), &mut restored, now.map(|n| &**n), &mut mint);
                     *document = Arc::new(restored);
                 }
             }
         }
-        State::new(before.rev, documents).map_err(|misplaced| {
-            let detail = |m: Misplaced| ErrorDetail {
-                code: m.problem.code.to_owned(),
-                message: m.problem.message,
-                target: format!("{}#{}", m.document, m.problem.pointer),
-            };
-            Refusal::Invalid(misplaced.into_iter().map(detail).collect())
-        })
+        State::new(before.rev, documents).map_err(|misplaced| invalid(before, misplaced))
     }
 
     fn none_pending(&self) -> Result<(), Refusal> {
@@ -355,6 +361,11 @@ impl Resources {
     }
 }
 
+/// What is wrong, and not with a body that was sent.
+fn invalid(state: &State, misplaced: Vec<Misplaced>) -> Refusal {
+    Refusal::Invalid(misplaced.into_iter().map(|m| locate(m, &state.documents, &[])).collect())
+}
+
 fn resource_operations(record: &Record) -> Result<Vec<Operation>, Refusal> {
     let mut out = Vec::with_capacity(record.steps.len());
     for step in &record.steps {
@@ -372,7 +383,7 @@ fn resource_operations(record: &Record) -> Result<Vec<Operation>, Refusal> {
 
 /// The controller, where it acts by itself.
 fn itself() -> Caller {
-    Caller { name: "penstock".to_owned(), role: Role::Operator, tenant: None, from: None }
+    Caller { name: "penstock".to_owned(), role: Role::Operator, tenant: None, from: None, token: None }
 }
 
 pub(crate) fn mint() -> String {

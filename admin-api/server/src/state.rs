@@ -44,7 +44,7 @@ impl State {
         Self::new(rev, documents).map_err(|problems| {
             let lines: Vec<String> = problems
                 .iter()
-                .map(|p| format!("{}#{}: {}", p.document, p.problem.pointer, p.problem.message))
+                .map(|p| format!("{}#{}: {}", p.document, p.problem.pointer, p.problem.message.text))
                 .collect();
             StateError::Invalid(lines.join("; "))
         })

@@ -1,10 +1,12 @@
 //! What a tenant may change: resources of its own, that lead nowhere else, and nothing that the site decides.
 use crate::access::{Caller, owner};
-use crate::draft::Change;
+use crate::draft::{Change, locate};
 use crate::refusal::Refusal;
 use crate::state::State;
-use penstock_admin_types::{ErrorDetail, ResourcePath, references, value};
+use penstock_admin_types::intent::{Misplaced, dangling};
+use penstock_admin_types::{ErrorDetail, Problem, ResourcePath, references, value};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// Kinds that a tenant can have.
 const OWN: &[&str] = &[
@@ -56,7 +58,7 @@ pub(crate) fn own_paths(caller: &Caller, before: &State, changes: &[Change]) -> 
 
 /// # Errors
 /// Something is changed that is not the tenant's, or leads out of what is.
-pub(crate) fn check(caller: &Caller, before: &State, after: &State) -> Result<(), Refusal> {
+pub(crate) fn check(caller: &Caller, before: &State, after: &State, changes: &[Change]) -> Result<(), Refusal> {
     if !caller.role.is_tenants() {
         return Ok(());
     }
@@ -77,14 +79,27 @@ pub(crate) fn check(caller: &Caller, before: &State, after: &State) -> Result<()
             if owner(new) != caller.tenant {
                 return Err(Refusal::Forbidden(format!("'{path}' would not be the tenant's any more")));
             }
-            leads_nowhere_else(caller, after, path, new)?;
+            leads_nowhere_else(caller, after, path, (old.map(|o| &**o), new), changes)?;
             leaves_the_site_alone(path, old.map(|o| &**o), new)?;
         }
     }
     addresses_are_the_sites(before, after)
 }
 
-fn leads_nowhere_else(caller: &Caller, after: &State, path: &ResourcePath, new: &Value) -> Result<(), Refusal> {
+/// References that stood there already are the operator's, who may place a tenant's interface on a server.
+fn leads_nowhere_else(
+    caller: &Caller,
+    after: &State,
+    path: &ResourcePath,
+    (old, new): (Option<&Value>, &Value),
+    changes: &[Change],
+) -> Result<(), Refusal> {
+    let stood: BTreeSet<(ResourcePath, String, ResourcePath)> = old
+        .map(|o| references(path, o))
+        .unwrap_or_default()
+        .into_iter()
+        .map(|r| (r.owner, r.property, r.target))
+        .collect();
     let foreign = |target: &ResourcePath| {
         let document = target.document();
         !SHARED.contains(&document.kind_path()) && !after.documents.get(&document).is_some_and(|d| caller.owns(d))
@@ -92,10 +107,12 @@ fn leads_nowhere_else(caller: &Caller, after: &State, path: &ResourcePath, new: 
     let details: Vec<ErrorDetail> = references(path, new)
         .into_iter()
         .filter(|r| foreign(&r.target))
-        .map(|r| ErrorDetail {
-            code: "InvalidResourceReference".to_owned(),
-            message: format!("'{}' does not exist", r.target),
-            target: format!("{path}#{}", r.pointer),
+        .filter(|r| !stood.contains(&(r.owner.clone(), r.property.clone(), r.target.clone())))
+        .map(|r| {
+            // As it is said of what is not there for anybody.
+            let message = dangling(&r.owner, &r.target);
+            let problem = Problem { pointer: r.pointer, code: "InvalidResourceReference", message };
+            locate(Misplaced { document: path.clone(), problem }, &after.documents, changes)
         })
         .collect();
     if details.is_empty() { Ok(()) } else { Err(Refusal::Invalid(details)) }
@@ -131,42 +148,35 @@ fn addresses_are_the_sites(before: &State, after: &State) -> Result<(), Refusal>
 
 /// A refusal without the names of what is not the tenant's.
 pub(crate) fn discreet(caller: &Caller, state: &State, refusal: Refusal) -> Refusal {
+    if !caller.role.is_tenants() {
+        return refusal;
+    }
     match refusal {
-        Refusal::Invalid(details) if caller.role.is_tenants() => {
-            let discreet = |d: ErrorDetail| {
-                let foreign = d.target.split_once('#').is_some_and(|(path, _)| is_foreign(caller, state, path));
-                if foreign {
-                    let message = "it contradicts a resource that is not the tenant's".to_owned();
-                    return ErrorDetail { code: d.code, message, target: String::new() };
-                }
-                ErrorDetail { message: without_foreign_names(caller, state, &d.message), ..d }
-            };
-            Refusal::Invalid(details.into_iter().map(discreet).collect())
+        Refusal::Invalid(details) => {
+            Refusal::Invalid(details.into_iter().map(|d| discreet_detail(caller, state, d)).collect())
+        }
+        Refusal::InUse { path, referrers, unseen } => {
+            let all = referrers.len();
+            let seen: Vec<_> = referrers.into_iter().filter(|r| !is_foreign(caller, state, r)).collect();
+            Refusal::InUse { path, unseen: unseen + all - seen.len(), referrers: seen }
+        }
+        Refusal::ConfirmationPending { deadline, .. } => {
+            Refusal::ConfirmationPending { author: "the operator".to_owned(), deadline }
         }
         other => other,
     }
 }
 
-fn is_foreign(caller: &Caller, state: &State, path: &str) -> bool {
-    ResourcePath::parse(path).is_ok_and(|p| state.documents.get(&p.document()).is_some_and(|d| !caller.owns(d)))
+fn discreet_detail(caller: &Caller, state: &State, detail: ErrorDetail) -> ErrorDetail {
+    let elsewhere = detail.elsewhere.as_ref().is_some_and(|document| is_foreign(caller, state, document));
+    if !elsewhere && !detail.names.iter().any(|name| is_foreign(caller, state, name)) {
+        return detail;
+    }
+    let target = if elsewhere { String::new() } else { detail.target };
+    ErrorDetail::new(&detail.code, "it contradicts a resource that is not the tenant's", target)
 }
 
-fn without_foreign_names(caller: &Caller, state: &State, text: &str) -> String {
-    let shown = |quoted: &str| {
-        if is_foreign(caller, state, quoted) { "another resource".to_owned() } else { format!("'{quoted}'") }
-    };
-    let mut out = String::new();
-    // Between quotes stand names; an odd number of quotes leaves the rest as it is.
-    let parts: Vec<&str> = text.split('\'').collect();
-    for (i, part) in parts.iter().enumerate() {
-        match i % 2 {
-            1 if i + 1 < parts.len() => out.push_str(&shown(part)),
-            1 => {
-                out.push('\'');
-                out.push_str(part);
-            }
-            _ => out.push_str(part),
-        }
-    }
-    out
+/// What is not there can be named: the caller named it first.
+fn is_foreign(caller: &Caller, state: &State, path: &ResourcePath) -> bool {
+    state.documents.get(&path.document()).is_some_and(|d| !caller.owns(d))
 }

@@ -1,5 +1,5 @@
 //! API tokens: for programs that have no certificate. Only a hash of the secret is kept; a token has a role and an end.
-use crate::access::{Caller, Role};
+use crate::access::{Caller, HeldToken, Role};
 use crate::history::UnixMillis;
 use crate::refusal::Refusal;
 use base64::Engine as _;
@@ -131,7 +131,20 @@ pub(crate) async fn caller(store: &dyn Store, text: &str, from: Option<IpAddr>) 
     if token.hash != hash(secret) || token.expires <= UnixMillis::of(WallClock::now()) {
         return Err(bad());
     }
-    Ok(Caller { name: format!("token:{}", token.name), role: token.role, tenant: token.tenant, from })
+    let held = HeldToken { id: id.to_owned(), expires: token.expires };
+    Ok(Caller {
+        name: format!("token:{id}:{}", token.name),
+        role: token.role,
+        tenant: token.tenant,
+        from,
+        token: Some(held),
+    })
+}
+
+/// Whether a token that was good has neither ended nor been deleted since.
+pub(crate) async fn holds(store: &dyn Store, held: &HeldToken) -> bool {
+    let is_there = matches!(store.get(&format!("{PREFIX}{}", held.id), None).await, Ok(Some(_)));
+    is_there && held.expires > UnixMillis::of(WallClock::now())
 }
 
 fn read(key: &str, bytes: &[u8]) -> Result<Token, StoreError> {

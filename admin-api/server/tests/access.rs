@@ -11,6 +11,7 @@ struct Program {
     http: reqwest::Client,
     base: String,
     token: String,
+    called: String,
 }
 
 impl Program {
@@ -22,6 +23,12 @@ impl Program {
         let response = request.send().await.unwrap();
         let status = response.status();
         (status, serde_json::from_slice(&response.bytes().await.unwrap()).unwrap_or_default())
+    }
+
+    /// As it stands in the audit log: the id comes first, which no other token has.
+    fn name(&self) -> String {
+        let id = self.token.split('_').nth(1).unwrap();
+        format!("token:{id}:{}", self.called)
     }
 
     async fn status(&self, method: Method, path: &str, body: Option<&Value>) -> u16 {
@@ -40,10 +47,19 @@ fn base(lab: &Lab) -> String {
 }
 
 async fn program(lab: &Lab, role: &str, tenant: Option<&str>) -> Program {
-    let wanted = json!({"name": format!("{role}-{}", tenant.unwrap_or("site")), "role": role, "tenant": tenant, "expiresInSeconds": 60});
+    named(lab, &format!("{role}-{}", tenant.unwrap_or("site")), role, tenant, 60).await
+}
+
+async fn named(lab: &Lab, name: &str, role: &str, tenant: Option<&str>, seconds: u64) -> Program {
+    let wanted = json!({"name": name, "role": role, "tenant": tenant, "expiresInSeconds": seconds});
     let (status, made) = lab.call(Method::POST, "/penstock/v1/tokens", Some(&wanted)).await;
     assert_eq!(status, StatusCode::CREATED, "{made}");
-    Program { http: anonymous(&lab.dir), base: base(lab), token: made["token"].as_str().unwrap().to_owned() }
+    Program {
+        http: anonymous(&lab.dir),
+        base: base(lab),
+        token: made["token"].as_str().unwrap().to_owned(),
+        called: name.to_owned(),
+    }
 }
 
 fn network() -> Value {
@@ -217,7 +233,7 @@ async fn requests_are_written_down_and_limited() {
     assert_eq!(
         (&denied["who"], &denied["decision"], &denied["url"], &denied["from"]),
         (
-            &json!("token:tenant-viewer-blue"),
+            &json!(viewer.name()),
             &json!("denied"),
             &json!("/networking/v1/virtualNetworks/x?comment=why"),
             &json!("127.0.0.1")
@@ -241,4 +257,150 @@ async fn requests_are_written_down_and_limited() {
     }
     assert_eq!(refused.expect("never refused"), "1");
     assert_eq!(lab.get("/securityTags").await["value"].as_array().unwrap().len(), 1, "others are served");
+}
+
+/// An interface of blue's, placed by the operator, in a network of blue's.
+async fn placed(lab: &Lab, blue: &Program) -> Value {
+    assert_eq!(lab.batch(fabric()).await.0, StatusCode::OK);
+    let (status, made) = blue.call(Method::PUT, "/networking/v1/virtualNetworks/mine", Some(&network())).await;
+    assert_eq!(status, StatusCode::CREATED, "{made}");
+    let interface = json!({"resourceMetadata": {"tenantId": "blue"}, "properties": {"server": reference("/servers/host1"),
+        "ipConfigurations": [{"resourceId": "c", "properties": {"subnet": reference("/virtualNetworks/mine/subnets/s")}}]}});
+    let (status, made) = lab.call(Method::PUT, "/networking/v1/networkInterfaces/nic", Some(&interface)).await;
+    assert_eq!(status, StatusCode::CREATED, "{made}");
+    made
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_changes_an_interface_that_the_operator_has_placed_and_does_not_move_it() {
+    let lab = Lab::start().await;
+    let blue = program(&lab, "tenant-admin", Some("blue")).await;
+    let mut interface = placed(&lab, &blue).await;
+    let url = "/networking/v1/networkInterfaces/nic";
+    interface["tags"] = json!({"owner": "me"});
+    let (status, kept) = blue.call(Method::PUT, url, Some(&interface)).await;
+    assert_eq!((status, &kept["tags"]["owner"]), (StatusCode::OK, &json!("me")), "{kept}");
+    interface["properties"]["server"] = reference("/servers/host2");
+    assert!(blue.status(Method::PUT, url, Some(&interface)).await >= 400, "it stays where it is");
+    interface["properties"]["server"] = reference("/servers/host1");
+    interface["properties"]["other"] = reference("/servers/host1");
+    assert!(blue.status(Method::PUT, url, Some(&interface)).await >= 400, "only what stood there stays");
+    assert_eq!(lab.get("/networkInterfaces/nic").await["properties"]["server"], reference("/servers/host1"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_of_one_name_are_two_callers() {
+    let lab = Lab::start().await;
+    let (blue, red) = (
+        named(&lab, "ci", "tenant-viewer", Some("blue"), 60).await,
+        named(&lab, "ci", "tenant-viewer", Some("red"), 60).await,
+    );
+    let url = "/networking/v1/virtualNetworks";
+    let mut last = 200;
+    for _ in 0..400 {
+        last = blue.status(Method::GET, url, None).await;
+        if last == 429 {
+            break;
+        }
+    }
+    assert_eq!(
+        (last, red.status(Method::GET, url, None).await),
+        (429, 200),
+        "one does not use up the other's requests"
+    );
+    assert_eq!(red.status(Method::DELETE, "/networking/v1/virtualNetworks/x", None).await, 403);
+    let (_, audit) = lab.call(Method::GET, "/penstock/v1/audit?$top=2", None).await;
+    assert_eq!((&audit["value"][0]["who"], &audit["value"][1]["who"]), (&json!(red.name()), &json!(blue.name())));
+    assert_eq!((&audit["value"][1]["status"], &audit["value"][1]["method"]), (&json!(429), &json!("GET")));
+    assert_ne!(red.name(), blue.name());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_ends_with_its_token_and_a_caller_has_only_so_many() {
+    let lab = Lab::start().await;
+    let open = async |program: &Program| {
+        let url = format!("{}/networking/v1/securityTags?watch=true", program.base);
+        program.http.get(url).bearer_auth(&program.token).send().await.unwrap()
+    };
+    let told = async |response: &mut reqwest::Response| {
+        tokio::time::timeout(std::time::Duration::from_secs(5), response.chunk())
+            .await
+            .expect("it says nothing")
+            .unwrap()
+    };
+    let short = named(&lab, "short", "auditor", None, 2).await;
+    let mut stream = open(&short).await;
+    assert!(told(&mut stream).await.is_some(), "synchronized");
+    assert_eq!(told(&mut stream).await, None, "its time is over");
+
+    let auditor = program(&lab, "auditor", None).await;
+    let mut stream = open(&auditor).await;
+    assert!(told(&mut stream).await.is_some());
+    let id = auditor.token.split('_').nth(1).unwrap();
+    assert_eq!(lab.call(Method::DELETE, &format!("/penstock/v1/tokens/{id}"), None).await.0, StatusCode::NO_CONTENT);
+    lab.put("/securityTags/secret", json!({})).await;
+    assert_eq!(told(&mut stream).await, None, "it is told nothing any more");
+
+    let many = program(&lab, "auditor", None).await;
+    let mut streams = Vec::new();
+    let refused = loop {
+        // More than one connection bears.
+        let other =
+            Program { http: anonymous(&lab.dir), base: base(&lab), token: many.token.clone(), called: String::new() };
+        for _ in 0..20 {
+            streams.push(open(&other).await);
+        }
+        if let Some(last) = streams.iter().find(|s| s.status() != StatusCode::OK) {
+            break last.status();
+        }
+        assert!(streams.len() < 200, "no end of them");
+    };
+    assert_eq!(refused, StatusCode::TOO_MANY_REQUESTS);
+    drop(streams);
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    assert_eq!(open(&many).await.status(), StatusCode::OK, "those that ended count no more");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_answer_names_what_is_not_the_tenants() {
+    let lab = Lab::start().await;
+    let blue = program(&lab, "tenant-admin", Some("blue")).await;
+    placed(&lab, &blue).await;
+    let put =
+        async |path: &str, body: &Value| blue.call(Method::PUT, &format!("/networking/v1{path}"), Some(body)).await;
+    // The operator's, in the tenant's network, and a name made to break out of quotes.
+    let foreign = json!({"ipConfigurations": [{"resourceId": "c", "properties": {
+        "subnet": reference("/virtualNetworks/mine/subnets/s"), "privateIPAddress": "10.0.0.77"}}]});
+    lab.put("/networkInterfaces/it's hidden", foreign).await;
+
+    let (status, refused) = blue.call(Method::DELETE, "/networking/v1/virtualNetworks/mine", None).await;
+    assert_eq!((status, refused.to_string().contains("hidden")), (StatusCode::CONFLICT, false), "{refused}");
+    assert!(refused.to_string().contains("nic") && refused.to_string().contains("2 resource(s)"), "{refused}");
+
+    let (_, seen) = blue.call(Method::GET, "/networking/v1/virtualNetworks/mine/subnets/s", None).await;
+    assert!(seen.to_string().contains("nic") && !seen.to_string().contains("hidden"), "{seen}");
+    assert!(lab.get("/virtualNetworks/mine/subnets/s").await.to_string().contains("hidden"));
+
+    let same = json!({"properties": {"ipConfigurations": [{"resourceId": "c", "properties": {
+        "subnet": reference("/virtualNetworks/mine/subnets/s"), "privateIPAddress": "10.0.0.77"}}]}});
+    for id in ["a", "z"] {
+        let (status, refused) = put(&format!("/networkInterfaces/{id}"), &same).await;
+        assert_eq!((status, refused.to_string().contains("hidden")), (StatusCode::BAD_REQUEST, false), "{refused}");
+    }
+    // What is there for others and what is nowhere are answered alike.
+    let to = |subnet: &str| json!({"properties": {"gatewaySubnets": [reference(subnet)], "GatewayPools": [reference("/GatewayPools/default")]}});
+    let (_, there) = put("/VirtualGateways/g", &to("/virtualNetworks/blue/subnets/v4")).await;
+    let (_, nowhere) = put("/VirtualGateways/g", &to("/virtualNetworks/nope/subnets/v4")).await;
+    assert_eq!(there.to_string().replace("/blue/", "/nope/"), nowhere.to_string());
+
+    // With an item that nobody can read, too.
+    let batch =
+        json!({"resources": [{"kind": "nonsense"}, {"resourceRef": "/virtualNetworks/red", "method": "DELETE"}]});
+    let (status, refused) = blue.call(Method::POST, "/networking/v1/$batch", Some(&batch)).await;
+    assert_eq!(status, StatusCode::NOT_FOUND, "{refused}");
+
+    let waits = "/networking/v1/securityTags/t?confirmWithin=60";
+    assert_eq!(lab.call(Method::PUT, waits, Some(&json!({"properties": {}}))).await.0, StatusCode::CREATED);
+    let (status, refused) = put("/securityTags/u", &json!({"properties": {}})).await;
+    assert_eq!((status, refused.to_string().contains("alice")), (StatusCode::CONFLICT, false), "{refused}");
 }

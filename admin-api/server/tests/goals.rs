@@ -2,55 +2,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod common;
 
-use common::{Lab, fabric, reference, targets};
+use common::{Lab, Node, fabric, reference, targets};
 use penstock_gateway_proto::{GatewayGoal, TunnelKind};
 use penstock_model::{Overlay, Protocol};
 use penstock_mux_proto::MuxGoal;
 use penstock_policy::NextHop;
 use penstock_slb_host::{HostGoal, HostStatus, ProbeStatus};
-use penstock_southbound::{Gateway, Host, Link, Mux, Role};
+use penstock_southbound::{Gateway, Host, Mux};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
-
-/// A node without a data plane: it gets goals and says what it is told to say.
-struct Node<R: Role> {
-    goal: watch::Receiver<Option<Arc<R::Goal>>>,
-    status: watch::Sender<R::Status>,
-    stop: watch::Sender<bool>,
-}
-
-impl<R: Role> Node<R>
-where
-    R::Status: Default,
-{
-    fn start(lab: &Lab, name: &str) -> Self {
-        let link = Link::new(lab.southbound().to_string(), &lab.credentials(name), lab.dir.join(name)).unwrap();
-        let (goals, goal) = watch::channel(None);
-        let (status, statuses) = watch::channel(R::Status::default());
-        let stop = watch::Sender::new(false);
-        let shutdown = stop.subscribe();
-        tokio::spawn(async move { link.run::<R>(goals, statuses, shutdown).await });
-        Self { goal, status, stop }
-    }
-
-    /// The first goal that satisfies `f`, and how long it took to come.
-    async fn wait(&mut self, f: impl Fn(&R::Goal) -> bool) -> (Arc<R::Goal>, Duration) {
-        let start = Instant::now();
-        let found = tokio::time::timeout(Duration::from_secs(10), self.goal.wait_for(|g| g.as_deref().is_some_and(&f)));
-        let goal = found.await.expect("no such goal").unwrap().clone().unwrap();
-        (goal, start.elapsed())
-    }
-}
-
-impl<R: Role> Drop for Node<R> {
-    fn drop(&mut self) {
-        self.stop.send_replace(true);
-    }
-}
 
 async fn lab() -> Lab {
     let lab = Lab::start().await;
@@ -483,4 +445,42 @@ async fn a_mux_is_told_its_routers_and_their_key_is_shown_to_nobody() {
     assert!(refused(twice).await.ends_with(&at("peerRouterConfigurations/1/routerIPAddress")));
     let no_as = json!({"localASN": 1, "peerRouterConfigurations": [{"routerIPAddress": "10.1.1.1"}]});
     assert!(refused(no_as).await.ends_with(&at("peerRouterConfigurations/0/peerASN")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rollback_takes_secrets_back_that_were_not_there() {
+    let lab = lab().await;
+    let (mut mux, mut gateway) = (Node::<Mux>::start(&lab, "mux1"), Node::<Gateway>::start(&lab, "gw1"));
+    let with = |key: Value| {
+        json!({"properties": {"underlayAddress": "10.1.1.2", "routerConfiguration": {"localASN": 1, "tcpMd5Key": key,
+            "peerRouterConfigurations": [{"routerIPAddress": "10.1.1.1", "peerASN": 65001}]}}})
+    };
+    let url = "/networking/v1/loadBalancerMuxes/mux1";
+    let signed = |g: &MuxGoal| g.router.as_ref().map(|r| r.peers.iter().all(|p| p.md5_key.is_some()));
+    assert_eq!(lab.call(Method::PUT, url, Some(&with(Value::Null))).await.0, StatusCode::OK);
+    mux.wait(|g: &MuxGoal| signed(g) == Some(false)).await;
+    let waits = format!("{url}?confirmWithin=2");
+    assert_eq!(lab.call(Method::PUT, &waits, Some(&with(json!("hush")))).await.0, StatusCode::OK);
+    mux.wait(|g: &MuxGoal| signed(g) == Some(true)).await;
+    // Nobody confirms: the router without a key is to be reached again.
+    mux.wait(|g: &MuxGoal| signed(g) == Some(false)).await;
+
+    let path = "/VirtualGateways/red/networkConnections/more";
+    let key = "FpCyhws9cxwWoV4xELtfJvjJN+zQVRPISllRWgeopVE=";
+    let site = |preshared: Value| {
+        json!({"connectionType": "WireGuard", "routes": [{"destinationPrefix": "172.16.0.0/12"}],
+            "wireGuardConfiguration": {"peerPublicKey": key, "presharedKey": preshared}})
+    };
+    let shared = |g: &GatewayGoal| {
+        let tunnel = g.tunnels.iter().find(|t| t.name.ends_with("/more"))?;
+        Some(matches!(&tunnel.kind, TunnelKind::WireGuard { preshared_key: Some(_), .. }))
+    };
+    lab.put(path, site(Value::Null)).await;
+    gateway.wait(|g: &GatewayGoal| shared(g) == Some(false)).await;
+    let (_, history) = lab.call(Method::GET, "/penstock/v1/history?$top=1", None).await;
+    lab.put(path, site(json!(key))).await;
+    gateway.wait(|g: &GatewayGoal| shared(g) == Some(true)).await;
+    let back = json!({"revision": history["value"][0]["revision"]});
+    assert_eq!(lab.call(Method::POST, "/penstock/v1/rollback", Some(&back)).await.0, StatusCode::OK);
+    gateway.wait(|g: &GatewayGoal| shared(g) == Some(false)).await;
 }

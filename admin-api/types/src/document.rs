@@ -154,9 +154,14 @@ pub(crate) fn read_properties(
 /// Gives `new` the identities of `old`: instanceId of the same resource, etag where nothing changed, secrets that were
 /// not sent again, allocations. Returns whether anything changed.
 pub fn adopt(kind: &'static Kind, new: &mut Value, old: Option<&Value>, mint: Mint<'_>) -> bool {
-    if let (Some(new_properties), Some(old)) = (new.get_mut("properties"), old) {
-        keep_secrets(kind.properties, new_properties, value::properties(old));
+    if let Some(old) = old {
+        keep_all_secrets(kind, new, old);
     }
+    adopt_identity(kind, new, old, mint)
+}
+
+/// The same for a whole document, which has the secrets that it is to have: what it has none of had none.
+pub fn adopt_identity(kind: &'static Kind, new: &mut Value, old: Option<&Value>, mint: Mint<'_>) -> bool {
     let mut children_changed = false;
     for child in kind.children {
         let before = old.map_or(&[][..], |o| value::list(value::properties(o), child.collection));
@@ -170,7 +175,7 @@ pub fn adopt(kind: &'static Kind, new: &mut Value, old: Option<&Value>, mint: Mi
         for node in now {
             let id = node.get("resourceId").cloned();
             let same = before.iter().find(|b| b.get("resourceId") == id.as_ref());
-            children_changed |= adopt(child, node, same, mint);
+            children_changed |= adopt_identity(child, node, same, mint);
         }
     }
     let changed = children_changed || old.is_none_or(|o| !same_content(new, o));
@@ -184,6 +189,20 @@ pub fn adopt(kind: &'static Kind, new: &mut Value, old: Option<&Value>, mint: Mi
         }
     }
     changed
+}
+
+fn keep_all_secrets(kind: &'static Kind, new: &mut Value, old: &Value) {
+    let Some(properties) = new.get_mut("properties") else { return };
+    keep_secrets(kind.properties, properties, value::properties(old));
+    for child in kind.children {
+        let before = value::list(value::properties(old), child.collection);
+        for node in properties.get_mut(child.collection).and_then(Value::as_array_mut).into_iter().flatten() {
+            let id = node.get("resourceId");
+            if let Some(old) = before.iter().find(|b| b.get("resourceId") == id) {
+                keep_all_secrets(child, node, old);
+            }
+        }
+    }
 }
 
 fn keep_secrets(known: &'static [Property], new: &mut Value, old: &Value) {
@@ -252,6 +271,22 @@ fn secrets_in<E>(
         }
     }
     Ok(())
+}
+
+/// Takes from what a client is shown everything that is not the operator's to say: identities, reports, allocations. The rest
+/// may be put back as it is; whoever wants the name of the resource itself in it says it again.
+pub fn bare(kind: &'static Kind, node: &mut Value) {
+    let Some(map) = node.as_object_mut() else { return };
+    map.retain(|name, _| !matches!(name.as_str(), "etag" | "instanceId" | "resourceRef" | ALLOCATED));
+    let Some(properties) = map.get_mut("properties").and_then(Value::as_object_mut) else { return };
+    let owned = |name: &str| {
+        SERVERS_OWN.contains(&name) || kind.properties.iter().any(|p| p.rule == Rule::ReadOnly && p.name == name)
+    };
+    properties.retain(|name, _| !owned(name));
+    for child in kind.children {
+        let items = properties.get_mut(child.collection).and_then(Value::as_array_mut);
+        items.into_iter().flatten().for_each(|item| bare(child, item));
+    }
 }
 
 /// The node of `path` within its document.
@@ -390,6 +425,15 @@ mod tests {
         assert_eq!(changed["instanceId"], old["instanceId"]);
         assert_eq!(probes(&changed)[0]["etag"], probes(&old)[0]["etag"]);
         assert_ne!(probes(&changed)[1]["etag"], probes(&old)[1]["etag"]);
+    }
+
+    #[test]
+    fn a_document_that_is_restored_takes_no_secret_from_the_one_in_its_place() {
+        let path = ResourcePath::parse("/credentials/c").unwrap();
+        let (old, _) = read_all("/credentials/c", json!({"properties": {"type": "usernamePassword", "value": "pw"}}));
+        let (mut new, _) = read_all("/credentials/c", json!({"properties": {"type": "usernamePassword"}}));
+        assert!(adopt_identity(path.kind(), &mut new, Some(&old), &mut || "fresh".to_owned()));
+        assert_eq!((new["properties"].get("value"), &new["instanceId"]), (None, &old["instanceId"]));
     }
 
     #[test]

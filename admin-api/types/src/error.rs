@@ -1,3 +1,4 @@
+use crate::ResourcePath;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +29,46 @@ pub struct ErrorDetail {
     /// JSON pointer (RFC 6901) into the request body; for another resource its `resourceRef`, `#` and the pointer there.
     #[serde(default)]
     pub target: String,
+    /// Resources that the message names; for who may not see them all, another has to be found. Never sent.
+    #[serde(skip)]
+    pub names: Vec<ResourcePath>,
+    /// The document that `target` is in, if that is none of the request's. Never sent.
+    #[serde(skip)]
+    pub elsewhere: Option<ResourcePath>,
+}
+
+impl ErrorDetail {
+    #[must_use]
+    pub fn new(code: &str, message: impl Into<Said>, target: impl Into<String>) -> Self {
+        let Said { text, names } = message.into();
+        Self { code: code.to_owned(), message: text, target: target.into(), names, elsewhere: None }
+    }
+}
+
+/// A sentence, and the resources that it names.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Said {
+    pub text: String,
+    pub names: Vec<ResourcePath>,
+}
+
+impl Said {
+    #[must_use]
+    pub fn naming(text: impl Into<String>, names: &[&ResourcePath]) -> Self {
+        Self { text: text.into(), names: names.iter().map(|n| (*n).clone()).collect() }
+    }
+}
+
+impl From<String> for Said {
+    fn from(text: String) -> Self {
+        Self { text, names: Vec::new() }
+    }
+}
+
+impl From<&str> for Said {
+    fn from(text: &str) -> Self {
+        text.to_owned().into()
+    }
 }
 
 /// One thing that is wrong, and where.
@@ -35,7 +76,7 @@ pub struct ErrorDetail {
 pub struct Problem {
     pub pointer: String,
     pub code: &'static str,
-    pub message: String,
+    pub message: Said,
 }
 
 /// Collects problems, so that all are reported at once.
@@ -43,7 +84,7 @@ pub struct Problem {
 pub struct Problems(pub Vec<Problem>);
 
 impl Problems {
-    pub fn push(&mut self, pointer: impl Into<String>, code: &'static str, message: impl Into<String>) {
+    pub fn push(&mut self, pointer: impl Into<String>, code: &'static str, message: impl Into<Said>) {
         self.0.push(Problem { pointer: pointer.into(), code, message: message.into() });
     }
 

@@ -30,8 +30,10 @@ pub mod value;
 
 pub use about::about;
 pub use diff::{ChangeKind, FieldChange, ResourceChange, changes, redacted};
-pub use document::{ALLOCATED, Mint, SEALED, adopt, each_secret, node_at, node_at_mut, read, same_content};
-pub use error::{ErrorBody, ErrorDetail, ErrorEnvelope, Problem, Problems, pointer_join};
+pub use document::{
+    ALLOCATED, Mint, SEALED, adopt, adopt_identity, bare, each_secret, node_at, node_at_mut, read, same_content,
+};
+pub use error::{ErrorBody, ErrorDetail, ErrorEnvelope, Problem, Problems, Said, pointer_join};
 pub use intent::Intent;
 pub use kind::{Function, Kind, Property, Rule, Shape, Type};
 pub use kinds::{KINDS, VERSIONS};

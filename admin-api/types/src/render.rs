@@ -6,6 +6,8 @@ use serde_json::{Map, Value, json};
 /// Renders resources as clients expect them.
 pub struct Render<'a> {
     pub index: &'a ReferenceIndex,
+    /// Whom the reader may know of: nobody else is named in back references.
+    pub shown: &'a dyn Fn(&ResourcePath) -> bool,
     /// Read-only properties that are observed rather than said: `configurationState`, statistics, addresses.
     /// Given the stored node. Objects are merged into those that were said.
     pub observed: &'a dyn Fn(&ResourcePath, &Value) -> Map<String, Value>,
@@ -67,6 +69,7 @@ impl Render<'_> {
                     && property.is_none_or(|p| p.eq_ignore_ascii_case(&r.property))
             })
             .map(|r| &r.owner)
+            .filter(|owner| (self.shown)(owner))
             .collect();
         owners.sort();
         owners.dedup();

@@ -7,6 +7,11 @@ use penstock_gateway_proto::{Caps, GatewayGoal, Secret32, Tunnel, TunnelKind};
 use penstock_model::Underlay;
 use std::collections::BTreeSet;
 
+/// The goal of one gateway, as it would be published.
+pub(crate) fn goal_of(intent: &Intent, gateway: &Node, sealer: &Sealer) -> Result<GatewayGoal, SecretError> {
+    goal(intent, &Networks::new(intent), gateway, sealer)
+}
+
 pub(super) fn goal<'a>(
     intent: &'a Intent,
     networks: &Networks<'a>,

@@ -1,6 +1,6 @@
 //! From intent and health to one goal for each node.
 mod balance;
-mod gateway;
+pub(crate) mod gateway;
 mod host;
 mod keep;
 mod networks;
@@ -27,7 +27,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 /// How often reports of containers that run short of ports are compiled for: what tenants do must not keep the controller busy.
 const PRESSED_EVERY: Duration = Duration::from_secs(5);
@@ -58,7 +57,7 @@ pub(crate) struct Compiler {
     health: watch::Receiver<u64>,
     pressure: watch::Receiver<u64>,
     /// When it was last compiled because of `pressure`.
-    pressed_at: Option<Instant>,
+    pressed_at: Option<Nanos>,
     last: Goals,
     /// Outbound rules whose virtual IPs have run out of ports.
     short: BTreeSet<String>,
@@ -124,12 +123,12 @@ impl Compiler {
                     None => std::future::pending().await,
                 }
             };
-            let not_before = self.pressed_at.map(|at| at + PRESSED_EVERY);
+            let not_before = self.pressed_at.map(|at| at.plus(PRESSED_EVERY));
             tokio::select! {
                 changed = self.states.changed() => if changed.is_err() { return },
                 changed = self.health.changed() => if changed.is_err() { return },
                 is_open = pressed(&mut self.pressure, not_before) => {
-                    self.pressed_at = Some(Instant::now());
+                    self.pressed_at = Some(MonotonicClock::now());
                     if !is_open { return }
                 }
                 () = timer => {}
@@ -197,10 +196,10 @@ impl Compiler {
 }
 
 /// Returns when leases are short, but not before `not_before`; `false` when nobody can say so any more.
-async fn pressed(pressure: &mut watch::Receiver<u64>, not_before: Option<Instant>) -> bool {
+async fn pressed(pressure: &mut watch::Receiver<u64>, not_before: Option<Nanos>) -> bool {
     let is_open = pressure.changed().await.is_ok();
     if let Some(at) = not_before.filter(|_| is_open) {
-        tokio::time::sleep_until(at).await;
+        tokio::time::sleep(at.since(MonotonicClock::now())).await;
     }
     is_open
 }
@@ -281,19 +280,19 @@ mod tests {
     async fn who_runs_short_is_heard_at_once_and_then_only_now_and_then() {
         let sender = watch::Sender::new(0);
         let mut pressure = sender.subscribe();
-        let start = Instant::now();
+        let start = MonotonicClock::now();
         let every = Duration::from_millis(200);
         let (mut at, mut compiled) = (None, 0);
         sender.send_modify(|n| *n += 1);
-        while start.elapsed() < every * 3 {
-            let heard = tokio::time::timeout(every * 3, pressed(&mut pressure, at.map(|at| at + every)));
+        while MonotonicClock::now().since(start) < every * 3 {
+            let heard = tokio::time::timeout(every * 3, pressed(&mut pressure, at.map(|at: Nanos| at.plus(every))));
             assert!(heard.await.unwrap());
             compiled += 1;
-            assert!(compiled > 1 || start.elapsed() < every, "the first does not wait");
-            at = Some(Instant::now());
+            assert!(compiled > 1 || MonotonicClock::now().since(start) < every, "the first does not wait");
+            at = Some(MonotonicClock::now());
             sender.send_modify(|n| *n += 1);
         }
-        assert!(compiled <= 4, "{compiled} times in {:?}", start.elapsed());
+        assert!(compiled <= 4, "{compiled} times in {:?}", MonotonicClock::now().since(start));
         drop(sender);
         assert!(pressed(&mut pressure, None).await, "the last change is heard");
         assert!(!pressed(&mut pressure, None).await);

@@ -4,6 +4,7 @@ use crate::access::Caller;
 use crate::draft::Condition;
 use crate::refusal::Refusal;
 use crate::resources::Manner;
+use crate::serve::Using;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, Method, Uri, header};
 use base64::Engine as _;
@@ -23,6 +24,8 @@ pub(super) struct Asked<'a> {
     pub uri: Uri,
     pub headers: &'a HeaderMap,
     pub body: Bytes,
+    /// Keeps its connection from being idle.
+    pub using: Option<Using>,
 }
 
 impl Asked<'_> {

@@ -31,15 +31,15 @@ pub(super) async fn handle(api: &Api, asked: &Asked<'_>) -> Result<Response, Ref
     let (changes, problems) = read(items);
     if !problems.is_empty() {
         let unnamed = |path: &ResourcePath| items.iter().any(|item| might_be(item, path));
-        let refusal = api.resources.refuse(&changes, problems, &unnamed).await;
-        return Err(tenant::discreet(&asked.caller, &api.resources.state(), refusal));
+        let refusal = api.resources.refuse(&asked.caller, &changes, problems, &unnamed);
+        return Err(refusal);
     }
     let paths: Vec<ResourcePath> = changes.iter().map(|c| c.path.clone()).collect();
     let manner = asked.manner()?;
     let what_if = manner.what_if;
     let applied = api.resources.apply(changes, manner).await?;
     let words: Vec<&str> = applied.outcomes.iter().map(|o| word(*o)).collect();
-    let mut body = json!({"value": rendered(api, &applied, &paths), "outcomes": words, "nextLink": ""});
+    let mut body = json!({"value": rendered(api, &asked.caller, &applied, &paths), "outcomes": words, "nextLink": ""});
     if what_if {
         extend(&mut body, plan(api, &applied));
         return Ok(Json(body).into_response());
@@ -68,8 +68,8 @@ fn extend(body: &mut Value, more: Value) {
     }
 }
 
-fn rendered(api: &Api, applied: &Applied, paths: &[ResourcePath]) -> Vec<Value> {
-    let observer = Observer::new(&applied.after, &api.hub);
+fn rendered(api: &Api, caller: &Caller, applied: &Applied, paths: &[ResourcePath]) -> Vec<Value> {
+    let observer = Observer::new(&applied.after, &api.hub, caller);
     let one = |path: &ResourcePath| match applied.after.node(path) {
         Some(node) => observer.render(path, node),
         None => json!({"resourceRef": path.as_str()}),
@@ -119,11 +119,9 @@ fn read(items: &[Value]) -> (Vec<Change>, Vec<ErrorDetail>) {
                 let action = if delete { Action::Delete } else { Action::Put(item.clone()) };
                 changes.push(Change { path, action, condition: Condition::None, at });
             }
-            Err((member, message)) => problems.push(ErrorDetail {
-                code: "InvalidRequestFormat".to_owned(),
-                message,
-                target: pointer_join(&at, member),
-            }),
+            Err((member, message)) => {
+                problems.push(ErrorDetail::new("InvalidRequestFormat", message, pointer_join(&at, member)));
+            }
         }
     }
     (changes, problems)

@@ -10,15 +10,15 @@ mod watch;
 use crate::access::{Caller, Deed};
 use crate::audit::{self, Audit};
 use crate::hub::GoalHub;
-use crate::rate::Rates;
+use crate::rate::{Rates, Shares};
 use crate::refusal::Refusal;
 use crate::resources::Resources;
-use crate::serve::Peer;
+use crate::serve::{Peer, Usage, Using};
 use crate::{status, tokens, trace};
 use asked::Asked;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{HeaderMap, Method, Uri};
+use axum::body::{Bytes, HttpBody as _};
+use axum::extract::{DefaultBodyLimit, FromRequest as _, Request, State};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json, Router};
 use operations::Operations;
@@ -26,13 +26,18 @@ use penstock_admin_types::VERSIONS;
 use penstock_clock::MonotonicClock;
 use penstock_southbound::Identity;
 use serde_json::{Value, json};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
-use tokio::sync::watch as signal;
+use std::time::Duration;
+use tokio::sync::{Semaphore, SemaphorePermit, watch as signal};
 use url::{Own, Target};
 
 /// The largest body: a site of ten thousand resources in one transaction.
 const MAX_BODY: usize = 16 << 20;
+/// KiB of all bodies at once; who comes later waits.
+const BODIES: usize = 256 << 10;
+/// In which a body has to come.
+const BODY: Duration = Duration::from_secs(30);
 
 /// What handlers work with.
 #[derive(Debug)]
@@ -42,6 +47,9 @@ pub(crate) struct Api {
     pub operations: Operations,
     pub audit: Audit,
     rates: Rates,
+    /// Of each caller.
+    streams: Shares,
+    bodies: Semaphore,
     requests_per_second: u32,
     /// Ends streams when the controller stops.
     pub shutdown: signal::Receiver<bool>,
@@ -55,8 +63,9 @@ impl Api {
         requests_per_second: u32,
         shutdown: signal::Receiver<bool>,
     ) -> Arc<Self> {
-        let (operations, rates) = (Operations::default(), Rates::new());
-        Arc::new(Self { resources, hub, operations, audit, rates, requests_per_second, shutdown })
+        let (operations, rates, streams) = (Operations::default(), Rates::new(), Shares::default());
+        let bodies = Semaphore::new(BODIES);
+        Arc::new(Self { resources, hub, operations, audit, rates, streams, bodies, requests_per_second, shutdown })
     }
 }
 
@@ -65,28 +74,32 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
     Router::new().fallback(handle).layer(DefaultBodyLimit::max(MAX_BODY)).with_state(api)
 }
 
+/// In this order: who it is, whether it may, and only then what it sends.
 async fn handle(
     State(api): State<Arc<Api>>,
     identity: Option<Extension<Arc<Identity>>>,
     peer: Option<Extension<Peer>>,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
+    usage: Option<Extension<Arc<Usage>>>,
+    request: Request,
 ) -> Response {
     let from = peer.map(|p| p.0.0);
-    let (verb, url) = (method.clone(), uri.to_string());
-    let mut known = None;
-    let answer = match who(&api, identity.as_deref().map(|i| &**i), &headers, from).await {
-        Ok(caller) => {
-            known = Some(caller.clone());
-            dispatch(&api, &Asked { caller, method, uri, headers: &headers, body }).await
+    let (verb, url) = (request.method().clone(), request.uri().to_string());
+    let headers = request.headers().clone();
+    let using = usage.as_deref().map(Usage::begin);
+    let (known, admitted) = who(&api, identity.as_deref().map(|i| &**i), &headers, from).await;
+    let answer = match (&known, admitted) {
+        (Some(caller), Ok(())) => {
+            if let Some(usage) = &usage {
+                usage.know();
+            }
+            dispatch(&api, caller.clone(), request, &headers, using).await
         }
-        Err(refusal) => Err(refusal),
+        (None, Ok(())) => Err(Refusal::Internal("nobody was let in".to_owned())),
+        (_, Err(refusal)) => Err(refusal),
     };
     let mut response = answer.unwrap_or_else(IntoResponse::into_response);
     let status = response.status().as_u16();
-    if verb != Method::GET && verb != Method::HEAD || matches!(status, 401 | 403) {
+    if verb != Method::GET && verb != Method::HEAD || audit::is_denied(status) {
         let revision = api.resources.state().rev;
         let deed = audit::Deed { caller: known.as_ref(), from, method: verb.as_str(), url: &url, status, revision };
         api.audit.write(&deed);
@@ -98,32 +111,44 @@ async fn handle(
 /// Requests without a good token, of one address in a second.
 const GUESSES: u32 = 5;
 
-/// The caller, if it has not asked too often.
+/// The caller, if it is known, and whether it has not asked too often.
 async fn who(
     api: &Api,
     identity: Option<&Identity>,
     headers: &HeaderMap,
     from: Option<IpAddr>,
-) -> Result<Caller, Refusal> {
+) -> (Option<Caller>, Result<(), Refusal>) {
     let now = MonotonicClock::now();
     let take = |who: &str, most| api.rates.take(who, most, now).map_err(Refusal::TooOften);
-    let caller = match (identity, asked::token(headers)) {
-        (Some(identity), _) => Caller::of(identity, from)?,
-        (None, Some(token)) => match tokens::caller(api.resources.store(), &token, from).await {
-            Err(wrong @ Refusal::Unauthorized(_)) => {
-                take(&format!("wrong from {from:?}"), GUESSES)?;
-                return Err(wrong);
-            }
-            other => other?,
-        },
-        (None, None) => {
-            take(&format!("wrong from {from:?}"), GUESSES)?;
-            return Err(Refusal::Unauthorized("a token is needed".to_owned()));
-        }
+    let found = match (identity, asked::token(headers)) {
+        (Some(identity), _) => Caller::of(identity, from),
+        (None, Some(token)) => tokens::caller(api.resources.store(), &token, from).await,
+        (None, None) => Err(Refusal::Unauthorized("a token is needed".to_owned())),
     };
-    let most = if caller.role.is_tenants() { (api.requests_per_second / 10).max(1) } else { api.requests_per_second };
-    take(&caller.name, most)?;
-    Ok(caller)
+    match found {
+        Ok(caller) => {
+            let all = api.requests_per_second;
+            let most = if caller.role.is_tenants() { (all / 10).max(1) } else { all };
+            let admitted = take(&caller.name, most);
+            (Some(caller), admitted)
+        }
+        Err(wrong @ (Refusal::Unauthorized(_) | Refusal::Forbidden(_))) => {
+            let guessed = take(&format!("wrong from {:?}", from.map(household)), GUESSES);
+            (None, guessed.and(Err(wrong)))
+        }
+        Err(other) => (None, Err(other)),
+    }
+}
+
+/// What one client has of addresses: of IPv6 a whole /64.
+fn household(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(a) => match a.to_ipv4_mapped() {
+            Some(a) => a.into(),
+            None => Ipv6Addr::from_bits(a.to_bits() & !u128::from(u64::MAX)).into(),
+        },
+    }
 }
 
 /// Clients that ask for it get their own request id back ([MS-NCNBI] 2.2.1).
@@ -136,10 +161,25 @@ fn return_request_id(request: &HeaderMap, response: &mut Response) {
     }
 }
 
-async fn dispatch(api: &Arc<Api>, asked: &Asked<'_>) -> Result<Response, Refusal> {
-    let get = matches!(asked.method, Method::GET | Method::HEAD);
-    let target = url::parse(asked.uri.path())?;
-    asked.caller.may(deed(&target, get))?;
+async fn dispatch(
+    api: &Arc<Api>,
+    caller: Caller,
+    request: Request,
+    headers: &HeaderMap,
+    using: Option<Using>,
+) -> Result<Response, Refusal> {
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let get = matches!(method, Method::GET | Method::HEAD);
+    let target = url::parse(uri.path())?;
+    caller.may(deed(&target, get))?;
+    // Until the answer is made: what is made of a body takes as much again.
+    let (_room, body) = if matches!(method, Method::PUT | Method::POST) {
+        let length = request.body().size_hint().upper().unwrap_or(MAX_BODY as u64);
+        (Some(room_for(api, length).await?), body(request).await?)
+    } else {
+        (None, Bytes::new())
+    };
+    let asked = &Asked { caller, method, uri, headers, body, using };
     match target {
         Target::Resource(path) if get && asked.wants_watch() => watch::of_resource(api, asked, path).await,
         Target::Collection { parent, kind } if get && asked.wants_watch() => {
@@ -159,6 +199,31 @@ async fn dispatch(api: &Arc<Api>, asked: &Asked<'_>) -> Result<Response, Refusal
         Target::Own(own) => own::handle(api, asked, own).await,
         _ => Err(Refusal::MethodNotAllowed(format!("{} is not for {}", asked.method, asked.uri.path()))),
     }
+}
+
+/// Waits until there is memory for a body.
+async fn room_for(api: &Api, length: u64) -> Result<SemaphorePermit<'_>, Refusal> {
+    let kib = u32::try_from(length.div_ceil(1024)).unwrap_or(u32::MAX);
+    if length > MAX_BODY as u64 {
+        return Err(too_large());
+    }
+    let busy = || Refusal::Unavailable("too many large bodies at once".to_owned());
+    let room = tokio::time::timeout(BODY, api.bodies.acquire_many(kib)).await.map_err(|_| busy())?;
+    room.map_err(|_| busy())
+}
+
+async fn body(request: Request) -> Result<Bytes, Refusal> {
+    let slow = |_| Refusal::TooSlow(format!("the body did not come within {} seconds", BODY.as_secs()));
+    tokio::time::timeout(BODY, Bytes::from_request(request, &())).await.map_err(slow)?.map_err(
+        |rejected| match rejected.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => too_large(),
+            _ => Refusal::BadRequest { code: "InvalidRequestFormat", message: rejected.body_text() },
+        },
+    )
+}
+
+fn too_large() -> Refusal {
+    Refusal::TooLarge(format!("a body has at most {MAX_BODY} bytes"))
 }
 
 /// What permission a request needs.

@@ -9,7 +9,7 @@ use crate::tokens;
 use axum::Json;
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use penstock_admin_types::{ALLOCATED, Kind, Render, ResourcePath, Rule, openapi};
+use penstock_admin_types::{Render, ResourcePath, bare, openapi};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -109,27 +109,18 @@ fn pending(api: &Api) -> Value {
 fn export(api: &Api) -> Value {
     let state = api.resources.state();
     let nothing = |_: &ResourcePath, _: &Value| Map::new();
-    let render = Render { index: &state.index, observed: &nothing };
+    let render = Render { index: &state.index, shown: &|_| true, observed: &nothing };
     let resources: Vec<Value> = state
         .documents
         .iter()
         .map(|(path, node)| {
             let mut out = render.node(path, node);
-            bare(path.kind(), &mut out, true);
+            bare(path.kind(), &mut out);
+            if let Some(map) = out.as_object_mut() {
+                map.insert("resourceRef".to_owned(), json!(path.as_str()));
+            }
             out
         })
         .collect();
     json!({"revision": state.rev, "resources": resources})
-}
-
-fn bare(kind: &'static Kind, node: &mut Value, top: bool) {
-    let Some(map) = node.as_object_mut() else { return };
-    map.retain(|name, _| !matches!(name.as_str(), "etag" | "instanceId" | ALLOCATED) && (top || name != "resourceRef"));
-    let Some(properties) = map.get_mut("properties").and_then(Value::as_object_mut) else { return };
-    properties.remove("provisioningState");
-    properties.retain(|name, _| !kind.properties.iter().any(|p| p.rule == Rule::ReadOnly && p.name == name));
-    for child in kind.children {
-        let items = properties.get_mut(child.collection).and_then(Value::as_array_mut);
-        items.into_iter().flatten().for_each(|item| bare(child, item, false));
-    }
 }

@@ -27,7 +27,7 @@ fn get(api: &Api, asked: &Asked<'_>, path: &ResourcePath) -> Result<Response, Re
     let state = api.resources.state();
     let seen = state.node(path).filter(|_| asked.caller.may_see(&state.documents, path));
     let node = seen.ok_or_else(|| Refusal::NotFound(format!("'{path}' does not exist")))?;
-    Ok(with_etag(StatusCode::OK, Observer::new(&state, &api.hub).render(path, node)))
+    Ok(with_etag(StatusCode::OK, Observer::new(&state, &api.hub, &asked.caller).render(path, node)))
 }
 
 /// The resource, or the child of one, that has an instanceId ([MS-NCNBI] 3.1.5.24).
@@ -85,7 +85,7 @@ pub(super) fn list(
         }
         _ => String::new(),
     };
-    let observer = Observer::new(&state, &api.hub);
+    let observer = Observer::new(&state, &api.hub, &asked.caller);
     let items: Vec<Value> = page.iter().map(|(path, node)| observer.render(path, node)).collect();
     Ok(Json(json!({"value": items, "nextLink": next})).into_response())
 }
@@ -126,7 +126,7 @@ async fn put(api: &Api, asked: &Asked<'_>, path: &ResourcePath) -> Result<Respon
         Some(Outcome::Created) => StatusCode::CREATED,
         _ => StatusCode::OK,
     };
-    let mut response = with_etag(status, Observer::new(state, &api.hub).render(path, node));
+    let mut response = with_etag(status, Observer::new(state, &api.hub, &asked.caller).render(path, node));
     operations::done(api, response.headers_mut(), false);
     Ok(response)
 }

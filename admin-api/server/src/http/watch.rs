@@ -3,20 +3,24 @@
 //! `GET` with `?watch=true` or `Accept: text/event-stream`. First all that is there as `added`, then `synchronized`, then each
 //! change as `added`, `modified` or `deleted`. The id of an event is the revision up to which the client has seen everything: sent
 //! back in `Last-Event-ID` (or `?since=`) it resumes, and 410 says that so old a revision is not kept. Every 15 seconds without a
-//! change a comment shows that the stream is alive.
+//! change a comment shows that the stream is alive. It ends with the token that it was asked for with.
 use super::Api;
 use super::asked::{Asked, invalid};
 use super::resource::nodes;
 use crate::access::Caller;
-use crate::history::{self, Record};
+use crate::history::{self, Record, UnixMillis};
 use crate::observe::Observer;
+use crate::rate::Share;
 use crate::refusal::Refusal;
+use crate::serve::Using;
 use crate::state::State;
+use crate::tokens;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderName, header};
 use axum::response::{IntoResponse, Response};
 use futures::stream;
 use penstock_admin_types::{Documents, Kind, ResourcePath, node_at};
+use penstock_clock::WallClock;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
@@ -26,6 +30,8 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::watch as signal;
 
 const ALIVE: Duration = Duration::from_secs(15);
+/// Streams of one caller at once: one for each kind, and some.
+const STREAMS: usize = 64;
 /// Resources of a snapshot that are rendered ahead of the client.
 const PIECE: usize = 64;
 
@@ -50,6 +56,7 @@ pub(super) async fn of_collection(
 }
 
 async fn start(api: &Arc<Api>, asked: &Asked<'_>, scope: Scope) -> Result<Response, Refusal> {
+    let share = api.streams.take(&asked.caller.name, STREAMS).ok_or(Refusal::TooManyStreams(STREAMS))?;
     // First the feed, then the snapshot: nothing falls between.
     let feed = api.resources.records();
     let state = api.resources.state();
@@ -64,6 +71,8 @@ async fn start(api: &Arc<Api>, asked: &Asked<'_>, scope: Scope) -> Result<Respon
     let stream = Stream {
         api: api.clone(),
         caller: asked.caller.clone(),
+        _share: share,
+        _using: asked.using.clone(),
         scope,
         feed,
         shutdown: api.shutdown.clone(),
@@ -100,6 +109,8 @@ fn since(asked: &Asked<'_>) -> Result<Option<u64>, Refusal> {
 struct Stream {
     api: Arc<Api>,
     caller: Caller,
+    _share: Share,
+    _using: Option<Using>,
     scope: Scope,
     feed: broadcast::Receiver<Arc<Record>>,
     shutdown: signal::Receiver<bool>,
@@ -113,11 +124,30 @@ struct Stream {
 }
 
 impl Stream {
+    /// Whether the caller would be let in now: a stream does not outlive its token.
+    async fn is_welcome(&self) -> bool {
+        match &self.caller.token {
+            Some(held) => tokens::holds(self.api.resources.store(), held).await,
+            None => true,
+        }
+    }
+
+    /// Until something has to be said or asked, whatever changes.
+    fn quiet(&self) -> Duration {
+        match &self.caller.token {
+            Some(held) => ALIVE.min(UnixMillis::of(WallClock::now()).until(held.expires)),
+            None => ALIVE,
+        }
+    }
+
     /// The next bytes; none ends the stream, which the client resumes.
     async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
         loop {
             if let Some(event) = self.ready.pop_front() {
                 return Some((Ok(Bytes::from(event)), self));
+            }
+            if !self.is_welcome().await {
+                return None;
             }
             if let Some((state, rest)) = self.snapshot.take() {
                 self.tell_snapshot(state, rest);
@@ -130,15 +160,20 @@ impl Stream {
                 continue;
             }
             self.hear().await?;
+            // It may have ended while there was nothing to tell.
+            if !self.is_welcome().await {
+                return None;
+            }
         }
     }
 
     /// Waits for a change. None: the controller ends.
     async fn hear(&mut self) -> Option<()> {
         let mut shutdown = self.shutdown.clone();
+        let quiet = self.quiet();
         let received = tokio::select! {
             received = self.feed.recv() => received,
-            () = tokio::time::sleep(ALIVE) => {
+            () = tokio::time::sleep(quiet) => {
                 self.ready.push_back(format!(": revision {}\n\n", self.seen));
                 return Some(());
             }
@@ -157,7 +192,7 @@ impl Stream {
     }
 
     fn tell_snapshot(&mut self, state: Arc<State>, mut rest: VecDeque<ResourcePath>) {
-        let observer = Observer::new(&state, &self.api.hub);
+        let observer = Observer::new(&state, &self.api.hub, &self.caller);
         for path in rest.drain(..rest.len().min(PIECE)) {
             if let Some(node) = state.node(&path) {
                 self.ready.push_back(event("added", None, &observer.render(&path, node)));
@@ -173,7 +208,7 @@ impl Stream {
 
     fn change(&mut self, record: &Record) {
         let state = self.api.resources.state();
-        let observer = Observer::new(&state, &self.api.hub);
+        let observer = Observer::new(&state, &self.api.hub, &self.caller);
         let (mut before, mut after) = (Documents::new(), Documents::new());
         for step in &record.steps {
             let Ok(path) = ResourcePath::parse(&step.path) else { continue };

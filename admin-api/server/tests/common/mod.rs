@@ -3,13 +3,14 @@
 
 use penstock_admin_server::{ControllerConfig, run};
 use penstock_southbound::pki::{DEFAULT_VALIDITY, Pki, Request};
-use penstock_southbound::{CredentialFiles, Credentials, Identity};
+use penstock_southbound::{CredentialFiles, Credentials, Identity, Link, Role};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -146,6 +147,42 @@ impl Drop for Lab {
     fn drop(&mut self) {
         self.stop.send_replace(true);
         let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// A node without a data plane: it gets goals and says what it is told to say.
+pub struct Node<R: Role> {
+    pub goal: watch::Receiver<Option<Arc<R::Goal>>>,
+    pub status: watch::Sender<R::Status>,
+    pub stop: watch::Sender<bool>,
+}
+
+impl<R: Role> Node<R>
+where
+    R::Status: Default,
+{
+    pub fn start(lab: &Lab, name: &str) -> Self {
+        let link = Link::new(lab.southbound().to_string(), &lab.credentials(name), lab.dir.join(name)).unwrap();
+        let (goals, goal) = watch::channel(None);
+        let (status, statuses) = watch::channel(R::Status::default());
+        let stop = watch::Sender::new(false);
+        let shutdown = stop.subscribe();
+        tokio::spawn(async move { link.run::<R>(goals, statuses, shutdown).await });
+        Self { goal, status, stop }
+    }
+
+    /// The first goal that satisfies `f`, and how long it took to come.
+    pub async fn wait(&mut self, f: impl Fn(&R::Goal) -> bool) -> (Arc<R::Goal>, Duration) {
+        let start = Instant::now();
+        let found = tokio::time::timeout(Duration::from_secs(10), self.goal.wait_for(|g| g.as_deref().is_some_and(&f)));
+        let goal = found.await.expect("no such goal").unwrap().clone().unwrap();
+        (goal, start.elapsed())
+    }
+}
+
+impl<R: Role> Drop for Node<R> {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
     }
 }
 

@@ -1,7 +1,7 @@
 use super::Intent;
 use super::network::{masked, overlap};
 use super::reader::{Node, Reader};
-use crate::{ALLOCATED, ResourcePath, value};
+use crate::{ALLOCATED, ResourcePath, Said, value};
 use ipnetwork::IpNetwork;
 use penstock_model::TunnelId;
 use serde_json::Value;
@@ -67,6 +67,11 @@ pub(crate) fn read(r: &mut Reader<'_>, intent: &Intent) -> Vec<Connection> {
             let prefixes = prefixes(r, &node);
             let Some(kind) = kind else { continue };
             if node.word("connectionStatus") == "disabled" {
+                continue;
+            }
+            if prefixes.is_empty() {
+                // A gateway has no use for a tunnel that can carry nothing.
+                r.warn(&node.path, "NoRoutes", "no routes: nothing leads to the site, and nothing may come from it");
                 continue;
             }
             let Some(network) = network.clone() else {
@@ -212,11 +217,12 @@ fn check_peer(
     let own = intent.gateways.get(gateway).and_then(|g| g.address);
     if own.is_some_and(|own| own.is_ipv4() != peer.is_ipv4() || own == peer) {
         let message = format!("{peer} cannot be the peer of '{gateway}', whose address is {own:?}");
+        let message = Said::naming(message, &[gateway]);
         r.problem(node, node.at("destinationIPAddress"), "InvalidParameterValue", message);
     }
     let is_same = |c: &&Connection| matches!(c.kind, ConnectionKind::Gre { peer: p, key: k, .. } if c.gateway == *gateway && (p, k) == (peer, key));
     if let Some(other) = others.iter().find(is_same) {
-        let message = format!("'{}' has the same peer and the same key", other.path);
+        let message = Said::naming(format!("'{}' has the same peer and the same key", other.path), &[&other.path]);
         r.problem(node, node.at("greConfiguration/greKey"), "InvalidParameterValue", message);
     }
 }
@@ -227,6 +233,7 @@ fn check_port(r: &mut Reader<'_>, node: &Node<'_>, listen_port: u16, gateway: &R
     if *first_key != key {
         let message =
             format!("UDP port {listen_port} of '{gateway}' is that of '{first}', which has another private key");
+        let message = Said::naming(message, &[gateway, first]);
         r.problem(node, node.at("wireGuardConfiguration/listenPort"), "InvalidParameterValue", message);
     }
 }
@@ -255,7 +262,8 @@ fn check_overlap(
             );
         }
         if let Some(other) = others.iter().find(|o| o.network == *network && o.prefixes.contains(&prefix)) {
-            r.problem(node, at, "RouteConflict", format!("{prefix} leads to '{}' already", other.path));
+            let message = Said::naming(format!("{prefix} leads to '{}' already", other.path), &[&other.path]);
+            r.problem(node, at, "RouteConflict", message);
         }
     }
 }

@@ -1,6 +1,6 @@
 use super::Intent;
 use super::reader::{Node, Reader};
-use crate::{ResourcePath, value};
+use crate::{ResourcePath, Said, value};
 use ipnetwork::IpNetwork;
 use penstock_model::Mac;
 use std::collections::BTreeMap;
@@ -111,20 +111,22 @@ fn address(
         r.problem(child, child.at("privateIPAddress"), "PrivateIPAddressMissing", message);
         return None;
     };
-    let refuse = |r: &mut Reader<'_>, code, message| r.problem(child, child.at("privateIPAddress"), code, message);
+    let refuse =
+        |r: &mut Reader<'_>, code, message: Said| r.problem(child, child.at("privateIPAddress"), code, message);
     if !subnet.contains(address) {
-        refuse(r, "PrivateIPAddressNotInSubnet", format!("{address} is not in the subnet's prefix {subnet}"));
+        refuse(r, "PrivateIPAddressNotInSubnet", format!("{address} is not in the subnet's prefix {subnet}").into());
         return None;
     }
     if reserved(subnet).contains(&address) {
         refuse(
             r,
             "PrivateIPAddressInReservedRange",
-            format!("{address} is the gateway, network or broadcast address of {subnet}"),
+            format!("{address} is the gateway, network or broadcast address of {subnet}").into(),
         );
     }
     if let Some(other) = taken.addresses.insert((network.clone(), address), child.path.clone()) {
-        refuse(r, "PrivateIPAddressInUse", format!("{address} is the address of '{other}' already"));
+        let message = Said::naming(format!("{address} is the address of '{other}' already"), &[&other]);
+        refuse(r, "PrivateIPAddressInUse", message);
     }
     Some(address)
 }
@@ -160,7 +162,7 @@ fn mac(r: &mut Reader<'_>, node: &Node<'_>, network: &ResourcePath, taken: &mut 
             node,
             at,
             "InvalidPrivateMacAddress",
-            format!("{mac} is the address of '{other}' in the same network already"),
+            Said::naming(format!("{mac} is the address of '{other}' in the same network already"), &[&other]),
         );
     }
     Some(mac)

@@ -1,6 +1,6 @@
 use super::Intent;
 use super::reader::{Node, Reader};
-use crate::{ResourcePath, value};
+use crate::{ResourcePath, Said, value};
 use ipnetwork::IpNetwork;
 use penstock_model::Protocol;
 use std::collections::BTreeMap;
@@ -174,7 +174,7 @@ fn one_owner_per_public_address(r: &mut Reader<'_>) {
                 &node,
                 node.at("ipAddress"),
                 "PublicIPAddressInUse",
-                format!("{address} is the address of '{other}' already"),
+                Said::naming(format!("{address} is the address of '{other}' already"), &[&other]),
             );
         }
     }
@@ -184,7 +184,7 @@ fn one_owner_per_public_address(r: &mut Reader<'_>) {
 fn not_a_node(r: &mut Reader<'_>, node: &Node<'_>, vip: IpAddr, intent: &Intent) {
     let nodes = intent.servers.values().chain(intent.muxes.values()).chain(intent.gateways.values());
     if let Some(other) = nodes.into_iter().find(|n| n.address == Some(vip)) {
-        let message = format!("{vip} is the underlay address of '{}'", other.path);
+        let message = Said::naming(format!("{vip} is the underlay address of '{}'", other.path), &[&other.path]);
         r.problem(node, node.at("privateIPAddress"), "PrivateIPAddressInUse", message);
     }
 }
@@ -258,6 +258,7 @@ fn services(
         let Some(vip) = frontends.get(&frontend).copied() else { continue };
         if let Some(other) = taken.insert((vip, protocol, port), rule.path.clone()) {
             let message = format!("{vip} {protocol} port {port} is served by '{other}' already");
+            let message = Said::naming(message, &[&other]);
             r.problem(rule, rule.at("frontendPort"), "RulesUseSameFrontendPort", message);
             continue;
         }
@@ -294,6 +295,7 @@ fn one_target(r: &mut Reader<'_>, rule: &Node<'_>, intent: &Intent) {
         [_] => {}
         [first, second, ..] => {
             let message = format!("'{}' and '{}' both name the rule", first.path, second.path);
+            let message = Said::naming(message, &[&first.path, &second.path]);
             r.problem(rule, rule.pointer.clone(), "InboundNatRuleInUse", message);
         }
     }
@@ -318,6 +320,7 @@ fn outbound(r: &mut Reader<'_>, rule: &Node<'_>, frontends: &BTreeMap<ResourcePa
         out.iter().find(|o| o.pool == pool && (o.protocol == protocol || o.protocol.is_none() || protocol.is_none()))
     {
         let message = format!("'{}' is the outbound rule of '{pool}' already", other.path);
+        let message = Said::naming(message, &[&other.path, &pool]);
         r.problem(rule, rule.at("backendAddressPool"), "OutboundNatRuleConflict", message);
     }
     out.push(Outbound { path: rule.path.clone(), vips, protocol, pool });
@@ -382,6 +385,7 @@ fn one_network_per_pool(r: &mut Reader<'_>, intent: &Intent) {
                 let node = Node { path: document, value: &serde_json::Value::Null, pointer: String::new() };
                 let at = format!("/properties/ipConfigurations/{i}/properties/loadBalancerBackendAddressPools");
                 let message = format!("'{pool}' has members in another virtual network already");
+                let message = Said::naming(message, &[pool]);
                 r.problem(&node, at, "BackendIPConfigurationsDontUseSameVnet", message);
             }
         }

@@ -14,7 +14,7 @@ pub use interface::{Interface, IpConfiguration};
 pub use load_balancer::{Distribution, Outbound, Probe, ProbeKind, Service};
 pub use network::{Network, Subnet};
 pub use node::Node;
-pub use reader::{Allocated, Misplaced, Warning};
+pub use reader::{Allocated, Misplaced, Warning, dangling};
 pub use router::{Bfd, PeerRouter, Router};
 
 use crate::{Documents, ReferenceIndex, ResourcePath};

@@ -1,5 +1,5 @@
 use super::reader::{Node, Reader};
-use crate::{ResourcePath, value};
+use crate::{ResourcePath, Said, value};
 use ipnetwork::IpNetwork;
 use penstock_model::{TenantId, Vni};
 use std::collections::BTreeMap;
@@ -34,7 +34,7 @@ pub(crate) fn read(r: &mut Reader<'_>) -> BTreeMap<ResourcePath, Network> {
                 &node,
                 node.at("encapsulationId"),
                 "InvalidParameterValue",
-                format!("VNI {vni} is that of '{other}' already"),
+                Said::naming(format!("VNI {vni} is that of '{other}' already"), &[&other]),
             );
         }
         let prefixes = prefixes(r, &node);

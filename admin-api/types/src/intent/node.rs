@@ -1,7 +1,7 @@
 use super::Intent;
 use super::reader::{Node as Reading, Reader};
 use super::router::{self, Router};
-use crate::{ResourcePath, value};
+use crate::{ResourcePath, Said, value};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -39,6 +39,7 @@ fn nodes(r: &mut Reader<'_>, collection: &str) -> BTreeMap<ResourcePath, Node> {
             Some(address) => {
                 if let Some(other) = owners.insert(address, node.path.clone()) {
                     let message = format!("{address} is the underlay address of '{other}' already");
+                    let message = Said::naming(message, &[&other]);
                     r.problem(&node, node.at("underlayAddress"), "PrivateIPAddressInUse", message);
                 }
             }

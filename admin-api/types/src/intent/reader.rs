@@ -1,4 +1,4 @@
-use crate::{ALLOCATED, Documents, Problem, ReferenceIndex, ResourcePath, node_at, pointer_join, value};
+use crate::{ALLOCATED, Documents, Problem, ReferenceIndex, ResourcePath, Said, node_at, pointer_join, value};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -125,8 +125,9 @@ impl<'a> Reader<'a> {
         out
     }
 
-    pub(crate) fn problem(&mut self, node: &Node<'_>, pointer: String, code: &'static str, message: String) {
-        self.problems.push(Misplaced { document: node.path.document(), problem: Problem { pointer, code, message } });
+    pub(crate) fn problem(&mut self, node: &Node<'_>, pointer: String, code: &'static str, message: impl Into<Said>) {
+        let problem = Problem { pointer, code, message: message.into() };
+        self.problems.push(Misplaced { document: node.path.document(), problem });
     }
 
     pub(crate) fn warn(&mut self, path: &ResourcePath, code: &'static str, message: impl Into<String>) {
@@ -142,7 +143,7 @@ impl<'a> Reader<'a> {
                     problem: Problem {
                         pointer: r.pointer.clone(),
                         code: "InvalidResourceReference",
-                        message: format!("'{}' refers to '{}', which does not exist", r.owner, r.target),
+                        message: dangling(&r.owner, &r.target),
                     },
                 });
             }
@@ -154,4 +155,10 @@ impl<'a> Reader<'a> {
         self.problems.dedup();
         (self.problems, self.warnings)
     }
+}
+
+/// What is said of a reference to what is not there, or is not there for who asks.
+#[must_use]
+pub fn dangling(owner: &ResourcePath, target: &ResourcePath) -> Said {
+    Said::naming(format!("'{owner}' refers to '{target}', which does not exist"), &[owner, target])
 }

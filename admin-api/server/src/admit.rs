@@ -1,0 +1,118 @@
+//! Whether the gateways would take their goals: asked of the gateway's own code before a change is made. What it refuses, it refuses as a
+//! whole, so that one connection would hold up all tenants of a gateway.
+use crate::compile::gateway::goal_of;
+use crate::draft::pointer_of;
+use crate::secrets::{Sealer, SecretError};
+use crate::state::State;
+use penstock_admin_types::intent::{Connection, Misplaced, Node};
+use penstock_admin_types::{Problem, ResourcePath, Said};
+use penstock_gateway_proto::{GatewayGoal, GoalError, Policy};
+use penstock_model::{PortId, Underlay};
+use penstock_policy::NextHop;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// Refusals by one gateway that are told at once.
+const MOST: usize = 100;
+
+/// What the gateways would refuse after a change and would not before. A store that holds such a thing already can be mended.
+pub(crate) fn refused(before: &State, after: &State, sealer: &Sealer) -> Result<Vec<Misplaced>, SecretError> {
+    let mut out = Vec::new();
+    for gateway in after.intent.gateways.values() {
+        let Some(own) = gateway.address else { continue };
+        if !after.intent.connections.iter().any(|c| c.gateway == gateway.path) {
+            continue;
+        }
+        let now = of_gateway(before, after, gateway, own, sealer)?;
+        let known = match before.intent.gateways.get(&gateway.path).filter(|_| !now.is_empty()) {
+            Some(old) => of_gateway(before, before, old, old.address.unwrap_or(own), sealer)?,
+            None => Vec::new(),
+        };
+        out.extend(
+            now.into_iter().filter(|m| {
+                !known.iter().any(|k| (&k.document, &k.problem.pointer) == (&m.document, &m.problem.pointer))
+            }),
+        );
+    }
+    Ok(out)
+}
+
+fn of_gateway(
+    before: &State,
+    state: &State,
+    gateway: &Node,
+    own: IpAddr,
+    sealer: &Sealer,
+) -> Result<Vec<Misplaced>, SecretError> {
+    let mut goal = goal_of(&state.intent, gateway, sealer)?;
+    let build = |goal: &GatewayGoal| Policy::build(goal, Underlay(own), PortId(0), |_| None, None);
+    if build(&goal).is_ok() {
+        return Ok(Vec::new());
+    }
+    // What was there comes first: of two that contradict each other the new one is wrong.
+    let known: BTreeMap<&str, &Connection> = before.intent.connections.iter().map(|c| (c.path.name(), c)).collect();
+    let was = |c: &&Connection| known.get(c.path.name()) == Some(c);
+    let old: BTreeSet<&str> = state.intent.connections.iter().filter(was).map(|c| c.path.name()).collect();
+    goal.tunnels.sort_by_key(|t| !old.contains(t.name.as_str()));
+    let mut out = Vec::new();
+    while let Err(error) = build(&goal) {
+        out.push(misplaced(state, gateway, &goal, &error));
+        // The next refusal is found without the connection that had this one.
+        let Some((i, _)) = item(&error.field, "tunnels").filter(|(i, _)| *i < goal.tunnels.len()) else { break };
+        if out.len() >= MOST {
+            break;
+        }
+        let tunnel = goal.tunnels.remove(i);
+        for network in &mut goal.networks {
+            network.routes.retain(|r| r.next_hop != NextHop::Tunnel(tunnel.id));
+        }
+    }
+    Ok(out)
+}
+
+/// Where in the resources something stands that a goal is refused for.
+fn misplaced(state: &State, gateway: &Node, goal: &GatewayGoal, error: &GoalError) -> Misplaced {
+    let named = |i: usize| ResourcePath::parse(&goal.tunnels.get(i)?.name).ok();
+    let found = item(&error.field, "tunnels").and_then(|(i, field)| Some((named(i)?, field)));
+    let mut text = format!("'{}' would refuse it: {}", gateway.path, error.problem);
+    let mut names = vec![gateway.path.clone()];
+    if let Some((path, place)) = error.problem.find("tunnels[").and_then(|at| {
+        let (i, rest) = item(error.problem.get(at..)?, "tunnels")?;
+        let path = named(i)?;
+        let place = format!("{}'{path}'{rest}", error.problem.get(..at)?);
+        Some((path, place))
+    }) {
+        text = format!("'{}' would refuse it: {place}", gateway.path);
+        names.push(path);
+    }
+    let (document, pointer) = match &found {
+        Some((path, field)) => {
+            let document = path.document();
+            let at = state.documents.get(&document).and_then(|d| pointer_of(d, path)).unwrap_or_default();
+            (document, format!("{at}{}", property(field)))
+        }
+        None => (gateway.path.clone(), String::new()),
+    };
+    if found.is_none() {
+        text = format!("{text} ({})", error.field);
+    }
+    Misplaced { document, problem: Problem { pointer, code: "InvalidParameterValue", message: Said { text, names } } }
+}
+
+/// The place in a list of the goal, and what follows: `tunnels[3].kind.listen_port`.
+fn item<'f>(field: &'f str, list: &str) -> Option<(usize, &'f str)> {
+    let (number, rest) = field.strip_prefix(list)?.strip_prefix('[')?.split_once(']')?;
+    Some((number.parse().ok()?, rest))
+}
+
+/// The property of a connection that a field of its tunnel comes from.
+fn property(field: &str) -> &'static str {
+    match field {
+        ".kind.listen_port" => "/properties/wireGuardConfiguration/listenPort",
+        ".kind.peer_public_key" => "/properties/wireGuardConfiguration/peerPublicKey",
+        ".kind.key" => "/properties/greConfiguration/greKey",
+        ".kind.peer" => "/properties/destinationIPAddress",
+        field if field.starts_with(".prefixes") => "/properties/routes",
+        _ => "",
+    }
+}
