@@ -45,5 +45,6 @@ async fn python_hnvclient_creates_reads_changes_and_deletes_what_it_knows() {
     let (said, wrong) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     assert!(out.status.success() && said.ends_with("all good\n"), "{said}\n{wrong}");
     let (_, history) = lab.call(Method::GET, "/penstock/v1/history?$top=1", None).await;
-    assert_eq!(history["value"][0]["author"], "token:hnvclient");
+    let author = format!("token:{}:hnvclient", token["id"].as_str().unwrap());
+    assert_eq!(history["value"][0]["author"], author);
 }

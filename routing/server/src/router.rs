@@ -194,7 +194,7 @@ impl Router {
             match sockets::listen(*address) {
                 Ok(listener) => {
                     self.listeners.push(listener);
-                    self.deaf.clear();
+                    self.deaf.remove(address);
                 }
                 Err(error) => {
                     if !self.deaf.contains_key(address) {
