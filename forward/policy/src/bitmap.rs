@@ -133,17 +133,21 @@ impl Bitmaps {
         self.pages.get(number as usize).and_then(|p| p.get(at % PAGE)).copied().unwrap_or(0)
     }
 
-    /// The smallest rule that is in all five sets.
+    /// The smallest rule that is in all five sets and that `accept` takes.
     #[inline]
-    pub(crate) fn first_common(&self, sets: [u32; 5]) -> Option<usize> {
+    pub(crate) fn first_common(&self, sets: [u32; 5], accept: impl Fn(usize) -> bool) -> Option<usize> {
         let sets = sets.map(|id| self.get(id));
         for i in 0..self.summary {
             let mut common = sets.iter().fold(u64::MAX, |all, set| all & set.get(i).copied().unwrap_or(0));
             while common != 0 {
                 let at = i * 64 + common.trailing_zeros() as usize;
-                let word = sets.iter().fold(u64::MAX, |all, set| all & self.word(set, at));
-                if word != 0 {
-                    return Some(at * 64 + word.trailing_zeros() as usize);
+                let mut left = sets.iter().fold(u64::MAX, |all, set| all & self.word(set, at));
+                while left != 0 {
+                    let rule = at * 64 + left.trailing_zeros() as usize;
+                    if accept(rule) {
+                        return Some(rule);
+                    }
+                    left &= left - 1;
                 }
                 common &= common - 1;
             }
@@ -193,7 +197,7 @@ mod tests {
                 }
             }
             let expected = plain[0].iter().find(|r| plain.iter().all(|p| p.contains(r))).copied();
-            prop_assert_eq!(builder.finish().first_common(ids.try_into().unwrap()), expected);
+            prop_assert_eq!(builder.finish().first_common(ids.try_into().unwrap(), |_| true), expected);
         }
     }
 }

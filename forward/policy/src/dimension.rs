@@ -1,7 +1,5 @@
 use crate::bitmap::BitmapsBuilder;
-use ipnetwork::IpNetwork;
-use penstock_model::Addr16;
-use std::net::{IpAddr, Ipv6Addr};
+use crate::rule_box::Value;
 
 /// One field of the classifier: the values cut into intervals in each of which the same rules match.
 #[derive(Debug, Clone)]
@@ -18,23 +16,6 @@ pub(crate) struct Span<T> {
     pub(crate) rule: usize,
     pub(crate) first: T,
     pub(crate) last: T,
-}
-
-/// A value with a successor.
-pub(crate) trait Value: Copy + Ord + Default {
-    fn next(self) -> Option<Self>;
-}
-
-impl Value for u16 {
-    fn next(self) -> Option<Self> {
-        self.checked_add(1)
-    }
-}
-
-impl Value for u128 {
-    fn next(self) -> Option<Self> {
-        self.checked_add(1)
-    }
 }
 
 impl<T: Value> Dimension<T> {
@@ -84,40 +65,4 @@ impl<T: Value> Dimension<T> {
     pub(crate) fn bytes(&self) -> usize {
         self.starts.len() * (size_of::<T>() + size_of::<u32>())
     }
-}
-
-/// An address as a number; IPv4 in the mapped form, so that both families share one line of values.
-#[inline]
-pub(crate) fn address(addr: Addr16) -> u128 {
-    u128::from_be_bytes(addr.0)
-}
-
-/// The mapped form of all IPv4 addresses: `::ffff:0:0/96`.
-const V4_FIRST: u128 = 0xffff_0000_0000;
-const V4_LAST: u128 = 0xffff_ffff_ffff;
-
-/// The address ranges of a prefix. An IPv6 prefix that covers the mapped form is cut in two around it: `::/0` is not an
-/// IPv4 address.
-pub(crate) fn ranges(prefix: &IpNetwork) -> impl Iterator<Item = (u128, u128)> {
-    let first = address(Addr16::from(prefix.network()));
-    let last = address(Addr16::from(prefix.broadcast()));
-    let around = prefix.is_ipv6() && first <= V4_FIRST && V4_LAST <= last;
-    let pair = if around {
-        [(first < V4_FIRST).then_some((first, V4_FIRST - 1)), (V4_LAST < last).then_some((V4_LAST + 1, last))]
-    } else {
-        [Some((first, last)), None]
-    };
-    pair.into_iter().flatten()
-}
-
-/// Whether an IPv6 prefix lies inside the mapped form, which no packet can carry.
-pub(crate) fn is_mapped(prefix: &IpNetwork) -> bool {
-    match prefix.ip() {
-        IpAddr::V6(v6) => prefix.prefix() >= 96 && is_mapped_address(v6),
-        IpAddr::V4(_) => false,
-    }
-}
-
-fn is_mapped_address(v6: Ipv6Addr) -> bool {
-    v6.to_ipv4_mapped().is_some()
 }

@@ -1,4 +1,4 @@
-use crate::dimension::is_mapped;
+use crate::rule_box::is_mapped;
 use crate::trie::{NONE, Trie};
 use crate::{PolicyError, Problem};
 use ipnetwork::IpNetwork;

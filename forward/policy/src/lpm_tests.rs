@@ -35,7 +35,7 @@ fn prefix() -> impl Strategy<Value = IpNetwork> {
             let net = IpNetwork::new(addr, len).unwrap();
             IpNetwork::new(net.network(), len).unwrap()
         })
-        .prop_filter("mapped", |p| !crate::dimension::is_mapped(p))
+        .prop_filter("mapped", |p| !crate::rule_box::is_mapped(p))
 }
 
 /// The first and last address of a prefix and their neighbours.

@@ -6,16 +6,24 @@ use super::pool::{Pool, processor_time};
 use crate::report::Report;
 use penstock_model::{Addr16, FlowKey, Protocol, TenantId};
 use penstock_policy::{Acl, AclAction, AclDirection, AclMatch, AclRule, CompiledAcl, PortRange};
+use std::fmt::Debug;
 use std::hint::black_box;
 use std::net::Ipv4Addr;
+use std::str::FromStr;
 
 const SIZES: [u32; 4] = [10, 100, 1_000, 10_000];
 const COMPILATIONS: usize = 15;
 
 /// The rows' `flows` are rules.
 pub(crate) fn run(out: &mut Report) {
+    of_kind(out, "", firewall);
+    of_kind(out, "-mixed", mixed);
+}
+
+fn of_kind(out: &mut Report, kind: &str, rule: fn(u32) -> AclRule) {
+    let name = |of: &str| format!("core/acl{kind}{of}");
     for rules in SIZES {
-        let acl = acl(rules);
+        let acl = Acl { name: "large".into(), rules: (0..rules).map(rule).collect() };
         let compiled = CompiledAcl::compile(&acl, &[]).unwrap();
         let mut random = Random::new();
         for _ in 0..2_000 {
@@ -24,11 +32,11 @@ pub(crate) fn run(out: &mut Report) {
             assert_eq!(because, linear(&acl, &key), "{key:?}");
         }
         let classify = |key: &FlowKey| compiled.evaluate(AclDirection::Inbound, key).because;
-        evaluate(out, "core/acl", rules, classify);
-        evaluate(out, "core/acl-linear", rules, |key| linear(&acl, key));
-        if out.wants("core/acl-compile") {
+        evaluate(out, &name(""), rules, classify);
+        evaluate(out, &name("-linear"), rules, |key| linear(&acl, key));
+        if out.wants(&name("-compile")) {
             let bytes = compiled.bytes() as f64 / f64::from(rules);
-            report(out, "core/acl-compile", Some(rules.into()), 0, compile(&acl), Some(bytes));
+            report(out, &name("-compile"), Some(rules.into()), 0, compile(&acl), Some(bytes));
         }
     }
 }
@@ -64,20 +72,41 @@ fn compile(acl: &Acl) -> Cost {
 
 /// What a firewall's list looks like when nothing in it repeats: each rule names a network of its own, a host of its own
 /// and a port or a range.
-fn acl(rules: u32) -> Acl {
-    let rules = (0..rules).map(|n| AclRule {
+fn firewall(n: u32) -> AclRule {
+    AclRule {
         name: format!("rule {n}"),
         priority: u16::try_from(n + 1).unwrap(),
-        action: if n % 3 == 0 { AclAction::Deny } else { AclAction::Allow },
+        action: if n.is_multiple_of(3) { AclAction::Deny } else { AclAction::Allow },
         direction: AclDirection::Inbound,
-        protocol: Some(if n % 5 == 0 { Protocol::UDP } else { Protocol::TCP }),
-        src: vec![format!("{}/{}", source(n), 24 - n % 3).parse().unwrap()],
-        dst: vec![format!("{}/32", destination(n)).parse().unwrap()],
+        protocol: Some(protocol(n)),
+        src: vec![network(source(n), 24 - n % 3)],
+        dst: vec![network(destination(n), 32)],
         src_ports: PortRange::ANY,
         dst_ports: ports(n),
         log: false,
-    });
-    Acl { name: "large".into(), rules: rules.collect() }
+    }
+}
+
+/// Rules of four kinds: networks that lie inside each other as sources alone, the same as destinations alone, those of
+/// [`firewall`], and rules for a host and all its ports or some.
+fn mixed(n: u32) -> AclRule {
+    let of_firewall = firewall(n);
+    let (of_kind, anywhere) = (n / 4, Vec::new());
+    match n % 4 {
+        0 => AclRule { src: vec![network(source(n), 16 + of_kind % 13)], dst: anywhere, ..of_firewall },
+        1 => AclRule { src: anywhere, dst: vec![network(destination(n), 24 + of_kind % 9)], ..of_firewall },
+        2 => of_firewall,
+        _ if of_kind.is_multiple_of(2) => AclRule { src: anywhere, dst_ports: PortRange::ANY, ..of_firewall },
+        _ => AclRule { src: anywhere, ..of_firewall },
+    }
+}
+
+fn network<T: FromStr<Err: Debug>>(addr: Ipv4Addr, length: u32) -> T {
+    format!("{addr}/{length}").parse().unwrap()
+}
+
+fn protocol(n: u32) -> Protocol {
+    if n.is_multiple_of(5) { Protocol::UDP } else { Protocol::TCP }
 }
 
 fn source(n: u32) -> Ipv4Addr {
@@ -97,9 +126,8 @@ fn ports(n: u32) -> PortRange {
 fn key(random: &mut Random, rules: u32) -> FlowKey {
     let n = random.below(rules.into()) as u32;
     let port = if random.below(10) == 0 { 65_000 } else { ports(n).first };
-    let protocol = if n.is_multiple_of(5) { Protocol::UDP } else { Protocol::TCP };
     let (src, dst) = (source(n).octets(), destination(n).octets());
-    FlowKey::new(TenantId(1), Addr16::from_v4(src), Addr16::from_v4(dst), protocol, 40_000, port)
+    FlowKey::new(TenantId(1), Addr16::from_v4(src), Addr16::from_v4(dst), protocol(n), 40_000, port)
 }
 
 /// The list as it reads. Its rules stand in the order of their priorities.
@@ -108,8 +136,8 @@ fn linear(acl: &Acl, key: &FlowKey) -> AclMatch {
     let matches = |rule: &AclRule| {
         rule.protocol == Some(key.protocol())
             && rule.dst_ports.contains(key.dst_port)
-            && rule.dst.iter().any(|p| p.contains(dst))
-            && rule.src.iter().any(|p| p.contains(src))
+            && (rule.dst.is_empty() || rule.dst.iter().any(|p| p.contains(dst)))
+            && (rule.src.is_empty() || rule.src.iter().any(|p| p.contains(src)))
     };
     acl.rules.iter().position(matches).map_or(AclMatch::Default, |n| AclMatch::Rule(n as u32))
 }
