@@ -250,6 +250,7 @@ impl<R: Resolver> Port<R> {
         let is_tcp = h.protocol == Protocol::TCP;
         let established =
             R::TCP.filter(|tcp| is_tcp && self.flows.has_idle(key, hash, tcp.opening)).map(|tcp| tcp.established);
+        let established = established.map(|usual| resolver.established_idle(key, value).unwrap_or(usual));
         let rehash = |key: &R::Key| resolver.hash(key);
         if !self.flows.promote(key, hash, now, rehash) {
             return;

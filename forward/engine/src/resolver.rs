@@ -180,6 +180,12 @@ pub trait Resolver {
         None
     }
 
+    /// How long the flow may be silent now that it proves to be an established connection; `None`: as [`Resolver::TCP`] says.
+    fn established_idle(&self, key: &Self::Key, value: &Self::Value) -> Option<u16> {
+        let _ = (key, value);
+        None
+    }
+
     /// [`Resolver::classify`] with reasons. Products write one function over `impl Why` and call it from both.
     fn explain_classify(
         &mut self,

@@ -1,7 +1,7 @@
 //! What becomes of a packet: one function for the packet loop (`why` is `()`) and for `trace`.
 
 use crate::echo::is_echo_request;
-use crate::goal::Distribution;
+use crate::goal::{ALL_PORTS, Distribution};
 use crate::hash::halves;
 use crate::key::MuxKey;
 use crate::policy::Policy;
@@ -112,7 +112,17 @@ fn locate(policy: &Policy, entry: &VipEntry, t: &Tuple) -> (Place, bool) {
 
 #[inline]
 fn rule_of<'a>(policy: &'a Policy, h: &Headers) -> Option<&'a VipEntry> {
-    policy.tables.vips.find(&h.dst, h.protocol, h.dst_port, Kind::Service)
+    rule_for(policy, &h.dst, h.protocol, h.dst_port)
+}
+
+/// The rule for the very port goes before one that is for all.
+#[inline]
+fn rule_for<'a>(policy: &'a Policy, vip: &Addr16, protocol: Protocol, port: u16) -> Option<&'a VipEntry> {
+    let tables = &policy.tables;
+    match tables.vips.find(vip, protocol, port, Kind::Service) {
+        None if tables.has_all_ports => tables.vips.find(vip, protocol, ALL_PORTS, Kind::Service),
+        found => found,
+    }
 }
 
 /// An answer to what a container has sent by a leased port: TCP, UDP, or an echo reply with that identifier.
@@ -282,7 +292,7 @@ fn is_to_group(frame: &[u8], h: &Headers) -> bool {
 
 /// An ICMP error goes where the packets go that it is about (path MTU discovery depends on it, RFC 1191, RFC 8201).
 fn about(policy: &Policy, frame: &[u8], h: &Headers, why: &mut impl Why) -> Decision {
-    let entry = |q: &Quote| policy.tables.vips.find(&q.vip, q.protocol, q.vip_port, Kind::Service);
+    let entry = |q: &Quote| rule_for(policy, &q.vip, q.protocol, q.vip_port);
     match read_quote(frame, h).and_then(|q| Some((q, entry(&q)?))) {
         Some((q, entry)) => {
             why.because("icmp", || {

@@ -43,10 +43,14 @@ pub struct Service {
     pub name: String,
     pub vip: IpAddr,
     pub protocol: Protocol,
+    /// [`ALL_PORTS`]: each that no other rule of the virtual IP is for.
     pub port: u16,
     pub pool: PoolId,
     pub distribution: Distribution,
 }
+
+/// The port of a rule that is for all ports.
+pub const ALL_PORTS: u16 = 0;
 
 /// Which fields choose the slot (`loadDistribution` of the rule).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

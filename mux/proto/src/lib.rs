@@ -47,7 +47,7 @@ mod tests;
 
 pub use error::GoalError;
 pub use explain::explain;
-pub use goal::{Backend, Distribution, MAX_PREVIOUS, MuxGoal, Pool, Service, SnatBlock};
+pub use goal::{ALL_PORTS, Backend, Distribution, MAX_PREVIOUS, MuxGoal, Pool, Service, SnatBlock};
 pub use key::MuxKey;
 pub use policy::{Idle, MAX_BACKEND, MAX_SERVICE, MUX_MAC, NextHopInfo, Policy};
 pub use resolver::{Foreign, MuxResolver};

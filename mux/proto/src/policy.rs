@@ -1,6 +1,6 @@
 use crate::chance::{self, Chances, Known, Second};
 use crate::error::GoalError;
-use crate::goal::{Backend, Distribution, MuxGoal, Service, SnatBlock};
+use crate::goal::{ALL_PORTS, Backend, Distribution, MuxGoal, Service, SnatBlock};
 use crate::hash::hasher;
 use crate::slots::{NOBODY, PoolInfo, Slots};
 use crate::validate::validate;
@@ -92,6 +92,7 @@ pub(crate) struct Tables {
     addresses: BTreeSet<IpAddr>,
     snat: Vec<SnatBlock>,
     pub(crate) has_snat: bool,
+    pub(crate) has_all_ports: bool,
 }
 
 impl Policy {
@@ -371,6 +372,7 @@ fn tables(goal: &MuxGoal, own: Underlay<IpAddr>) -> Tables {
         backends,
         snat: goal.snat.clone(),
         has_snat: !goal.snat.is_empty(),
+        has_all_ports: goal.services.iter().any(|s| s.port == ALL_PORTS),
     };
     tables.mark_moved_services();
     tables.add_chances();

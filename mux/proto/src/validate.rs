@@ -1,7 +1,7 @@
 //! What a goal must satisfy before anything is built from it.
 
 use crate::error::GoalError;
-use crate::goal::{Backend, MAX_PREVIOUS, MuxGoal, Pool, Service};
+use crate::goal::{ALL_PORTS, Backend, MAX_PREVIOUS, MuxGoal, Pool, Service};
 use crate::policy::{MAX_BACKEND, MAX_SERVICE};
 use penstock_maps::VIP_CAPACITY;
 use penstock_model::{Addr16, BackendId, Mac, PoolId, Protocol, Underlay};
@@ -24,10 +24,14 @@ fn validate_snat(goal: &MuxGoal, backends: &HashSet<BackendId>, own: Underlay<Ip
     let mut taken = HashSet::with_capacity(goal.snat.len());
     let mut shifts = HashMap::new();
     let mut vips: HashSet<IpAddr> = goal.services.iter().map(|s| s.vip).collect();
+    let whole: HashSet<IpAddr> = goal.services.iter().filter(|s| s.port == ALL_PORTS).map(|s| s.vip).collect();
     for (i, block) in goal.snat.iter().enumerate() {
         let refuse = |field: &str, problem: String| Err(GoalError::new(format!("snat[{i}].{field}"), problem));
         if !is_unicast(block.vip) || block.vip == own.0 {
             return refuse("vip", format!("{} cannot be a virtual IP of this mux", block.vip));
+        }
+        if whole.contains(&block.vip) {
+            return refuse("vip", format!("{} has a rule for all ports", block.vip));
         }
         vips.insert(block.vip);
         if vips.len() > VIP_CAPACITY as usize {
@@ -138,9 +142,6 @@ fn validate_services(list: &[Service], pools: &HashSet<PoolId>, own: Underlay<Ip
         }
         if s.protocol != Protocol::TCP && s.protocol != Protocol::UDP {
             return refuse("protocol", format!("{} cannot be balanced: TCP and UDP can", s.protocol));
-        }
-        if s.port == 0 {
-            return refuse("port", "0 is not a port".to_owned());
         }
         if !frontends.insert((s.vip, s.protocol, s.port)) {
             return refuse("port", format!("{}:{}:{} is served twice", s.vip, s.protocol, s.port));

@@ -1,9 +1,9 @@
-use crate::ROUTER_MAC;
 use crate::fabric::UnderlayFib;
 use crate::goal::{HostGoal, NatRule, Port, SnatLease};
-use crate::policy::{LocalPort, Nat, Network, Place, Policy};
+use crate::policy::{LocalPort, MOST_FLOATING, Nat, Network, Place, Policy};
 use crate::ranges::{AddressRange, Ranges};
 use crate::snat::{Block, CLASSES, Leased, class};
+use crate::{ALL_PORTS, ROUTER_MAC};
 use penstock_engine::EncapTemplate;
 use penstock_model::{Addr16, EncapId, Epoch, PortId, Protocol, Underlay, Vni};
 use penstock_policy::{AclId, CompiledAcl, CompiledNetwork, NextHop, VirtualNetwork};
@@ -130,6 +130,7 @@ impl Builder<'_> {
                 own: port.addresses.iter().map(|a| Addr16::from(a.ip())).collect(),
                 acl,
                 nat: Vec::new(),
+                floating: Vec::new(),
                 snat: Vec::new(),
                 leased_at: 0,
             };
@@ -207,16 +208,35 @@ impl Builder<'_> {
                 vip_port: rule.vip_port,
                 dip: rule.dip.0.into(),
                 dip_port: rule.dip_port,
+                is_floating: rule.floating,
+                idle_seconds: rule.idle_seconds.unwrap_or_default(),
             };
             let Some(Some(local)) = self.policy.ports.get_mut(usize::from(id.0)) else { continue };
-            if local.nat_in(nat.vip, nat.protocol, nat.vip_port).is_some() {
+            if local.nat.iter().any(|n| (n.vip, n.protocol, n.vip_port) == (nat.vip, nat.protocol, nat.vip_port)) {
                 let problem =
                     format!("another rule of the port is for {} {}:{}", rule.protocol, rule.vip, rule.vip_port);
                 return refuse(format_args!("{at}.vip_port"), problem);
             }
             local.nat.push(nat);
+            if nat.is_floating && !local.floats(nat.vip) {
+                local.floating.push(nat.vip);
+            }
         }
+        self.remember_floating();
         Ok(())
+    }
+
+    /// Who leaves a pool goes on answering those who are connected: flows say to whom, this that it may.
+    fn remember_floating(&mut self) {
+        for local in self.policy.ports.iter_mut().flatten() {
+            let same = |p: &&LocalPort| p.name == local.name && p.mac == local.mac;
+            let Some(before) = self.previous.port(local.id).filter(same) else { continue };
+            for vip in &before.floating {
+                if local.floating.len() < MOST_FLOATING && !local.floating.contains(vip) && !local.own.contains(vip) {
+                    local.floating.push(*vip);
+                }
+            }
+        }
     }
 
     fn snat(&mut self) -> Done {
@@ -474,6 +494,17 @@ fn check_nat(rule: &NatRule, port: &Port, at: &str) -> Done {
     }
     if !matches!(rule.protocol, Protocol::TCP | Protocol::UDP) {
         return refuse(format_args!("{at}.protocol"), format_args!("{} has no ports", rule.protocol));
+    }
+    if (rule.floating || rule.vip_port == ALL_PORTS) && rule.dip_port != rule.vip_port {
+        let why = if rule.floating { "a floating virtual IP" } else { "a rule for all ports" };
+        let problem = format!("{} is not {}, but {why} translates no port", rule.dip_port, rule.vip_port);
+        return refuse(format_args!("{at}.dip_port"), problem);
+    }
+    if rule.floating && port.addresses.iter().any(|a| a.ip() == rule.vip) {
+        return refuse(format_args!("{at}.vip"), format_args!("{} is an own address of the port", rule.vip));
+    }
+    if rule.idle_seconds == Some(0) {
+        return refuse(format_args!("{at}.idle_seconds"), "must be at least 1");
     }
     Ok(())
 }

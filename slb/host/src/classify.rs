@@ -133,7 +133,7 @@ fn from_container(
         why.because("route", || format!("{:?} is a group; overlays carry none", h.dst));
         return Err(DropReason::Unsupported);
     }
-    let own = port.owns(h.src);
+    let own = port.owns(h.src) || port.floats(h.src);
     if !own && !is_link_local(h.src) {
         why.because("anti-spoofing", || format!("source {:?} is not the container's", h.src));
         return Err(DropReason::SpoofedSource);

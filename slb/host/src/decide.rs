@@ -157,24 +157,20 @@ impl<'a, W: Why> Decision<'a, W> {
     fn mapping_of(&mut self, key: &FlowKey, prior: Option<&Transposition>) -> Result<Nat, DropReason> {
         if let Some(nat) = self.port.nat_in(key.dst, key.protocol(), key.dst_port) {
             self.why.because("nat", || {
+                if nat.is_floating {
+                    return format!("service {}: the container itself has {:?}", nat.service, nat.vip);
+                }
                 format!(
                     "service {}: {:?}:{} is {:?}:{} here",
                     nat.service, nat.vip, nat.vip_port, nat.dip, nat.dip_port
                 )
             });
-            return Ok(*nat);
+            return Ok(nat);
         }
-        let kept = prior.filter(|p| p.flags.has(Flags::DST) && self.port.owns(p.dst));
-        if let Some(p) = kept {
-            self.why.because("nat", || format!("no rule any more; the flow keeps {:?}:{}", p.dst, p.dst_port));
-            return Ok(Nat {
-                service: penstock_model::ServiceId(0),
-                protocol: key.protocol(),
-                vip: key.dst,
-                vip_port: key.dst_port,
-                dip: p.dst,
-                dip_port: p.dst_port,
-            });
+        if let Some(nat) = prior.and_then(|p| self.kept(key, p)) {
+            self.why
+                .because("nat", || format!("no rule any more; the flow keeps {:?}:{}", nat.delivered(), nat.dip_port));
+            return Ok(nat);
         }
         let reason = match self.port.has_vip(key.dst) {
             true => DropReason::NoServiceOnPort,
@@ -185,12 +181,32 @@ impl<'a, W: Why> Decision<'a, W> {
         Err(reason)
     }
 
+    /// What an older epoch of the flow was translated by.
+    fn kept(&self, key: &FlowKey, prior: &Transposition) -> Option<Nat> {
+        let is_floating = prior.dst == key.dst && self.port.floats(key.dst);
+        let is_own = self.port.owns(prior.dst);
+        if !prior.flags.has(Flags::DST) || !(is_own || is_floating) {
+            return None;
+        }
+        Some(Nat {
+            service: penstock_model::ServiceId(0),
+            protocol: key.protocol(),
+            vip: key.dst,
+            vip_port: key.dst_port,
+            dip: if is_floating { self.port.own_like(key.dst)? } else { prior.dst },
+            dip_port: prior.dst_port,
+            is_floating,
+            idle_seconds: 0,
+        })
+    }
+
     fn inbound_to(&mut self, key: &FlowKey, h: &Headers, nat: Option<Nat>, prior: Option<&Transposition>) -> Decided {
-        let (dip, dip_port) = nat.map_or((key.dst, key.dst_port), |n| (n.dip, n.dip_port));
-        let translated = FlowKey::new(key.tenant(), key.src, dip, key.protocol(), key.src_port, dip_port);
+        let (dst, dip, dip_port) = nat.map_or((key.dst, key.dst, key.dst_port), |n| (n.delivered(), n.dip, n.dip_port));
+        let as_seen_at = |dst| FlowKey::new(key.tenant(), key.src, dst, key.protocol(), key.src_port, dip_port);
+        let translated = as_seen_at(dst);
         let mut value = self.deliver(self.port).decapsulated();
         if nat.is_some() {
-            value = value.with_dst(dip).with_dst_port(dip_port);
+            value = value.with_dst(dst).with_dst_port(dip_port);
         }
         if h.fragment == Fragment::Later {
             return self.later_fragment(value);
@@ -201,7 +217,7 @@ impl<'a, W: Why> Decision<'a, W> {
             });
             return Resolution::Drop(DropReason::SpoofedSource);
         }
-        if !self.permits(self.port, AclDirection::Inbound, &translated) {
+        if !self.permits(self.port, AclDirection::Inbound, &as_seen_at(dip)) {
             return denied(value, prior);
         }
         let back = match nat {
@@ -209,7 +225,7 @@ impl<'a, W: Why> Decision<'a, W> {
             None => self.route(&translated.reversed()),
         };
         let peer = back.ok().map(|t| (reply_key(self.port.id, &translated), HostFlow(t.with_flag(Flags::REPLY))));
-        Resolution::Install { value: HostFlow(value), peer, idle_seconds: idle(key.protocol()) }
+        Resolution::Install { value: HostFlow(value), peer, idle_seconds: idle_of(nat.as_ref(), key.protocol()) }
     }
 
     /// The answer to a flow that the container opened, by its own address or a leased port. `key` is the answer's; the ACL judges
@@ -256,6 +272,9 @@ impl<'a, W: Why> Decision<'a, W> {
             let vip = p.flags.has(Flags::SRC).then_some((p.src, p.src_port));
             return self.reply_from_container(key, vip, true);
         }
+        if !self.port.owns(key.src) {
+            return self.answer_by_floating(key, h);
+        }
         if self.port.owns(key.dst) {
             return Resolution::Drop(DropReason::MartianDestination);
         }
@@ -268,6 +287,16 @@ impl<'a, W: Why> Decision<'a, W> {
             },
             Err(reason) => Resolution::Drop(reason),
         }
+    }
+
+    /// No flow explains why the container sends by a virtual IP that it has itself: it may answer, and open nothing.
+    fn answer_by_floating(&mut self, key: &FlowKey, h: &Headers) -> Decided {
+        let opens = key.protocol() == Protocol::TCP && h.tcp_flags.opens();
+        if opens {
+            self.why.because("anti-spoofing", || format!("the container may answer by {:?}, not open by it", key.src));
+            return Resolution::Drop(DropReason::SpoofedSource);
+        }
+        self.without_route(key, h)
     }
 
     fn outbound_by(&mut self, key: &FlowKey, value: Transposition, prior: Option<&Transposition>) -> Decided {
@@ -303,7 +332,10 @@ impl<'a, W: Why> Decision<'a, W> {
             Ok(value) => value.with_flag(Flags::REPLY),
             Err(reason) => return Resolution::Drop(reason),
         };
-        let opened = key.reversed();
+        let mut opened = key.reversed();
+        if !self.port.owns(opened.dst) {
+            opened.dst = self.port.own_like(opened.dst).unwrap_or(opened.dst);
+        }
         let sender_permits = match self.local_peer(key.dst) {
             Some(opener) if vip.is_none() => self.permits(opener, AclDirection::Outbound, &opened),
             _ => true,
@@ -311,7 +343,8 @@ impl<'a, W: Why> Decision<'a, W> {
         if !sender_permits || !self.permits(self.port, AclDirection::Inbound, &opened) {
             return if is_known { remembered_denial(value) } else { Resolution::Drop(DropReason::AclDenied) };
         }
-        Resolution::Install { value: HostFlow(value), peer: None, idle_seconds: idle(key.protocol()) }
+        let rule = vip.and_then(|(vip, port)| self.port.nat_in(vip, key.protocol(), port));
+        Resolution::Install { value: HostFlow(value), peer: None, idle_seconds: idle_of(rule.as_ref(), key.protocol()) }
     }
 
     /// Out of the overlay by a virtual IP, if ports of one are leased to the container. Not for answers of a service that has been
@@ -320,7 +353,12 @@ impl<'a, W: Why> Decision<'a, W> {
     fn snat(&mut self, key: &FlowKey, h: &Headers, prior: Option<&Transposition>) -> Option<Decided> {
         let ports = self.port.snat_ports(key.src, key.protocol());
         let opens = key.protocol() == Protocol::TCP && h.tcp_flags.opens();
-        let is_answer = prior.is_none() && !opens && self.port.nat_out(key.src, key.protocol(), key.src_port).is_some();
+        // A datagram from any port may be an answer where a rule is for all ports; there it is taken for a new flow.
+        let is_served = match key.protocol() {
+            Protocol::TCP => self.port.nat_out(key.src, key.protocol(), key.src_port).is_some(),
+            _ => self.port.is_port_of_rule(key.src, key.protocol(), key.src_port),
+        };
+        let is_answer = prior.is_none() && !opens && is_served;
         if ports == 0 || is_answer || !snat::is_translatable(h) {
             return None;
         }
@@ -365,7 +403,7 @@ impl<'a, W: Why> Decision<'a, W> {
             return Resolution::Drop(DropReason::FragmentUnsupported);
         }
         let opens = key.protocol() == Protocol::TCP && h.tcp_flags.opens();
-        let Some(nat) = self.port.nat_out(key.src, key.protocol(), key.src_port).copied().filter(|_| !opens) else {
+        let Some(nat) = self.port.nat_out(key.src, key.protocol(), key.src_port).filter(|_| !opens) else {
             return Resolution::Drop(DropReason::NoRoute);
         };
         if key.protocol() != Protocol::TCP || self.policy.site.contains(key.dst) {
@@ -514,6 +552,14 @@ fn remembered_denial(value: Transposition) -> Decided {
     let mut value = value.with_flag(Flags::DROP);
     value.out = DropReason::AclDenied as u16;
     Resolution::Install { value: HostFlow(value), peer: None, idle_seconds: DENIED_IDLE_SECONDS }
+}
+
+/// Of a flow that a rule translates.
+fn idle_of(rule: Option<&Nat>, protocol: Protocol) -> u16 {
+    match rule {
+        Some(nat) if protocol == Protocol::TCP && nat.idle_seconds != 0 => nat.idle_seconds,
+        _ => idle(protocol),
+    }
 }
 
 fn idle(protocol: Protocol) -> u16 {

@@ -47,10 +47,21 @@ pub struct NatRule {
     pub network_interface: String,
     pub vip: IpAddr,
     pub protocol: Protocol,
+    /// [`ALL_PORTS`]: each that no other rule of the virtual IP is for.
     pub vip_port: u16,
     pub dip: Overlay<IpAddr>,
+    /// With [`ALL_PORTS`] the port that the packet is for.
     pub dip_port: u16,
+    /// Floating IP: the container has the virtual IP itself, and packets come to it as the client sent them.
+    #[serde(default)]
+    pub floating: bool,
+    /// How long an established TCP connection may be silent; `None`: 30 minutes.
+    #[serde(default)]
+    pub idle_seconds: Option<u16>,
 }
+
+/// The port of a rule that is for all ports.
+pub const ALL_PORTS: u16 = 0;
 
 /// Ports of a virtual IP by which a container reaches the outside: `first..first + count`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

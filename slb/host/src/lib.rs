@@ -10,6 +10,7 @@
 //! | a packet | goes |
 //! | --- | --- |
 //! | VXLAN from a trusted endpoint, inner destination a VIP | VIP:port to DIP:port, ACL, to the container |
+//! | the same, and the virtual IP floats | with VIP:port as it is, to the container, which answers by it |
 //! | the same by Geneve, of a flow that is not known here | to the container that the mux has named, or its host |
 //! | the container's answer to it | DIP to VIP, plain, by the underlay straight to the client |
 //! | an ICMP error about such an answer | VIP to DIP, also in the packet that it quotes, to the container |
@@ -43,7 +44,7 @@ pub use build::{GoalError, Surroundings};
 pub use decide::HostFlow;
 pub use explain::explain;
 pub use fabric::{Hop, PROBE_V4, PROBE_V6, ROUTER_MAC, UnderlayFib, is_probe_source};
-pub use goal::{HostGoal, NatRule, Port, Probe, ProbeKind, SnatLease};
+pub use goal::{ALL_PORTS, HostGoal, NatRule, Port, Probe, ProbeKind, SnatLease};
 pub use policy::Policy;
 pub use probe::{Outcome, ProbeMachine};
 pub use ranges::{AddressRange, Ranges};

@@ -1,3 +1,4 @@
+use crate::ALL_PORTS;
 use crate::fabric::UnderlayFib;
 use crate::ranges::Ranges;
 use crate::snat::Leased;
@@ -44,6 +45,9 @@ pub struct Policy {
     pub(crate) last_epoch: u32,
 }
 
+/// Virtual IPs that a container once had which are remembered, so that its connections go on when it leaves the pool.
+pub(crate) const MOST_FLOATING: usize = 64;
+
 /// A container's port, as packets need it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LocalPort {
@@ -56,6 +60,8 @@ pub(crate) struct LocalPort {
     pub(crate) own: Vec<Addr16>,
     pub(crate) acl: Option<usize>,
     pub(crate) nat: Vec<Nat>,
+    /// Virtual IPs that the container has itself or, as far as [`MOST_FLOATING`] reaches, had before: a source of answers.
+    pub(crate) floating: Vec<Addr16>,
     /// By address, sorted.
     pub(crate) snat: Vec<Leased>,
     /// Where the first of `snat` is in [`Policy::leased`].
@@ -70,6 +76,26 @@ pub(crate) struct Nat {
     pub(crate) vip_port: u16,
     pub(crate) dip: Addr16,
     pub(crate) dip_port: u16,
+    /// The container has the virtual IP itself.
+    pub(crate) is_floating: bool,
+    /// Of established TCP connections; 0: [`penstock_engine::TcpIdle`] says.
+    pub(crate) idle_seconds: u16,
+}
+
+impl Nat {
+    /// The destination that the container sees.
+    pub(crate) fn delivered(&self) -> Addr16 {
+        if self.is_floating { self.vip } else { self.dip }
+    }
+
+    fn has_all_ports(&self) -> bool {
+        self.vip_port == ALL_PORTS
+    }
+
+    /// The rule as it is for one port of all that it has.
+    fn at(&self, port: u16) -> Self {
+        if self.has_all_ports() { Self { vip_port: port, dip_port: port, ..*self } } else { *self }
+    }
 }
 
 #[derive(Debug)]
@@ -204,16 +230,40 @@ impl LocalPort {
         self.addresses.iter().any(|a| a.contains(ip))
     }
 
-    pub(crate) fn nat_in(&self, vip: Addr16, protocol: Protocol, vip_port: u16) -> Option<&Nat> {
-        self.nat.iter().find(|n| n.vip == vip && n.protocol == protocol && n.vip_port == vip_port)
+    /// The rule for a port of a virtual IP, with that port in it if it is for all.
+    pub(crate) fn nat_in(&self, vip: Addr16, protocol: Protocol, vip_port: u16) -> Option<Nat> {
+        let own = |n: &&Nat| n.vip_port == vip_port;
+        nearest(self.nat.iter().filter(|n| n.vip == vip && n.protocol == protocol), own, vip_port)
     }
 
-    /// The rule that could have brought a packet to `dip:dip_port`.
-    pub(crate) fn nat_out(&self, dip: Addr16, protocol: Protocol, dip_port: u16) -> Option<&Nat> {
-        self.nat.iter().find(|n| n.dip == dip && n.protocol == protocol && n.dip_port == dip_port)
+    /// The rule that could have brought a packet to `dst:port` as the container sees it.
+    pub(crate) fn nat_out(&self, dst: Addr16, protocol: Protocol, port: u16) -> Option<Nat> {
+        let own = |n: &&Nat| n.dip_port == port && !n.has_all_ports();
+        nearest(self.nat.iter().filter(|n| n.delivered() == dst && n.protocol == protocol), own, port)
+    }
+
+    /// Whether a rule for that very port could have brought a packet to `dst:port`.
+    pub(crate) fn is_port_of_rule(&self, dst: Addr16, protocol: Protocol, port: u16) -> bool {
+        let is = |n: &Nat| n.delivered() == dst && n.protocol == protocol && n.dip_port == port && !n.has_all_ports();
+        self.nat.iter().any(is)
+    }
+
+    /// Whether the container has, or lately had, the virtual IP itself.
+    pub(crate) fn floats(&self, vip: Addr16) -> bool {
+        self.floating.contains(&vip)
+    }
+
+    /// The container's own address of the family, which access control lists know it by.
+    pub(crate) fn own_like(&self, addr: Addr16) -> Option<Addr16> {
+        self.own.iter().copied().find(|own| own.is_v4() == addr.is_v4())
     }
 
     pub(crate) fn has_vip(&self, vip: Addr16) -> bool {
         self.nat.iter().any(|n| n.vip == vip)
     }
+}
+
+/// A rule for the very port goes before one that is for all.
+fn nearest<'a>(rules: impl Iterator<Item = &'a Nat> + Clone, own: impl Fn(&&Nat) -> bool, port: u16) -> Option<Nat> {
+    rules.clone().find(own).or_else(|| rules.clone().find(|n| n.has_all_ports())).map(|n| n.at(port))
 }

@@ -76,7 +76,7 @@ pub(crate) fn rule_of(port: &LocalPort, network: &Network, h: &Headers, q: &Quot
     if [h.src, q.dst].iter().any(|a| network.compiled.contains(a.to_ip())) {
         return Err(DropReason::SpoofedSource);
     }
-    port.nat_in(q.src, q.protocol, q.src_port).copied().ok_or(DropReason::NoReverseMapping)
+    port.nat_in(q.src, q.protocol, q.src_port).ok_or(DropReason::NoReverseMapping)
 }
 
 /// Opens the encapsulation and writes the container's address and port wherever the virtual ones stand.
@@ -100,7 +100,7 @@ pub(crate) fn deliver(
     let (l3, l4) = (q.l3 - usize::from(base), q.l4 - usize::from(base));
     let frame = packet.frame_mut();
     translate_quote(frame, &h, q.protocol, (l3, l4), nat).ok_or(DropReason::TruncatedTransport)?;
-    rewrite(frame, &mut h, &Rewrite { dst: Some(nat.dip), ..Rewrite::default() }, false)?;
+    rewrite(frame, &mut h, &Rewrite { dst: Some(nat.delivered()), ..Rewrite::default() }, false)?;
     let eth = frame.first_chunk_mut::<12>().ok_or(DropReason::TruncatedEthernet)?;
     eth[..6].copy_from_slice(&port.mac.0);
     eth[6..].copy_from_slice(&ROUTER_MAC.0);
@@ -118,7 +118,8 @@ fn translate_quote(
 ) -> Option<()> {
     let end = h.end as usize;
     let own = usize::from(h.l4) + 2;
-    let (v4, v6) = (nat.dip.v4_bytes(), nat.dip.0);
+    let dip = nat.delivered();
+    let (v4, v6) = (dip.v4_bytes(), dip.0);
     let (address, at): (&[u8], usize) = if h.is_v4() { (&v4, l3 + 12) } else { (&v6, l3 + 8) };
     let port = nat.dip_port.to_be_bytes();
     let mut kept = [0; 16];

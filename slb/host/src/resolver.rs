@@ -9,7 +9,7 @@ use crate::snat::{EASY_TRIES, MAX_TRIES, TIRED, Walk};
 use crate::status::SnatUse;
 use arc_swap::{ArcSwap, Cache};
 use penstock_engine::{Class, EncapTemplate, Prior, Resolver, Why};
-use penstock_flow::{FlowHasher, FlowTable, Quota, Transposition};
+use penstock_flow::{Flags, FlowHasher, FlowTable, Quota, Transposition};
 use penstock_model::{DropReason, EncapId, FlowKey, Nanos, Overlay, Packet, PortId, Verdict};
 use penstock_wire::Headers;
 use std::collections::{HashMap, VecDeque};
@@ -285,6 +285,16 @@ impl Resolver for HostResolver {
 
     fn peer_of(&self, key: &FlowKey, value: &HostFlow) -> Option<FlowKey> {
         Some(peer_key(key, &value.0, self.policy.underlay_port))
+    }
+
+    fn established_idle(&self, key: &FlowKey, value: &HostFlow) -> Option<u16> {
+        let port = self.policy.port(port_of(key))?;
+        let t = &value.0;
+        let (vip, vip_port) = match t.flags.has(Flags::REPLY) {
+            true => t.flags.has(Flags::SRC).then_some((t.src, t.src_port))?,
+            false => (key.dst, key.dst_port),
+        };
+        port.nat_in(vip, key.protocol(), vip_port).map(|nat| nat.idle_seconds).filter(|s| *s != 0)
     }
 
     fn encap(&self, id: u32) -> Result<&EncapTemplate, DropReason> {

@@ -38,6 +38,8 @@ fn goal_of_two() -> HostGoal {
         vip_port: 80,
         dip: Overlay(ip("10.0.0.3")),
         dip_port: 8080,
+        floating: false,
+        idle_seconds: None,
     });
     goal
 }

@@ -46,6 +46,31 @@ fn containers_are_reached_by_the_overlay_by_a_vip_and_by_each_other() {
 }
 
 #[test]
+fn a_container_that_has_the_virtual_ip_itself_serves_all_of_its_ports() {
+    if !is_root() {
+        return;
+    }
+    let mut lab = Lab::new("float");
+    lab.serve("c1");
+    lab.ip("c1", "addr add 198.51.100.1/32 dev lo");
+    lab.ip("c1", "addr add 2001:db8:f::1/128 dev lo nodad");
+    let mut goal = goal();
+    for rule in &mut goal.nat_rules {
+        (rule.floating, rule.vip_port, rule.dip_port) =
+            (true, penstock_slb_host::ALL_PORTS, penstock_slb_host::ALL_PORTS);
+    }
+    let agent = Agent::start(&lab, goal);
+    agent.ready(3);
+    let content = large();
+    for vip in ["198.51.100.1", "[2001:db8:f::1]"] {
+        assert_eq!(lab.get("m", &format!("http://{vip}:8080/")), Ok(b"c1".to_vec()), "{vip}");
+        assert!(lab.get("m", &format!("http://{vip}:8080/large")) == Ok(content.clone()), "{vip}/large");
+        let closed = lab.exec("m", &format!("curl -sS -g --max-time 10 http://{vip}:8081/"));
+        assert_eq!(closed.status.code(), Some(7), "refused by the container's own kernel, not lost");
+    }
+}
+
+#[test]
 fn a_probe_finds_out_that_a_container_dies_and_comes_back() {
     if !is_root() {
         return;

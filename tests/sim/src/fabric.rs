@@ -144,6 +144,8 @@ pub(crate) fn host_goal(host: usize, members: &Members) -> HostGoal {
         vip_port: 80,
         dip: Overlay(dip(c)),
         dip_port: 8080,
+        floating: false,
+        idle_seconds: None,
     };
     let is_member = |(t, c): &(usize, usize)| members.get(*t).is_some_and(|m| m.contains_key(c));
     HostGoal {

@@ -1,6 +1,6 @@
 //! Load balancers: intent for the planner, plan for the muxes.
 use penstock_admin_types::intent::{
-    Distribution as Said, Interface, IpConfiguration, Outbound, Service as SaidService,
+    ALL_PORTS, Distribution as Said, Interface, IpConfiguration, Outbound, Service as SaidService,
 };
 use penstock_admin_types::{Intent, ResourcePath};
 use penstock_model::{BackendId, Dip, Overlay, Underlay};
@@ -77,9 +77,10 @@ pub(super) fn growing(plan: &Plan, leased: &LeasePlan) -> BTreeSet<(String, Over
     backends.map(|b| (b.network_interface.clone(), b.dip.addr)).collect()
 }
 
-/// A rule's name, with the frontend's behind it when the rule has several.
+/// A rule's name with the frontend's, and the protocol's if the rule is for all.
 pub(super) fn service_name(service: &SaidService) -> String {
-    format!("{}/{}", service.path.name(), service.frontend.id())
+    let name = format!("{}/{}", service.path.name(), service.frontend.id());
+    if service.port == ALL_PORTS { format!("{name}/{}", service.protocol) } else { name }
 }
 
 /// A VIP is served by backends of its own family: a pool with members of both is two.

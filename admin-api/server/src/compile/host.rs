@@ -87,6 +87,8 @@ impl<'a> Translations<'a> {
                     vip_port: service.port,
                     dip: Overlay(c.address),
                     dip_port: service.backend_port,
+                    floating: service.floating,
+                    idle_seconds: service.idle_minutes.map(|minutes| minutes.saturating_mul(60)),
                 });
                 if let Some(said) = &service.probe {
                     let key = (said.path.name().to_owned(), network_interface.to_owned(), c.address);

@@ -14,13 +14,21 @@ pub struct Service {
     pub frontend: ResourcePath,
     pub vip: IpAddr,
     pub protocol: Protocol,
+    /// [`ALL_PORTS`]: each that no other rule of the virtual IP is for.
     pub port: u16,
     pub backend_port: u16,
+    /// The backends have the virtual IP themselves (`enableFloatingIP`).
+    pub floating: bool,
+    /// How long an established TCP connection may be silent, if the rule says.
+    pub idle_minutes: Option<u16>,
     /// Of an inbound NAT rule: the rule itself, which one ipConfiguration names.
     pub pool: ResourcePath,
     pub distribution: Distribution,
     pub probe: Option<Probe>,
 }
+
+/// The port of a rule that is for all ports.
+pub const ALL_PORTS: u16 = 0;
 
 /// Members of a pool that reach the outside by virtual IPs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,7 +98,22 @@ pub(crate) fn read(r: &mut Reader<'_>, intent: &mut Intent) {
             }
         }
     }
+    whole_addresses(r, intent);
     one_network_per_pool(r, intent);
+}
+
+/// Answers to what leaves by a port of a virtual IP could not be told from what clients send to a rule for all ports.
+fn whole_addresses(r: &mut Reader<'_>, intent: &Intent) {
+    let whole: BTreeMap<IpAddr, &ResourcePath> =
+        intent.services.iter().filter(|s| s.port == ALL_PORTS).map(|s| (s.vip, &s.path)).collect();
+    let rules = r.all("loadBalancers").into_iter().flat_map(|b| b.children("outboundNatRules")).collect::<Vec<_>>();
+    for rule in rules {
+        let vips = intent.outbound.iter().filter(|o| o.path == rule.path).flat_map(|o| &o.vips);
+        if let Some((vip, other)) = vips.into_iter().find_map(|vip| whole.get_key_value(vip)) {
+            let message = Said::naming(format!("'{other}' has all ports of {vip}"), &[other]);
+            r.problem(&rule, rule.at("frontendIPConfigurations"), "OutboundNatRuleConflict", message);
+        }
+    }
 }
 
 /// Addresses that frontends may have; empty: any.
@@ -233,29 +256,18 @@ fn services(
     taken: &mut Taken,
     out: &mut Vec<Service>,
 ) {
-    let number =
-        |name: &str| value::get_int(rule.properties(), name).and_then(|n| u16::try_from(n).ok()).filter(|n| *n != 0);
     // Each part is read whether or not another is good: what is wrong is said of all of them.
-    let protocol = protocol(r, rule);
-    let port = number("frontendPort");
-    if port.is_none() && protocol != Some(None) {
-        let message = format!("rule '{}' has no frontendPort from 1 to 65535", rule.path.id());
-        r.problem(rule, rule.at("frontendPort"), "PortValueIsOutOfRange", message);
-    }
-    let floating = value::get_bool(rule.properties(), "enableFloatingIP") == Some(true);
-    if floating {
-        r.warn(&rule.path, "NotImplemented", "enableFloatingIP is stored; the rule has no effect in this version");
-    }
+    let protocols = protocols(r, rule);
+    let ports = ports(r, rule, &protocols);
     let is_nat = rule.path.kind_path() == "loadBalancers/inboundNatRules";
     let pool = if is_nat { Some(rule.path.clone()) } else { rule.reference("backendAddressPool") };
     if pool.is_none() {
         r.warn(&rule.path, "BackendPoolReferenceNotProvided", "no backendAddressPool: the rule has no effect");
     }
     let listed = rule_frontends(r, rule, pool.as_ref());
-    let (Some(Some(protocol)), Some(port), false) = (protocol, port, floating) else { return };
-    let Some(pool) = pool else { return };
-    for frontend in listed {
-        let Some(vip) = frontends.get(&frontend).copied() else { continue };
+    let Some((pool, (port, backend_port))) = pool.zip(ports) else { return };
+    for (frontend, protocol) in listed.iter().flat_map(|f| protocols.iter().map(move |p| (f, *p))) {
+        let Some(vip) = frontends.get(frontend).copied() else { continue };
         if let Some(other) = taken.insert((vip, protocol, port), rule.path.clone()) {
             let message = format!("{vip} {protocol} port {port} is served by '{other}' already");
             let message = Said::naming(message, &[&other]);
@@ -264,15 +276,53 @@ fn services(
         }
         out.push(Service {
             path: rule.path.clone(),
-            frontend,
+            frontend: frontend.clone(),
             vip,
             protocol,
             port,
-            backend_port: number("backendPort").unwrap_or(port),
+            backend_port,
+            floating: is_floating(rule),
+            idle_minutes: number(rule, "idleTimeoutInMinutes"),
             pool: pool.clone(),
             distribution: distribution(&rule.word("loadDistribution")),
             probe: rule.reference("probe").and_then(|p| probes.get(&p).cloned()),
         });
+    }
+}
+
+fn number(node: &Node<'_>, name: &str) -> Option<u16> {
+    value::get_int(node.properties(), name).and_then(|n| u16::try_from(n).ok())
+}
+
+fn is_floating(rule: &Node<'_>) -> bool {
+    value::get_bool(rule.properties(), "enableFloatingIP") == Some(true)
+}
+
+/// Ports of a rule at its frontend and its backends.
+fn ports(r: &mut Reader<'_>, rule: &Node<'_>, protocols: &[Protocol]) -> Option<(u16, u16)> {
+    let (front, back) = (number(rule, "frontendPort"), number(rule, "backendPort"));
+    let mut refuse = |name: &str, message: String| {
+        r.problem(rule, rule.at(name), "PortValueIsOutOfRange", message);
+        None
+    };
+    let front = match front {
+        _ if rule.word("protocol") == "all" => {
+            let ports = [("frontendPort", front), ("backendPort", back)];
+            let wrong = ports.into_iter().find_map(|(name, port)| Some((name, port.filter(|p| *p != ALL_PORTS)?)));
+            return match wrong {
+                Some((name, port)) => refuse(name, format!("a rule for protocol All has {name} 0, not {port}")),
+                None => Some((ALL_PORTS, ALL_PORTS)),
+            };
+        }
+        Some(port) if port != ALL_PORTS => port,
+        _ if protocols.is_empty() && !rule.word("protocol").is_empty() => return None,
+        _ => return refuse("frontendPort", format!("rule '{}' has no frontendPort from 1 to 65535", rule.path.id())),
+    };
+    match back.filter(|p| *p != ALL_PORTS).unwrap_or(front) {
+        back if back != front && is_floating(rule) => {
+            refuse("backendPort", format!("a floating IP translates no port: backendPort is {front}, not {back}"))
+        }
+        back => Some((front, back)),
     }
 }
 
@@ -326,16 +376,17 @@ fn outbound(r: &mut Reader<'_>, rule: &Node<'_>, frontends: &BTreeMap<ResourcePa
     out.push(Outbound { path: rule.path.clone(), vips, protocol, pool });
 }
 
-/// `None`: not said, or wrong. `Some(None)`: one without a function.
-fn protocol(r: &mut Reader<'_>, rule: &Node<'_>) -> Option<Option<Protocol>> {
+/// None: not said, wrong, or without a function.
+fn protocols(r: &mut Reader<'_>, rule: &Node<'_>) -> Vec<Protocol> {
     match rule.word("protocol").as_str() {
-        "" => None,
-        "tcp" => Some(Some(Protocol::TCP)),
-        "udp" => Some(Some(Protocol::UDP)),
+        "" => vec![],
+        "tcp" => vec![Protocol::TCP],
+        "udp" => vec![Protocol::UDP],
+        "all" => vec![Protocol::TCP, Protocol::UDP],
         other => {
-            let message = format!("protocol {other} is stored; TCP and UDP have a function in this version");
+            let message = format!("protocol {other} is stored; All, TCP and UDP have a function in this version");
             r.warn(&rule.path, "NotImplemented", message);
-            Some(None)
+            vec![]
         }
     }
 }

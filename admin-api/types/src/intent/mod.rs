@@ -11,7 +11,7 @@ mod router;
 pub use gateway::{Connection, ConnectionKind};
 pub use interface::reserved;
 pub use interface::{Interface, IpConfiguration};
-pub use load_balancer::{Distribution, Outbound, Probe, ProbeKind, Service};
+pub use load_balancer::{ALL_PORTS, Distribution, Outbound, Probe, ProbeKind, Service};
 pub use network::{Network, Subnet};
 pub use node::Node;
 pub use reader::{Allocated, Misplaced, Warning, dangling};

@@ -1,5 +1,5 @@
 use super::fixture::*;
-use crate::{Idle, MAX_BACKEND, MAX_SERVICE, MuxGoal, Policy, Pool};
+use crate::{ALL_PORTS, Idle, MAX_BACKEND, MAX_SERVICE, MuxGoal, Policy, Pool, SnatBlock};
 use penstock_model::{BackendId, Mac, PoolId, Protocol, ServiceId, Underlay};
 
 fn refusal(change: impl FnOnce(&mut MuxGoal)) -> (String, String) {
@@ -30,7 +30,10 @@ refused! {
         => "services[0].vip", "192.0.2.1 is the mux's own address";
     a_protocol_without_ports_is_refused: |g| g.services[0].protocol = Protocol::GRE
         => "services[0].protocol", "gre cannot be balanced: TCP and UDP can";
-    port_zero_is_refused: |g| g.services[3].port = 0 => "services[3].port", "0 is not a port";
+    leased_ports_of_an_address_whose_ports_are_all_served_are_refused: |g| {
+        g.services[1].port = ALL_PORTS;
+        g.snat.push(SnatBlock { vip: ip(VIP), first: 1024, shift: 6, backend: BackendId(1) });
+    } => "snat[0].vip", "203.0.113.10 has a rule for all ports";
     one_frontend_for_two_services_is_refused: |g| { g.services[1].protocol = Protocol::TCP; g.services[1].port = 80; }
         => "services[1].port", "203.0.113.10:tcp:80 is served twice";
     an_unknown_pool_is_refused: |g| g.services[1].pool = PoolId(7) => "services[1].pool", "there is no pool 7";

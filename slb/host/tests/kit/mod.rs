@@ -126,6 +126,8 @@ pub fn goal() -> HostGoal {
             vip_port: 80,
             dip: Overlay(ip(dip)),
             dip_port: 8080,
+            floating: false,
+            idle_seconds: None,
         });
     }
     HostGoal {

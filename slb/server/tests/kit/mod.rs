@@ -347,6 +347,8 @@ pub fn goal() -> HostGoal {
         vip_port: 80,
         dip: Overlay(ip(dip)),
         dip_port: 8080,
+        floating: false,
+        idle_seconds: None,
     };
     let probe = |name: &str, dip: &str, kind| Probe {
         name: name.into(),
