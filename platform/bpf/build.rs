@@ -3,7 +3,7 @@ use libbpf_cargo::SkeletonBuilder;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const PROGRAMS: [&str; 5] = ["steer", "mux", "gen", "sink", "measure"];
+const PROGRAMS: [&str; 6] = ["steer", "mux", "host", "gen", "sink", "measure"];
 const HEADERS: &str = "../../forward/maps/include";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

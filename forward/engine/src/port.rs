@@ -129,12 +129,15 @@ impl<R: Resolver> Port<R> {
     fn decide_all(&mut self, batch: &[Packet<'_>], jobs: &mut [Job<R::Key, R::Value>], now: Nanos) {
         let coarse = now.coarse();
         let mut is_any_open = false;
-        for (_, job) in batch.iter().zip(jobs.iter_mut()) {
+        for (packet, job) in batch.iter().zip(jobs.iter_mut()) {
             match &job.class {
                 Class::Flow { key, hash, epoch } => match self.flows.lookup_established(key, *hash, coarse) {
                     Some(hit) if hit.is_of(*epoch) && !takes_turn::<R>(&job.headers) => {
                         job.decided = Decided::Value(hit.value);
                         prefetch(self.resolver.transposition(&hit.value));
+                        if self.resolver.settles() {
+                            self.settle(packet, &job.headers, key, *hash, &hit.value);
+                        }
                     }
                     _ => {
                         is_any_open = true;
@@ -215,6 +218,10 @@ impl<R: Resolver> Port<R> {
         let turn = if R::TCP.is_some() { Turn::of(h) } else { None };
         let hit = self.flows.lookup(key, hash, coarse);
         if let Some(hit) = &hit {
+            if turn.is_some() && self.resolver.settles() {
+                let peer = self.resolver.peer_of(key, &hit.value);
+                [Some(*key), peer].iter().flatten().for_each(|key| self.resolver.unsettled(key));
+            }
             if turn == Some(Turn::Opens) && self.is_forward(&hit.value) {
                 let prior = self.reopen(key, hash, &hit.value, hit.is_new, coarse);
                 return self.resolve(packet, h, key, hash, epoch, prior, now);
@@ -231,6 +238,21 @@ impl<R: Resolver> Port<R> {
             self.close(key, hash, &value, turn, coarse);
         }
         Ok(value)
+    }
+
+    /// Tells the resolver of a packet whose flow goes on as it is: a connection neither opens nor closes.
+    pub(crate) fn settle(&mut self, packet: &Packet<'_>, h: &Headers, key: &R::Key, hash: u64, value: &R::Value) {
+        let is_denied = self.resolver.transposition(value).flags.has(Flags::DROP);
+        let tcp = R::TCP.filter(|_| h.protocol == Protocol::TCP && !is_denied);
+        let idle = tcp.map(|tcp| self.resolver.established_idle(key, value).unwrap_or(tcp.established));
+        if idle.is_none_or(|idle| self.flows.has_idle(key, hash, idle)) {
+            self.resolver.settled(key, packet, h, value);
+        }
+    }
+
+    /// Notes that a packet of an established flow was replayed elsewhere. False if the flow is not known (any more).
+    pub fn touch(&mut self, key: &R::Key, now: Nanos) -> bool {
+        self.flows.lookup_established(key, self.resolver.hash(key), now.coarse()).is_some()
     }
 
     /// The second packet of a flow: it is kept from now on, and its peer with it. Not for a denial, not for an answer whose
@@ -453,7 +475,7 @@ impl<R: Resolver> Port<R> {
 
 /// Whether the packet may take its connection from one stage to the next. Says no at compile time for who does not care.
 #[inline]
-fn takes_turn<R: Resolver>(h: &Headers) -> bool {
+pub(crate) fn takes_turn<R: Resolver>(h: &Headers) -> bool {
     R::TCP.is_some() && h.tcp_flags.0 & TURNS != 0
 }
 

@@ -186,6 +186,23 @@ pub trait Resolver {
         None
     }
 
+    /// Whether [`Resolver::settled`] and [`Resolver::unsettled`] are to be called.
+    #[inline]
+    fn settles(&self) -> bool {
+        false
+    }
+
+    /// A packet of a flow that is established and was decided under the epoch in force, before it is changed: `value` holds for
+    /// the next ones too, whoever replays it, until [`Resolver::unsettled`]. Called for every such packet.
+    fn settled(&mut self, key: &Self::Key, packet: &Packet<'_>, headers: &Headers, value: &Self::Value) {
+        let _ = (key, packet, headers, value);
+    }
+
+    /// The connection takes a turn: packets of the flow `key` are to come here again.
+    fn unsettled(&mut self, key: &Self::Key) {
+        let _ = key;
+    }
+
     /// [`Resolver::classify`] with reasons. Products write one function over `impl Why` and call it from both.
     fn explain_classify(
         &mut self,

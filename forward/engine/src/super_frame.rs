@@ -1,4 +1,4 @@
-use crate::port::{Job, replay};
+use crate::port::{Job, replay, takes_turn};
 use crate::{Class, Port, Resolver};
 use penstock_flow::{Flags, Transposition};
 use penstock_model::{Gso, HEADROOM, Nanos, Packet, Verdict};
@@ -33,6 +33,13 @@ impl<R: Resolver> Port<R> {
         let decision = match job.class {
             Class::Flow { key, hash, epoch } => {
                 let value = self.decide_flow(packet, h, &key, hash, epoch, now, now.coarse());
+                if let Ok(value) = &value
+                    && self.resolver.settles()
+                    && !takes_turn::<R>(h)
+                    && self.flows.is_established(&key, hash, now.coarse())
+                {
+                    self.settle(packet, h, &key, hash, value);
+                }
                 value.map(|v| (*self.resolver.transposition(&v), hash)).map_err(Verdict::Drop)
             }
             Class::Direct { token, hash } => {

@@ -16,6 +16,12 @@
 #define PENSTOCK_FIVE_TUPLE 0
 #define PENSTOCK_ADDRESSES 1
 #define PENSTOCK_ADDRESSES_PROTOCOL 2
+#define PENSTOCK_MARK 1886614529
+#define PENSTOCK_FLOW_IDLE_SECONDS 20
+#define PENSTOCK_CONTAINER 2147483648
+#define PENSTOCK_FLOW_DROP 1
+#define PENSTOCK_FLOW_TTL 2
+#define PENSTOCK_FLOW_NAT 4
 
 enum penstock_counter {
 	PENSTOCK_VIP = 0,
@@ -106,5 +112,85 @@ _Static_assert(sizeof(struct penstock_traffic) == 24, "layout");
 _Static_assert(__builtin_offsetof(struct penstock_traffic, packets) == 0, "layout");
 _Static_assert(__builtin_offsetof(struct penstock_traffic, bytes) == 8, "layout");
 _Static_assert(__builtin_offsetof(struct penstock_traffic, sent) == 16, "layout");
+
+/* What a host's programs are compiled with. */
+struct penstock_host {
+	__u64 own[2];
+};
+_Static_assert(sizeof(struct penstock_host) == 16, "layout");
+_Static_assert(__builtin_offsetof(struct penstock_host, own) == 0, "layout");
+
+/* What a packet says of its flow. */
+struct penstock_flow_key {
+	__u64 src[2];
+	__u64 dst[2];
+	__u8 ports[4];
+	__u32 place;
+	__u32 protocol;
+	__u32 version;
+};
+_Static_assert(sizeof(struct penstock_flow_key) == 48, "layout");
+_Static_assert(__builtin_offsetof(struct penstock_flow_key, src) == 0, "layout");
+_Static_assert(__builtin_offsetof(struct penstock_flow_key, dst) == 16, "layout");
+_Static_assert(__builtin_offsetof(struct penstock_flow_key, ports) == 32, "layout");
+_Static_assert(__builtin_offsetof(struct penstock_flow_key, place) == 36, "layout");
+_Static_assert(__builtin_offsetof(struct penstock_flow_key, protocol) == 40, "layout");
+_Static_assert(__builtin_offsetof(struct penstock_flow_key, version) == 44, "layout");
+
+/* What was decided for a flow: only packets are meant that come as the first one came. */
+struct penstock_flow {
+	__u64 src[2];
+	__u64 dst[2];
+	__u64 outer[2];
+	__u64 seen;
+	__u32 address_sum;
+	__u32 header_sum;
+	__u32 port_sum;
+	__u8 ports[4];
+	__u32 generation;
+	__u32 out;
+	__u32 flags;
+	__u32 zone;
+	__u16 from;
+	__u16 to;
+	__u8 eth[12];
+	__u8 mac[6];
+	__u8 pad[2];
+};
+_Static_assert(sizeof(struct penstock_flow) == 112, "layout");
+_Static_assert(__builtin_offsetof(struct penstock_flow, src) == 0, "layout");
+_Static_assert(__builtin_offsetof(struct penstock_flow, dst) == 16, "layout");
+_Static_assert(__builtin_offsetof(struct penstock_flow, outer) == 32, "layout");
+_Static_assert(__builtin_offsetof(struct penstock_flow, seen) == 48, "layout");
+_Static_assert(__builtin_offsetof(struct penstock_flow, address_sum) == 56, "layout");
+_Static_assert(__builtin_offsetof(struct penstock_flow, header_sum) == 60, "layout");
+_Static_assert(__builtin_offsetof(struct penstock_flow, port_sum) == 64, "layout");
+_Static_assert(__builtin_offsetof(struct penstock_flow, ports) == 68, "layout");
+_Static_assert(__builtin_offsetof(struct penstock_flow, generation) == 72, "layout");
+_Static_assert(__builtin_offsetof(struct penstock_flow, out) == 76, "layout");
+_Static_assert(__builtin_offsetof(struct penstock_flow, flags) == 80, "layout");
+_Static_assert(__builtin_offsetof(struct penstock_flow, zone) == 84, "layout");
+_Static_assert(__builtin_offsetof(struct penstock_flow, from) == 88, "layout");
+_Static_assert(__builtin_offsetof(struct penstock_flow, to) == 90, "layout");
+_Static_assert(__builtin_offsetof(struct penstock_flow, eth) == 92, "layout");
+_Static_assert(__builtin_offsetof(struct penstock_flow, mac) == 104, "layout");
+_Static_assert(__builtin_offsetof(struct penstock_flow, pad) == 110, "layout");
+
+/* What became of frames at a port, per CPU. */
+struct penstock_tally {
+	__u64 received;
+	__u64 received_bytes;
+	__u64 sent;
+	__u64 sent_bytes;
+	__u64 denied;
+	__u64 failed;
+};
+_Static_assert(sizeof(struct penstock_tally) == 48, "layout");
+_Static_assert(__builtin_offsetof(struct penstock_tally, received) == 0, "layout");
+_Static_assert(__builtin_offsetof(struct penstock_tally, received_bytes) == 8, "layout");
+_Static_assert(__builtin_offsetof(struct penstock_tally, sent) == 16, "layout");
+_Static_assert(__builtin_offsetof(struct penstock_tally, sent_bytes) == 24, "layout");
+_Static_assert(__builtin_offsetof(struct penstock_tally, denied) == 32, "layout");
+_Static_assert(__builtin_offsetof(struct penstock_tally, failed) == 40, "layout");
 
 #endif

@@ -17,6 +17,19 @@ pub const PROBES: u32 = 8;
 pub const HEADERS_V4: u32 = 64;
 /// An encapsulation over IPv6 with the inner Ethernet header: 70 and 14 bytes.
 pub const HEADERS_V6: u32 = 84;
+/// What frames are marked with that a host's program leaves to the host agent: its sockets take these alone.
+pub const MARK: u32 = 0x7073_7401;
+/// A flow that no packet was replayed of for this long is user space's again, where its own idle time counts. Shorter than any
+/// of those that flows have which are replayed.
+pub const FLOW_IDLE_SECONDS: u32 = 20;
+/// Set in the place of a flow whose packets a container sends: the rest is the index of its device.
+pub const CONTAINER: u32 = 1 << 31;
+/// A flow is dropped and counted.
+pub const FLOW_DROP: u32 = 1;
+/// A flow's TTL or hop limit is decremented.
+pub const FLOW_TTL: u32 = 2;
+/// Addresses or ports of a flow are translated.
+pub const FLOW_NAT: u32 = 4;
 
 /// A structure in both languages: name in C and its fields with their offsets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +140,78 @@ shared! {
         "Bytes of the frames as they went out."
         sent: u64 as "__u64 sent",
     }
+    "What a host's programs are compiled with."
+    struct ReplayHost as "penstock_host" {
+        "The host's underlay address, as in penstock_flow_key."
+        own: [u64; 2] as "__u64 own[2]",
+    }
+    "What a packet says of its flow."
+    struct ReplayFlowKey as "penstock_flow_key" {
+        "IPv6, or IPv4 mapped into IPv6, as two words of the machine."
+        src: [u64; 2] as "__u64 src[2]",
+        "Likewise."
+        dst: [u64; 2] as "__u64 dst[2]",
+        "Source and destination as on the wire."
+        ports: [u8; 4] as "__u8 ports[4]",
+        "Where it comes from: a VXLAN network id, or PENSTOCK_CONTAINER and the index of a container's device."
+        place: u32 as "__u32 place",
+        "TCP or UDP."
+        protocol: u32 as "__u32 protocol",
+        "Of IP."
+        version: u32 as "__u32 version",
+    }
+    "What was decided for a flow: only packets are meant that come as the first one came."
+    struct ReplayFlow as "penstock_flow" {
+        "The source from now on."
+        src: [u64; 2] as "__u64 src[2]",
+        "The destination from now on."
+        dst: [u64; 2] as "__u64 dst[2]",
+        "Underlay source of the encapsulation; zero from a container."
+        outer: [u64; 2] as "__u64 outer[2]",
+        "When a packet was replayed, by the kernel's monotonic clock."
+        seen: u64 as "__u64 seen",
+        "What the sum of the addresses grows by, as the machine reads 16-bit words."
+        address_sum: u32 as "__u32 address_sum",
+        "The same of what the checksum of an IPv4 header covers."
+        header_sum: u32 as "__u32 header_sum",
+        "The same of the ports."
+        port_sum: u32 as "__u32 port_sum",
+        "The ports from now on, as on the wire."
+        ports: [u8; 4] as "__u8 ports[4]",
+        "Of the policy."
+        generation: u32 as "__u32 generation",
+        "Index of the device to send by."
+        out: u32 as "__u32 out",
+        "Bits: PENSTOCK_FLOW_DROP and the like."
+        flags: u32 as "__u32 flags",
+        "Whose flow it is, for user space."
+        zone: u32 as "__u32 zone",
+        "The port that it comes by."
+        from: u16 as "__u16 from",
+        "The port that it leaves by."
+        to: u16 as "__u16 to",
+        "Ethernet addresses that it leaves with: destination, source."
+        eth: [u8; 12] as "__u8 eth[12]",
+        "The Ethernet address that it has to come with: its destination, or its source if a container sends it."
+        mac: [u8; 6] as "__u8 mac[6]",
+        "Zero."
+        pad: [u8; 2] as "__u8 pad[2]",
+    }
+    "What became of frames at a port, per CPU."
+    struct ReplayTally as "penstock_tally" {
+        "Frames that came by it and were replayed."
+        received: u64 as "__u64 received",
+        "Their bytes."
+        received_bytes: u64 as "__u64 received_bytes",
+        "Frames that left by it."
+        sent: u64 as "__u64 sent",
+        "Their bytes."
+        sent_bytes: u64 as "__u64 sent_bytes",
+        "Of those received, such that an access control list denies."
+        denied: u64 as "__u64 denied",
+        "Of those received, such that were lost because their headers could not be written."
+        failed: u64 as "__u64 failed",
+    }
 }
 
 const _: () = assert!(size_of::<OwnedAddress>() == 16);
@@ -222,6 +307,12 @@ pub const CONSTANTS: &[(&str, u32)] = &[
     ("PENSTOCK_FIVE_TUPLE", ReplayDistribution::FiveTuple as u32),
     ("PENSTOCK_ADDRESSES", ReplayDistribution::Addresses as u32),
     ("PENSTOCK_ADDRESSES_PROTOCOL", ReplayDistribution::AddressesProtocol as u32),
+    ("PENSTOCK_MARK", MARK),
+    ("PENSTOCK_FLOW_IDLE_SECONDS", FLOW_IDLE_SECONDS),
+    ("PENSTOCK_CONTAINER", CONTAINER),
+    ("PENSTOCK_FLOW_DROP", FLOW_DROP),
+    ("PENSTOCK_FLOW_TTL", FLOW_TTL),
+    ("PENSTOCK_FLOW_NAT", FLOW_NAT),
 ];
 
 #[cfg(test)]

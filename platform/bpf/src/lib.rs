@@ -3,6 +3,7 @@
 //! [`Steering::attach`] puts the steering program on an interface; then [`Steering::register_socket`] for each AF_XDP queue,
 //! and [`Steering::set_vips`] and [`Steering::set_endpoints`] whenever the node owns other addresses. Dropping it detaches.
 //! A mux gives it each policy by [`Steering::replay`]: packets that need no flow table then never leave the kernel.
+//! A host has [`HostReplay`] on its interfaces and puts established flows into its [`FlowMap`].
 //!
 //! For measurements: [`testrun::Generator`] sends live frames, [`Sink`] drops and counts them, [`Floor`] is the least program to
 //! be measured against, [`Stopwatch`] takes the time of one. It knows no policy and reads
@@ -11,6 +12,8 @@
 
 mod device;
 mod error;
+mod flow_map;
+mod host;
 mod measure;
 mod object;
 mod replay;
@@ -21,6 +24,8 @@ mod traffic;
 
 pub use device::WayOut;
 pub use error::BpfError;
+pub use flow_map::FlowMap;
+pub use host::{HostPoint, HostReplay};
 pub use measure::{Floor, Stopwatch, Target};
 pub use object::XdpMode;
 pub use penstock_maps::OwnedEndpoint;

@@ -46,6 +46,36 @@ pub(crate) fn run_repeatedly(program: BorrowedFd<'_>, frame: &[u8], repeat: u32)
     Ok(RunResult { action: options.retval, output, nanos: options.duration })
 }
 
+/// What a tc program did with a frame in a socket buffer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BufferResult {
+    /// `TC_ACT_UNSPEC`, `TC_ACT_REDIRECT`, ...
+    pub action: i32,
+    pub output: Vec<u8>,
+    /// What it marked the frame with.
+    pub mark: u32,
+}
+
+/// Runs a tc program once on `frame`, as if it had come by the loopback device, without sending anything.
+///
+/// # Errors
+/// The kernel refuses the frame or the program.
+pub fn run_buffer(program: BorrowedFd<'_>, frame: &[u8]) -> io::Result<BufferResult> {
+    /// In `struct __sk_buff`, which has fewer words than `context`.
+    const MARK: usize = 2;
+    let mut output = vec![0; frame.len() + OUTPUT_ROOM];
+    let mut context = [0u32; 64];
+    let mut options = options(frame);
+    options.repeat = 1;
+    options.data_out = output.as_mut_ptr().cast();
+    options.data_size_out = output.len() as u32;
+    options.ctx_out = context.as_mut_ptr().cast();
+    options.ctx_size_out = size_of_val(&context) as u32;
+    test_run(program, &mut options)?;
+    output.truncate(options.data_size_out as usize);
+    Ok(BufferResult { action: options.retval as i32, output, mark: context[MARK] })
+}
+
 /// Runs an XDP program `repeat` times on copies of `frame` and lets the kernel act on its answers: `XDP_TX` and redirects
 /// send. Blocks until done; batches of `batch` frames (64 if zero, at most 256).
 ///

@@ -10,10 +10,13 @@ pub enum FrameKind {
     UdpDestination(u16),
     /// An IP protocol, over IPv4 or IPv6.
     IpProtocol(u8),
+    /// With this mark, which a program of the kernel has given it.
+    Mark(u32),
 }
 
 const LD_H_ABS: u16 = 0x28;
 const LD_B_ABS: u16 = 0x30;
+const LD_W_ABS: u16 = 0x20;
 const LD_H_IND: u16 = 0x48;
 const LDX_B_MSH: u16 = 0xb1;
 const JEQ: u16 = 0x15;
@@ -25,6 +28,8 @@ const REJECT: sock_filter = op(RET, 0);
 const IPV4: u32 = 0x0800;
 const IPV6: u32 = 0x86dd;
 const UDP: u32 = 17;
+/// `SKF_AD_OFF + SKF_AD_MARK` of linux/filter.h: not a place in the frame.
+const MARK: u32 = 0xffff_f000 + 20;
 /// The 13 bits of the fragment offset (RFC 791 section 3.1).
 const FRAGMENT_OFFSET: u32 = 0x1fff;
 
@@ -54,6 +59,7 @@ fn block(kind: FrameKind) -> Vec<sock_filter> {
         FrameKind::EtherType(ether_type) => {
             vec![op(LD_H_ABS, 12), jump(JEQ, u32::from(ether_type), 0, 1), ACCEPT]
         }
+        FrameKind::Mark(mark) => vec![op(LD_W_ABS, MARK), jump(JEQ, mark, 0, 1), ACCEPT],
         FrameKind::IpProtocol(protocol) => {
             let protocol = u32::from(protocol);
             vec![

@@ -51,6 +51,7 @@ impl Policy {
         builder.policy.revision = goal.revision;
         builder.policy.fib_generation = here.fib_generation;
         builder.policy.last_epoch = previous.last_epoch;
+        builder.policy.generation = previous.generation.wrapping_add(1);
         builder.vteps()?;
         builder.networks()?;
         builder.ports()?;

@@ -43,6 +43,8 @@ pub struct Policy {
     pub(crate) fib_generation: u64,
     /// The last epoch given to any network: epochs are never shared.
     pub(crate) last_epoch: u32,
+    /// Counts policies, one after the other.
+    pub(crate) generation: u32,
 }
 
 /// Virtual IPs that a container once had which are remembered, so that its connections go on when it leaves the pool.
@@ -137,12 +139,19 @@ impl Policy {
             fib,
             fib_generation: 0,
             last_epoch: 0,
+            generation: 0,
         }
     }
 
     #[must_use]
     pub fn revision(&self) -> Revision {
         self.revision
+    }
+
+    /// Differs from that of the policy before: what was decided by one of another generation may not hold.
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.generation
     }
 
     /// Underlay addresses whose next hop packets will need: to be solicited.

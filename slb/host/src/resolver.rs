@@ -5,11 +5,13 @@ use crate::decide::{Decided, Decision, HostFlow, peer_key, port_of};
 use crate::door::Door;
 use crate::fabric::is_probe_source;
 use crate::policy::Policy;
+use crate::replay::{self, Notice};
 use crate::snat::{EASY_TRIES, MAX_TRIES, TIRED, Walk};
 use crate::status::SnatUse;
 use arc_swap::{ArcSwap, Cache};
 use penstock_engine::{Class, EncapTemplate, Prior, Resolver, Why};
 use penstock_flow::{Flags, FlowHasher, FlowTable, Quota, Transposition};
+use penstock_maps::FLOW_IDLE_SECONDS;
 use penstock_model::{DropReason, EncapId, FlowKey, Nanos, Overlay, Packet, PortId, Verdict};
 use penstock_wire::Headers;
 use std::collections::{HashMap, VecDeque};
@@ -18,6 +20,9 @@ use std::sync::Arc;
 
 /// Destinations that wait to be solicited; the next packet asks again.
 const MAX_UNRESOLVED: usize = 64;
+
+/// Two for each packet of a batch: a connection has two directions.
+const MAX_NOTICES: usize = 2 * penstock_model::BATCH;
 
 /// A table for `capacity` flows of `ports` containers' ports, both directions counted.
 ///
@@ -53,6 +58,8 @@ pub struct HostResolver {
     walk: Option<Asked>,
     /// As in [`Policy::leased`].
     snat: Vec<SnatCount>,
+    /// For whoever replays flows, if there is such.
+    notices: Option<VecDeque<Notice>>,
 }
 
 /// A claim that is being answered.
@@ -90,7 +97,20 @@ impl HostResolver {
             passed_on: 0,
             walk: None,
             snat,
+            notices: None,
         }
+    }
+
+    /// Tells by [`HostResolver::poll_notice`] which flows may be replayed elsewhere.
+    #[must_use]
+    pub fn with_notices(mut self) -> Self {
+        self.notices = Some(VecDeque::with_capacity(MAX_NOTICES));
+        self
+    }
+
+    /// What was found out about flows, in order. To be taken after each batch, until it gives nothing.
+    pub fn poll_notice(&mut self) -> Option<Notice> {
+        self.notices.as_mut()?.pop_front()
     }
 
     /// Counts go on for the addresses that have leased ports in both policies.
@@ -295,6 +315,25 @@ impl Resolver for HostResolver {
             false => (key.dst, key.dst_port),
         };
         port.nat_in(vip, key.protocol(), vip_port).map(|nat| nat.idle_seconds).filter(|s| *s != 0)
+    }
+
+    #[inline]
+    fn settles(&self) -> bool {
+        self.notices.is_some()
+    }
+
+    fn settled(&mut self, key: &FlowKey, packet: &Packet<'_>, headers: &Headers, value: &HostFlow) {
+        // The kernel would remember it for longer.
+        if self.established_idle(key, value).is_some_and(|seconds| u32::from(seconds) <= FLOW_IDLE_SECONDS) {
+            return;
+        }
+        let Some(notices) = self.notices.as_mut().filter(|n| n.len() < MAX_NOTICES) else { return };
+        notices.extend(replay::replayed(&self.policy, key, packet, headers, &value.0).map(Notice::Settled));
+    }
+
+    fn unsettled(&mut self, key: &FlowKey) {
+        let Some(notices) = &mut self.notices else { return };
+        notices.extend(replay::place(&self.policy, key).map(Notice::Unsettled));
     }
 
     fn encap(&self, id: u32) -> Result<&EncapTemplate, DropReason> {

@@ -4,11 +4,13 @@ use crate::config::{HostConfig, UNDERLAY};
 use crate::error::Error;
 use crate::fib::Fib;
 use crate::probes::{self, Input, Prober};
+use crate::replay::KernelReplay;
 use crate::worker::{Command, Event, Report, Wiring, Worker};
 use crate::{device, metrics, report};
 use arc_swap::ArcSwap;
 use penstock_engine::Port;
 use penstock_flow::FlowHasher;
+use penstock_maps::MARK;
 use penstock_model::PortId;
 use penstock_netlink::{Link, UnderlayView, Watcher, next_view};
 use penstock_packet_io::{AfPacket, AfPacketOptions, FrameKind, IdlePolicy, Poller, SilentUdpListener, Waker};
@@ -44,6 +46,7 @@ pub(crate) struct Agent {
     waker: Waker,
     probes: SyncSender<Input>,
     report: Arc<Mutex<Report>>,
+    replay: KernelReplay,
     threads: Vec<JoinHandle<Result<(), String>>>,
     _silent: [SilentUdpListener; 2],
 }
@@ -82,7 +85,8 @@ impl Agent {
             probe_frames: probes.clone(),
             report: report.clone(),
         };
-        let worker = worker(&config, policies.clone(), FlowHasher::new(secret), wiring)?;
+        let replay = KernelReplay::start(&config);
+        let worker = worker(&config, policies.clone(), FlowHasher::new(secret), wiring, &replay)?;
         let waker = worker.waker();
         let seed = u64::from_le_bytes([
             secret[0], secret[3], secret[5], secret[7], secret[8], secret[11], secret[13], secret[15],
@@ -110,6 +114,7 @@ impl Agent {
             waker,
             probes,
             report,
+            replay,
             threads,
             _silent: silent,
         };
@@ -218,7 +223,9 @@ impl Agent {
         for destination in policy.destinations() {
             self.watcher.solicit(destination);
         }
+        let generation = policy.generation();
         self.policies.store(Arc::new(policy));
+        self.replay.publish(generation);
     }
 
     fn handle_event(&mut self, event: Event) {
@@ -252,8 +259,9 @@ impl Agent {
             if held == link.as_ref().map(|l| l.index) {
                 continue;
             }
-            if held.is_some() {
+            if let Some(index) = held {
                 tracing::info!(device = self.device_of(id), "device has gone");
+                self.replay.detach(index);
                 self.attached.remove(&id);
                 self.command(Command::Detach(id));
                 changed = true;
@@ -291,7 +299,6 @@ impl Agent {
     }
 
     fn attach(&mut self, id: PortId, link: &Link) -> Result<(), penstock_packet_io::AfPacketError> {
-        let filter = (id == UNDERLAY).then(|| [VXLAN_PORT, GENEVE_PORT].map(FrameKind::UdpDestination).to_vec());
         if id != UNDERLAY {
             device::prepare(&link.name).map_err(|source| penstock_packet_io::AfPacketError {
                 interface: link.name.clone(),
@@ -299,9 +306,15 @@ impl Agent {
                 source,
             })?;
         }
-        let port = AfPacket::open(&link.name, id, &AfPacketOptions { filter, ..AfPacketOptions::default() })?;
+        let filter = match self.replay.attach(id, &link.name, link.index) {
+            true => Some(vec![FrameKind::Mark(MARK)]),
+            false if id == UNDERLAY => Some([VXLAN_PORT, GENEVE_PORT].map(FrameKind::UdpDestination).to_vec()),
+            false => None,
+        };
+        let port = AfPacket::open(&link.name, id, &AfPacketOptions { filter, ..AfPacketOptions::default() })
+            .inspect_err(|_| self.replay.detach(link.index))?;
         self.attached.insert(id, link.index);
-        self.command(Command::Attach(Box::new(port)));
+        self.command(Command::Attach(Box::new(port), link.index));
         Ok(())
     }
 
@@ -335,7 +348,9 @@ impl Agent {
     }
 
     fn snapshot(&self) -> Report {
-        self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.replay.add_to(&mut report, |id| self.attached.get(&id).copied());
+        report
     }
 
     fn tell(&self, ears: &Ears, status: &watch::Sender<HostStatus>) {
@@ -364,11 +379,15 @@ fn worker(
     policies: Arc<ArcSwap<Policy>>,
     hasher: FlowHasher,
     wiring: Wiring,
+    replay: &KernelReplay,
 ) -> Result<Worker, Error> {
     let flows = penstock_slb_host::flow_table(config.flow_capacity, config.ports.len());
-    let engine = Port::new(HostResolver::new(policies, hasher), flows);
+    let replay = replay.flows(config.ports.len() + 1)?;
+    let resolver = HostResolver::new(policies, hasher);
+    let resolver = if replay.is_some() { resolver.with_notices() } else { resolver };
+    let engine = Port::new(resolver, flows);
     let poller = Poller::new(&[], IdlePolicy::default()).map_err(Error::io("make an eventfd"))?;
-    Ok(Worker::new(engine, config.ports.len() + 1, poller, wiring))
+    Ok(Worker::new(engine, config.ports.len() + 1, poller, wiring, replay))
 }
 
 fn spawn(

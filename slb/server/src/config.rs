@@ -25,6 +25,9 @@ pub struct HostConfig {
     /// them at most (its equal part of fewer than eight ports), and at least 16 KiB for new flows. Default 131072: 34 MB.
     #[serde(default = "flow_capacity")]
     pub flow_capacity: usize,
+    /// The kernel forwards packets of established flows by itself (Linux 6.6; what it refuses goes by AF_PACKET as without).
+    #[serde(default = "kernel_replay")]
+    pub kernel_replay: bool,
 }
 
 /// Which local device belongs to which network interface of the goal state.
@@ -39,6 +42,10 @@ pub struct PortConfig {
 
 fn flow_capacity() -> usize {
     131_072
+}
+
+fn kernel_replay() -> bool {
+    true
 }
 
 /// The provider network's port. Containers' ports follow in the order of the configuration.
@@ -94,6 +101,7 @@ mod tests {
                 .map(|(n, d)| PortConfig { network_interface: (*n).to_owned(), device: (*d).to_owned() })
                 .collect(),
             flow_capacity: 16,
+            kernel_replay: true,
         }
     }
 

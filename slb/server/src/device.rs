@@ -90,6 +90,7 @@ mod tests {
                 underlay_address: underlay.parse().unwrap(),
                 ports: vec![],
                 flow_capacity: 16,
+                kernel_replay: true,
             };
             let room = Room::of(&config, 1500);
             assert_eq!((room.needed, room.wanted), (1500 + overhead, [1516, 1552].map(|n| n + overhead)));

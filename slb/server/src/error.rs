@@ -9,6 +9,8 @@ pub enum Error {
     Netlink(#[from] penstock_netlink::Error),
     #[error(transparent)]
     PacketIo(#[from] penstock_packet_io::AfPacketError),
+    #[error(transparent)]
+    Bpf(#[from] penstock_bpf::BpfError),
     #[error("cannot {what}: {source}")]
     Io { what: &'static str, source: std::io::Error },
     #[error("the packet worker has stopped: {0}")]

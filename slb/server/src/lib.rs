@@ -11,6 +11,7 @@
 //! | `agent` | goal states and the kernel's tables in, policies and ports out |
 //! | `worker` | the packet loop |
 //! | `probes`, `probe_stack` | health probes and their TCP/IP stack |
+//! | `replay` | flows that the kernel replays |
 //! | `device` | what is changed on interfaces that Penstock owns |
 //! | `report` | the status for the controller |
 //! | `metrics` | what Prometheus is served, and the table of it: [`METRICS`] |
@@ -25,6 +26,7 @@ mod fib;
 mod metrics;
 mod probe_stack;
 mod probes;
+mod replay;
 mod report;
 mod worker;
 

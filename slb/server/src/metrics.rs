@@ -15,6 +15,10 @@ pub const METRICS: RoleMetrics = RoleMetrics::new("host", OWN);
 const OWN: &[Row] = &[
     (UNSENT, "", "Frames that were to be sent and that no port took"),
     (PASSED_ON, "", "Packets of flows that were not known here, passed to the container that the mux named next"),
+    (KERNEL_REPLAY, "interface", "1 if the kernel forwards packets of established flows that come by it by itself"),
+    (REPLAYED, "interface", "Frames that it has forwarded or denied so; they are in all other counts too"),
+    (KERNEL_FLOWS, "", "Flows that the kernel forwards by itself, each direction for itself"),
+    (KERNEL_REFUSED, "", "Flows that it had no room for"),
     (PORT_UP, "network_interface, interface", "1 while the device of a container is attached"),
     (
         PORT_PACKETS,
@@ -34,6 +38,10 @@ const OWN: &[Row] = &[
 
 const UNSENT: &str = "penstock_host_unsent_packets_total";
 const PASSED_ON: &str = "penstock_host_passed_on_packets_total";
+const KERNEL_REPLAY: &str = "penstock_host_kernel_replay";
+const REPLAYED: &str = "penstock_host_replayed_packets_total";
+const KERNEL_FLOWS: &str = "penstock_host_kernel_flows";
+const KERNEL_REFUSED: &str = "penstock_host_kernel_flows_refused_total";
 const PORT_UP: &str = "penstock_host_port_up";
 const PORT_PACKETS: &str = "penstock_host_port_packets_total";
 const PORT_BYTES: &str = "penstock_host_port_bytes_total";
@@ -57,6 +65,16 @@ pub(crate) fn record(config: &HostConfig, applied: Revision, report: &Report, pr
     });
     counter!(UNSENT).absolute(report.unsent);
     counter!(PASSED_ON).absolute(report.passed_on);
+    let (flows, refused) = report.kernel_flows;
+    gauge!(KERNEL_FLOWS).set(flows as f64);
+    counter!(KERNEL_REFUSED).absolute(refused);
+    let devices = config.port_ids().map(|(id, port)| (id, port.device.as_str()));
+    for (id, device) in std::iter::once(underlay).chain(devices) {
+        let port = of(report, id);
+        let labels = [("interface", device.to_owned())];
+        gauge!(KERNEL_REPLAY, &labels).set(f64::from(u8::from(port.replays)));
+        counter!(REPLAYED, &labels).absolute(port.replayed);
+    }
     for (id, port) in config.port_ids() {
         record_port(port, &of(report, id));
     }
@@ -121,9 +139,10 @@ mod tests {
             underlay_address: "192.0.2.11".parse().unwrap(),
             ports: vec![PortConfig { network_interface: "web-1".to_owned(), device: "veth1".to_owned() }],
             flow_capacity: 16,
+            kernel_replay: true,
         };
         let io = IoStats { received: 3, received_bytes: 300, missed: 1, ..IoStats::default() };
-        let ports = vec![PortReport::default(), PortReport { mode: Some("af_packet"), io }];
+        let ports = vec![PortReport::default(), PortReport { mode: Some("af_packet"), io, replays: true, replayed: 2 }];
         let snat = vec![SnatUse {
             network_interface: "web-1".to_owned(),
             dip: Overlay("10.0.0.11".parse().unwrap()),
@@ -156,6 +175,8 @@ mod tests {
         for line in [
             "penstock_host_goal_revision 4",
             "penstock_host_interface_missed_packets_total{interface=\"veth1\"} 1",
+            "penstock_host_kernel_replay{interface=\"veth1\"} 1",
+            "penstock_host_replayed_packets_total{interface=\"veth1\"} 2",
             "penstock_host_port_up{network_interface=\"web-1\",interface=\"veth1\"} 1",
             "penstock_host_port_bytes_total{network_interface=\"web-1\",direction=\"from\"} 300",
             &format!("{probe},address=\"10.0.0.11\"}} 1"),

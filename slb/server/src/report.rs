@@ -32,7 +32,15 @@ fn port_status(id: PortId, port: &crate::config::PortConfig, report: &Report) ->
 fn modes(config: &HostConfig, report: &Report) -> Vec<String> {
     let underlay = (UNDERLAY, &config.underlay_interface);
     let devices = config.port_ids().map(|(id, p)| (id, &p.device));
-    let mode = |(id, device): (PortId, &String)| Some(format!("{device}: {}", of(report, id).mode?));
+    let mode = |(id, device): (PortId, &String)| {
+        let port = of(report, id);
+        let replay = match (port.replays, &report.obstacle) {
+            (true, _) => ", kernel replay".to_owned(),
+            (false, Some(reason)) => format!(", no kernel replay: {reason}"),
+            (false, None) => ", no kernel replay: the interface refused it".to_owned(),
+        };
+        Some(format!("{device}: {}{replay}", port.mode?))
+    };
     std::iter::once(underlay).chain(devices).filter_map(mode).collect()
 }
 

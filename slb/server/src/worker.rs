@@ -3,6 +3,7 @@
 //! The route of a packet: `Worker::round` → `PacketIo::poll` → `switch` → `Port::process`
 //! (`Port::process_super` for a frame of many segments) → `hand_out`.
 
+use crate::replay::FlowReplay;
 use penstock_clock::MonotonicClock;
 use penstock_engine::Port;
 use penstock_model::{Gso, HEADROOM, Ledger, Nanos, Offload, Packet, PortId, Verdict};
@@ -24,7 +25,8 @@ const SEGMENT_ROOM: usize = HEADROOM + 65_536;
 
 /// What the rest of the host agent tells a worker.
 pub(crate) enum Command {
-    Attach(Box<dyn PacketIo>),
+    /// A port and the index of its device.
+    Attach(Box<dyn PacketIo>, u32),
     Detach(PortId),
     /// A probe's frame for the container of a port.
     Send(PortId, Vec<u8>),
@@ -50,6 +52,10 @@ pub(crate) struct Report {
     /// Packets that got their second chance at another container.
     pub(crate) passed_on: u64,
     pub(crate) snat: Vec<SnatUse>,
+    /// Flows that the kernel replays, and how many it had no room for.
+    pub(crate) kernel_flows: (usize, u64),
+    /// Why the kernel replays nothing.
+    pub(crate) obstacle: Option<String>,
     /// By [`PortId`]: whether it is attached, its mode, and its counts also from earlier attachments.
     pub(crate) ports: Vec<PortReport>,
 }
@@ -58,6 +64,10 @@ pub(crate) struct Report {
 pub(crate) struct PortReport {
     pub(crate) mode: Option<&'static str>,
     pub(crate) io: IoStats,
+    /// The kernel replays flows that come by it.
+    pub(crate) replays: bool,
+    /// Of the frames received, those that the kernel replayed.
+    pub(crate) replayed: u64,
 }
 
 /// The channels of a worker.
@@ -77,13 +87,20 @@ pub(crate) struct Worker {
     poller: Poller,
     wiring: Wiring,
     segment: Vec<u8>,
+    replay: Option<FlowReplay>,
     unsent: u64,
     published: Nanos,
     commanded: Nanos,
 }
 
 impl Worker {
-    pub(crate) fn new(engine: Port<HostResolver>, slots: usize, poller: Poller, wiring: Wiring) -> Self {
+    pub(crate) fn new(
+        engine: Port<HostResolver>,
+        slots: usize,
+        poller: Poller,
+        wiring: Wiring,
+        replay: Option<FlowReplay>,
+    ) -> Self {
         Self {
             engine,
             ports: (0..slots).map(|_| None).collect(),
@@ -91,6 +108,7 @@ impl Worker {
             poller,
             wiring,
             segment: vec![0; SEGMENT_ROOM],
+            replay,
             unsent: 0,
             published: Nanos(0),
             commanded: Nanos(0),
@@ -118,6 +136,9 @@ impl Worker {
             let received = self.round(now);
             self.tell();
             self.sweep(received == 0, now);
+            if let Some(replay) = &mut self.replay {
+                replay.sweep(&mut self.engine, now);
+            }
             if now.since(self.published) >= PUBLISH {
                 self.publish(now);
             }
@@ -158,17 +179,19 @@ impl Worker {
     /// Decides a batch and hands it out, in order. Frames of many segments go one by one: what is encapsulated loses the help
     /// of devices and is cut by the engine, everything else stays whole.
     fn switch(&mut self, batch: &mut [Packet<'_>], now: Nanos) {
-        let Self { engine, ports, unsent, segment, .. } = self;
+        let Self { engine, ports, unsent, segment, replay, .. } = self;
         let mut rest = batch;
         while !rest.is_empty() {
             let plain = rest.iter().position(|p| p.offload.gso != Gso::None).unwrap_or(rest.len());
             let (run, tail) = rest.split_at_mut(plain);
             engine.process(run, now);
+            take_notices(replay, engine, now);
             for packet in run {
                 hand_out(ports, unsent, packet);
             }
             let Some((packet, after)) = tail.split_first_mut() else { return };
             engine.process_super(packet, segment, now, &mut |p| hand_out(ports, unsent, p));
+            take_notices(replay, engine, now);
             hand_out(ports, unsent, packet);
             rest = after;
         }
@@ -187,7 +210,7 @@ impl Worker {
     fn obey(&mut self) -> bool {
         loop {
             match self.wiring.commands.try_recv() {
-                Ok(Command::Attach(port)) => self.attach(port),
+                Ok(Command::Attach(port, index)) => self.attach(port, index),
                 Ok(Command::Detach(id)) => self.detach(id),
                 Ok(Command::Send(out, frame)) => {
                     self.engine.resolver_mut().expect_answer(out, &frame);
@@ -202,9 +225,10 @@ impl Worker {
         }
     }
 
-    fn attach(&mut self, port: Box<dyn PacketIo>) {
+    fn attach(&mut self, port: Box<dyn PacketIo>, index: u32) {
         let id = port.id();
         self.detach(id);
+        self.tell_index(id, Some(index));
         if let Some(slot) = self.ports.get_mut(usize::from(id.0)) {
             *slot = Some(port);
         }
@@ -215,6 +239,13 @@ impl Worker {
         if let Some(port) = self.ports.get_mut(usize::from(id.0)).and_then(Option::take) {
             self.retire(&*port);
             self.watch();
+        }
+        self.tell_index(id, None);
+    }
+
+    fn tell_index(&mut self, id: PortId, index: Option<u32>) {
+        if let Some(replay) = &mut self.replay {
+            replay.set_port(id, index);
         }
     }
 
@@ -257,7 +288,7 @@ impl Worker {
             if let Some(port) = port {
                 io.add(&port.stats());
             }
-            PortReport { mode: port.as_ref().map(|p| p.capabilities().mode), io }
+            PortReport { mode: port.as_ref().map(|p| p.capabilities().mode), io, ..PortReport::default() }
         });
         let report = Report {
             ledger: self.engine.ledger().clone(),
@@ -266,9 +297,18 @@ impl Worker {
             unsent: self.unsent,
             passed_on: self.engine.resolver().passed_on(),
             snat: self.engine.resolver().snat().collect(),
+            kernel_flows: self.replay.as_ref().map(FlowReplay::counts).unwrap_or_default(),
+            obstacle: None,
             ports: ports.collect(),
         };
         *self.wiring.report.lock().unwrap_or_else(PoisonError::into_inner) = report;
+    }
+}
+
+/// Before the frames go on, so that what answers them is dealt with as they are.
+fn take_notices(replay: &mut Option<FlowReplay>, engine: &mut Port<HostResolver>, now: Nanos) {
+    if let Some(replay) = replay {
+        replay.take_notices(engine.resolver_mut(), now);
     }
 }
 

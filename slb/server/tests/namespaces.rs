@@ -203,4 +203,50 @@ fn bulk_tcp_flows_in_both_directions_with_default_offloads() {
     let unsent = agent.status.borrow().ledger.dropped.clone();
     println!("{unsent:?}");
     assert!(!unsent.contains_key("bad_offload"), "{unsent:?}");
+    for n in ["m", "p", "c1", "c2"] {
+        assert_eq!(lab.checksum_errors(n), 0, "segments with wrong checksums arrived in {n}");
+    }
+}
+
+/// Frames from and to the first container that were on its link and are not in the status.
+fn uncounted(lab: &Lab, s: &penstock_slb_host::HostStatus) -> (u64, u64) {
+    let (port, seen) = (&s.ports[0], |name| lab.counter("h", "vc1", name));
+    (
+        seen("rx_packets").wrapping_sub(port.from_container_packets),
+        seen("tx_packets").wrapping_sub(port.to_container_packets),
+    )
+}
+
+#[test]
+fn every_frame_is_dealt_with_once_and_counted_with_and_without_the_kernel() {
+    if !is_root() {
+        return;
+    }
+    for kernel_replay in [true, false] {
+        let mut lab = Lab::new(if kernel_replay { "count" } else { "plain" });
+        lab.serve("c1");
+        let mut goal = goal();
+        goal.probes.clear();
+        let agent = Agent::start_with(&lab, goal, penstock_slb_server::HostConfig { kernel_replay, ..config() });
+        agent.ready(3);
+        // What came before the port was attached. The status is told once a second.
+        let mut before = (0, 0);
+        agent.wait("silence", Duration::from_secs(30), |s| {
+            let last = std::mem::replace(&mut before, uncounted(&lab, s));
+            std::thread::sleep(Duration::from_millis(1200));
+            last == before
+        });
+        for vip in ["198.51.100.1", "[2001:db8:f::1]"] {
+            assert!(lab.get("m", &format!("http://{vip}/large")) == Ok(large()), "{vip}/large");
+        }
+        // Neighbour discovery may be under way in between.
+        agent.wait("counted", Duration::from_secs(30), |s| uncounted(&lab, s) == before);
+        let status = agent.status.borrow().clone();
+        let (ledger, modes) = (&status.ledger, &status.packet_io);
+        let dropped: u64 = ledger.dropped.values().sum();
+        assert_eq!(ledger.received, ledger.transmitted + ledger.passed + ledger.consumed + dropped, "{ledger:?}");
+        let expected = if kernel_replay { "vc1: af_packet, kernel replay" } else { "it is switched off" };
+        assert!(modes.iter().any(|m| m.contains(expected)), "{modes:?}");
+        agent.stop().unwrap();
+    }
 }

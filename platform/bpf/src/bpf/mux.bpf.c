@@ -10,13 +10,10 @@
  * It reads like forward/wire/src/{headers,rewrite}.rs, mux/proto/src/decide.rs and forward/engine/src/{apply,encap}.rs,
  * which say why; a test of mux/server holds it to them.
  */
-#include <stdbool.h>
-#include <stddef.h>
 #include "steer.h"
 
 #define SLOT_SHIFT 52
 #define EXTENSION_HEADERS 8
-#define ANY_FRAGMENT 0x3fff
 /* Bounds where IP and transport headers can be, for the verifier. */
 #define L3_OFFSETS 0x1f
 #define OFFSETS 0x7fff
@@ -118,22 +115,9 @@ static __always_inline __u16 fold_short(__u32 sum)
 	return sum + (sum >> 16);
 }
 
-/* Whether a sum of few 32-bit words, not 0 itself, folds to 0xffff, which is zero. */
-static __always_inline bool is_zero(__u64 sum)
-{
-	sum = (sum & 0xffff) + ((sum >> 16) & 0xffff) + (sum >> 32);
-	return sum == 0xffff || sum == 0x1fffe;
-}
-
 static __always_inline __u64 words(__u64 word)
 {
 	return (word & 0xffffffff) + (word >> 32);
-}
-
-/* An IPv4 address mapped into IPv6: the first half is zero. */
-static __always_inline __u64 mapped(__be32 address)
-{
-	return (__u64)address << 32 | 0xffff0000;
 }
 
 /* The sum of the options of an IPv4 header of `length` bytes at `l3`, not folded; 0 (no options sum to that) if they are cut

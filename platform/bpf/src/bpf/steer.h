@@ -13,18 +13,9 @@
 #ifndef PENSTOCK_STEER_H
 #define PENSTOCK_STEER_H
 
-#include <linux/bpf.h>
-#include <linux/if_ether.h>
-#include <linux/in.h>
-#include <linux/ip.h>
-#include <linux/ipv6.h>
-#include <linux/udp.h>
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
-#include "penstock_maps.h"
+#include "ip.h"
 
 #define VLAN_TAGS 2
-#define FRAGMENT_OFFSET 0x1fff
 
 struct vlan {
 	__be16 tag;

@@ -208,6 +208,16 @@ impl Lab {
         self.exec(from, &format!("ping -c 1 -W 2 {to}")).status.success()
     }
 
+    /// TCP segments that a namespace found to be damaged.
+    pub fn checksum_errors(&self, short: &str) -> u64 {
+        let out = self.exec(short, "cat /proc/net/snmp");
+        let text = String::from_utf8(out.stdout).unwrap();
+        let mut rows = text.lines().filter(|l| l.starts_with("Tcp:")).map(str::split_whitespace);
+        let (names, values) = (rows.next().unwrap(), rows.next().unwrap());
+        let (_, errors) = names.zip(values).find(|(name, _)| *name == "InCsumErrors").unwrap();
+        errors.parse().unwrap()
+    }
+
     /// A counter of a device.
     pub fn counter(&self, short: &str, device: &str, name: &str) -> u64 {
         let out = self.exec(short, &format!("cat /sys/class/net/{device}/statistics/{name}"));
@@ -253,11 +263,16 @@ pub fn config() -> HostConfig {
         underlay_address: ip("10.9.0.1"),
         ports: (1..=3).map(|i| PortConfig { network_interface: format!("c{i}"), device: format!("vc{i}") }).collect(),
         flow_capacity: 4096,
+        kernel_replay: true,
     }
 }
 
 impl Agent {
     pub fn start(lab: &Lab, goal: HostGoal) -> Self {
+        Self::start_with(lab, goal, config())
+    }
+
+    pub fn start_with(lab: &Lab, goal: HostGoal, config: HostConfig) -> Self {
         let (goal, goals) = watch::channel(Some(Arc::new(goal)));
         let (statuses, status) = watch::channel(HostStatus::default());
         let (shutdown, stop) = watch::channel(false);
@@ -265,16 +280,21 @@ impl Agent {
         let thread = std::thread::spawn(move || {
             penstock_packet_io::netns::enter(&ns).map_err(|e| e.to_string())?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(penstock_slb_server::run(config(), goals, statuses, stop)).map_err(|e| e.to_string())
+            runtime.block_on(penstock_slb_server::run(config, goals, statuses, stop)).map_err(|e| e.to_string())
         });
         Self { goal, status, shutdown, thread: Some(thread) }
     }
 
     /// Waits until `is` holds of the status.
-    pub fn wait(&self, what: &str, limit: Duration, is: impl Fn(&HostStatus) -> bool) -> Duration {
+    pub fn wait(&self, what: &str, limit: Duration, mut is: impl FnMut(&HostStatus) -> bool) -> Duration {
         let start = Instant::now();
-        while !is(&self.status.borrow()) {
-            assert!(start.elapsed() < limit, "{what}: not within {limit:?}; {:#?}", *self.status.borrow());
+        loop {
+            // A copy: who tells must not wait for who looks.
+            let status = self.status.borrow().clone();
+            if is(&status) {
+                break;
+            }
+            assert!(start.elapsed() < limit, "{what}: not within {limit:?}; {status:#?}");
             assert!(!self.thread.as_ref().unwrap().is_finished(), "the host agent has ended");
             std::thread::sleep(Duration::from_millis(5));
         }
