@@ -37,6 +37,7 @@ pub(crate) async fn bfd(client: &Client, output: &Output) -> Result<(), CliError
 
 const ROUTERS: &[Column] = &[
     Column { heading: "NODE", cell: |r, _| text(r, "node") },
+    Column { heading: "ROUTER", cell: |r, _| text(r, "router") },
     Column { heading: ">AS", cell: |r, _| text(r, "localASN") },
     Column { heading: "ID", cell: |r, _| text(r, "id") },
     Column { heading: ">ANNOUNCED", cell: |r, _| text(r, "announced") },
@@ -61,6 +62,7 @@ const PEERS: &[Column] = &[
 
 const ROUTES: &[Column] = &[
     Column { heading: "NODE", cell: |r, _| text(r, "node") },
+    Column { heading: "ROUTER", cell: |r, _| text(r, "router") },
     Column { heading: "PREFIX", cell: |r, _| text(r, "prefix") },
     Column { heading: "FROM", cell: |r, _| best(r).map_or_else(|| "-".to_owned(), from) },
     Column { heading: "AS PATH", cell: |r, _| best(r).map(|p| text(p, "asPath")).unwrap_or_default() },
@@ -91,7 +93,7 @@ fn summary(routers: &[Value], output: &Output) -> String {
     or_nothing(page, NOBODY)
 }
 
-const NOBODY: &str = "no node has BGP neighbors: give a mux a routerConfiguration\n";
+const NOBODY: &str = "no node has BGP neighbors: give a mux a routerConfiguration, or a virtual gateway a bgpRouter\n";
 
 fn neighbors(routers: &[Value], output: &Output) -> String {
     let mut page = String::new();
@@ -139,7 +141,7 @@ fn explanation(prefix: &str, found: &[Value]) -> String {
     }
     let mut page = String::new();
     for route in found {
-        let (node, prefix) = (text(route, "node"), text(route, "prefix"));
+        let (node, prefix) = (place(route), text(route, "prefix"));
         if let Some(reason) = value::get_text(route, "reason") {
             page.push_str(&format!("{node}: {prefix} is not announced: {reason}\n"));
             continue;
@@ -162,12 +164,13 @@ fn explanation(prefix: &str, found: &[Value]) -> String {
     page
 }
 
-/// The items of a list of each router, with the node's name.
+/// The items of a list of each router, with the names of node and router.
 fn each(routers: &[Value], list: &str) -> Vec<Value> {
     let named = |router: &Value, item: &Value| {
         let mut item = item.clone();
         if let Some(map) = item.as_object_mut() {
             map.insert("node".to_owned(), json!(text(router, "node")));
+            map.insert("router".to_owned(), json!(text(router, "router")));
         }
         item
     };
@@ -184,6 +187,14 @@ fn routes(routers: &[Value]) -> Vec<Value> {
 
 fn withheld(routers: &[Value]) -> Vec<Value> {
     each(routers, "withheld")
+}
+
+/// The node, and whose router there.
+fn place(item: &Value) -> String {
+    match value::get_text(item, "router") {
+        Some(router) => format!("{} {router}", text(item, "node")),
+        None => text(item, "node"),
+    }
 }
 
 /// Whether a route's prefix is the one that was asked for; an address stands for itself alone.

@@ -57,12 +57,19 @@ fn of_gateway(
     let mut out = Vec::new();
     while let Err(error) = build(&goal) {
         out.push(misplaced(state, gateway, &goal, &error));
+        if let Some((i, _)) = item(&error.field, "routers").filter(|(i, _)| *i < goal.routers.len()) {
+            goal.routers.remove(i);
+            continue;
+        }
         // The next refusal is found without the connection that had this one.
         let Some((i, _)) = item(&error.field, "tunnels").filter(|(i, _)| *i < goal.tunnels.len()) else { break };
         if out.len() >= MOST {
             break;
         }
         let tunnel = goal.tunnels.remove(i);
+        for router in &mut goal.routers {
+            router.goal.peers.retain(|p| router.sites.get(&p.name) != Some(&tunnel.id));
+        }
         for network in &mut goal.networks {
             network.routes.retain(|r| r.next_hop != NextHop::Tunnel(tunnel.id));
         }
@@ -74,6 +81,7 @@ fn of_gateway(
 fn misplaced(state: &State, gateway: &Node, goal: &GatewayGoal, error: &GoalError) -> Misplaced {
     let named = |i: usize| ResourcePath::parse(&goal.tunnels.get(i)?.name).ok();
     let found = item(&error.field, "tunnels").and_then(|(i, field)| Some((named(i)?, field)));
+    let found = found.or_else(|| of_router(goal, &error.field));
     let mut text = format!("'{}' would refuse it: {}", gateway.path, error.problem);
     let mut names = vec![gateway.path.clone()];
     if let Some((path, place)) = error.problem.find("tunnels[").and_then(|at| {
@@ -99,6 +107,20 @@ fn misplaced(state: &State, gateway: &Node, goal: &GatewayGoal, error: &GoalErro
     Misplaced { document, problem: Problem { pointer, code: "InvalidParameterValue", message: Said { text, names } } }
 }
 
+/// The router, or its peer, that a field of the goal is about.
+fn of_router<'f>(goal: &GatewayGoal, field: &'f str) -> Option<(ResourcePath, &'f str)> {
+    let (i, rest) = item(field, "routers")?;
+    let router = goal.routers.get(i)?;
+    let peer = rest.strip_prefix(".goal.").and_then(|rest| {
+        let (i, rest) = item(rest, "peers")?;
+        Some((router.goal.peers.get(i)?, rest))
+    });
+    match peer {
+        Some((peer, rest)) => Some((ResourcePath::parse(&peer.name).ok()?, rest)),
+        None => Some((ResourcePath::parse(&router.name).ok()?, rest)),
+    }
+}
+
 /// The place in a list of the goal, and what follows: `tunnels[3].kind.listen_port`.
 fn item<'f>(field: &'f str, list: &str) -> Option<(usize, &'f str)> {
     let (number, rest) = field.strip_prefix(list)?.strip_prefix('[')?.split_once(']')?;
@@ -112,6 +134,9 @@ fn property(field: &str) -> &'static str {
         ".kind.peer_public_key" => "/properties/wireGuardConfiguration/peerPublicKey",
         ".kind.key" => "/properties/greConfiguration/greKey",
         ".kind.peer" => "/properties/destinationIPAddress",
+        ".address" => "/properties/peerIpAddress",
+        ".hold_seconds" => "/properties/holdTimeInSeconds",
+        ".max_prefixes" => "/properties/maximumPrefixes",
         field if field.starts_with(".prefixes") => "/properties/routes",
         _ => "",
     }

@@ -6,6 +6,7 @@ use penstock_admin_types::intent::{Allocated, Service, Warning};
 use penstock_admin_types::{ALLOCATED, Function, Render, ResourcePath, Type, value};
 use penstock_clock::MonotonicClock;
 use penstock_gateway_proto::TunnelState;
+use penstock_routing_proto::{RouterStatus, SessionState};
 use penstock_slb_host::ProbeStatus;
 use penstock_southbound::{NodeReport, NodeRole};
 use serde_json::{Map, Value, json};
@@ -140,6 +141,8 @@ fn observed(state: &State, hub: &GoalHub, path: &ResourcePath, node: &Value) -> 
             }
         }
         "VirtualGateways/networkConnections" => out.extend(connection(state, hub, path, allocated)),
+        "VirtualGateways/bgpRouters" => out.extend(site_router(state, hub, path)),
+        "VirtualGateways/bgpRouters/bgpPeers" => out.extend(site_peer(state, hub, path)),
         _ => {}
     }
     // Clients walk lists without looking whether they are there.
@@ -180,6 +183,43 @@ fn connection(state: &State, hub: &GoalHub, path: &ResourcePath, allocated: Allo
     out.insert("connectionState".to_owned(), json!(word));
     if let Some(t) = tunnel {
         let statistics = json!({"inboundBytes": t.received_bytes, "outboundBytes": t.transmitted_bytes});
+        out.insert("statistics".to_owned(), statistics);
+    }
+    out
+}
+
+/// As the gateway tells of a tenant's router.
+fn router_status(state: &State, hub: &GoalHub, router: &ResourcePath) -> Option<RouterStatus> {
+    let found = state.intent.site_routers.iter().find(|r| r.path == *router)?;
+    match hub.report_of(NodeRole::Gateway, found.gateway.id()).as_deref() {
+        Some(NodeReport::Gateway(status)) => {
+            status.routers.iter().find(|r| r.name == router.name()).map(|r| r.status.clone())
+        }
+        _ => None,
+    }
+}
+
+fn site_router(state: &State, hub: &GoalHub, path: &ResourcePath) -> Map<String, Value> {
+    let status = router_status(state, hub, path);
+    let routes = status.iter().flat_map(|s| &s.routes).map(crate::routers::route).collect();
+    Map::from_iter([("learnedRoutes".to_owned(), Value::Array(routes))])
+}
+
+fn site_peer(state: &State, hub: &GoalHub, path: &ResourcePath) -> Map<String, Value> {
+    let mut out = Map::new();
+    let status = path.parent().and_then(|router| router_status(state, hub, &router));
+    let peer = status.as_ref().and_then(|s| s.peers.iter().find(|p| p.name == path.name()));
+    let is_up = peer.is_some_and(|p| p.state == SessionState::Established);
+    out.insert("connectionState".to_owned(), json!(if is_up { "Connected" } else { "Disconnected" }));
+    if let Some(p) = peer {
+        let statistics = json!({
+            "tcpConnectionEstablished": p.established,
+            "messagesReceived": p.messages_received,
+            "messagesSent": p.messages_sent,
+            "routesReceived": p.received,
+            "routesAdvertised": p.advertised,
+            "lastError": p.last_error,
+        });
         out.insert("statistics".to_owned(), statistics);
     }
     out

@@ -2,25 +2,31 @@
 //!
 //! | list | an item |
 //! | --- | --- |
-//! | `routers` | `node localASN id draining announced prefixes paths error peers[] routes[] withheld[]` |
+//! | `routers` | `node router localASN id draining announced prefixes paths error peers[] routes[] withheld[]` |
 //! | `peers` | `name address remoteASN state upSeconds id holdSeconds received advertised established messagesReceived messagesSent malformed lastError bfd` |
 //! | `bfd` | `state detectionMilliseconds received sent downs diagnostic` |
 //! | `routes` | `prefix paths[] advertisedTo[] notAdvertised[{peer, reason}]`: some of them, own ones first |
 //! | `paths` | `peer best whyNot nextHop asPath communities localPreference med stale` |
 //! | `withheld` | `prefix reason`: virtual IPs that are not announced |
+//!
+//! `router` is the path of a tenant's router at a gateway; a mux has one, without a name.
 use penstock_routing_proto::{BfdStatus, PathStatus, PeerStatus, RouteStatus, RouterStatus};
 use penstock_southbound::NodeReport;
 use serde_json::{Value, json};
 
-/// `None`: the node has no neighbours.
-pub(crate) fn router(node: &str, report: &NodeReport) -> Option<Value> {
-    let NodeReport::Mux(status) = report else { return None };
-    status.router.as_ref().map(|r| of(node, r))
+/// None, where the node has no neighbours.
+pub(crate) fn routers(node: &str, report: &NodeReport) -> Vec<Value> {
+    match report {
+        NodeReport::Mux(status) => status.router.iter().map(|r| of(node, None, r)).collect(),
+        NodeReport::Gateway(status) => status.routers.iter().map(|r| of(node, Some(&r.name), &r.status)).collect(),
+        NodeReport::Host(_) => Vec::new(),
+    }
 }
 
-fn of(node: &str, r: &RouterStatus) -> Value {
+fn of(node: &str, name: Option<&str>, r: &RouterStatus) -> Value {
     json!({
         "node": node,
+        "router": name,
         "localASN": r.local_as,
         "id": r.id,
         "draining": r.draining,
@@ -65,7 +71,7 @@ fn bfd(b: &BfdStatus) -> Value {
     })
 }
 
-fn route(r: &RouteStatus) -> Value {
+pub(crate) fn route(r: &RouteStatus) -> Value {
     let not = r.not_advertised.iter().map(|(peer, reason)| json!({"peer": peer, "reason": reason}));
     json!({
         "prefix": r.prefix,

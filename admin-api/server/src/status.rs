@@ -64,7 +64,7 @@ pub(crate) fn status(state: &State, hub: &GoalHub) -> Value {
         "services": services,
         "tunnels": tunnels(&state.intent, &reports),
         "networks": networks(&state.intent),
-        "routers": reports.iter().filter_map(|r| crate::routers::router(&r.name, &r.now)).collect::<Vec<_>>(),
+        "routers": reports.iter().flat_map(|r| crate::routers::routers(&r.name, &r.now)).collect::<Vec<_>>(),
     })
 }
 

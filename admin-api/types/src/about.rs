@@ -37,8 +37,37 @@ const ABOUT: &[(&str, &str)] = &[
     ("VirtualGateways/networkConnections.outboundKiloBitsPerSecond", "Most traffic to the site."),
     ("VirtualGateways/bgpRouters", "The tenant's BGP speaker."),
     ("VirtualGateways/bgpRouters.extAsNumber", "Its autonomous system, as two halves: 0.64512."),
+    (
+        "VirtualGateways/bgpRouters.routerIP",
+        "Its addresses inside the connections: of the tenant's, and nobody's interface.",
+    ),
+    (
+        "VirtualGateways/bgpRouters.clusterId",
+        "By which it knows routes that it has reflected; its routerId if left out.",
+    ),
+    (
+        "VirtualGateways/bgpRouters.learnedRoutes",
+        "Some of its routes: which path is used, why not the others, which peers are told, and why not the others.",
+    ),
     ("VirtualGateways/bgpRouters/bgpPeers", "A neighbour of the tenant's BGP speaker."),
+    ("VirtualGateways/bgpRouters/bgpPeers.peerIpAddress", "Must be in the routes of a connection, which leads to it."),
+    ("VirtualGateways/bgpRouters/bgpPeers.policyMapIn", "What may be learned of the peer; nothing without one."),
+    (
+        "VirtualGateways/bgpRouters/bgpPeers.policyMapOut",
+        "What the peer is told; without one the virtual network's prefixes, and nothing else.",
+    ),
+    ("VirtualGateways/bgpRouters/bgpPeers.holdTimeInSeconds", "Silence after which the peer counts as gone."),
+    ("VirtualGateways/bgpRouters/bgpPeers.maximumPrefixes", "More routes of the peer end the session for a while."),
+    ("VirtualGateways/bgpRouters/bgpPeers.isPassive", "The peer is waited for, and not connected to."),
+    (
+        "VirtualGateways/bgpRouters/bgpPeers.isRouteReflectorClient",
+        "Routes of internal peers are passed on to and from it (RFC 4456).",
+    ),
     ("VirtualGateways/policyMaps", "Which routes are taken or told, and with what attributes."),
+    (
+        "VirtualGateways/policyMaps.policyMapEntryList",
+        "The first entry that matches decides; what none matches does not pass. MatchPrefix means prefixes within, too.",
+    ),
     ("loadBalancers", "Virtual addresses (VIP) and what stands behind them."),
     ("loadBalancers/frontendIPConfigurations", "A virtual address: a public address, or a private one in a subnet."),
     ("loadBalancers/backendAddressPools", "Interfaces that share the work. Which they are is said at the interfaces."),

@@ -73,7 +73,10 @@ pub(crate) fn sites(goal: &GatewayGoal, networks: &[Network]) -> Result<Vec<Opti
             sites.resize_with(index + 1, || None);
         }
         match sites.get_mut(index) {
-            Some(slot @ None) => *slot = Some(Site::new(tunnel, of_tenant)),
+            Some(slot @ None) => {
+                let site = Site::new(tunnel, of_tenant);
+                *slot = Some(site.map_err(|e| GoalError::new(at(&e.field), e.problem))?);
+            }
             _ => return Err(GoalError::new(at("id"), format!("{} names two tunnels", tunnel.id))),
         }
     }

@@ -42,7 +42,10 @@ fn walk(policy: &Arc<Policy>, packet: &mut Packet<'_>, steps: &mut Vec<Step>) ->
         }
         Class::Local => {
             steps.because("tunnel", || match headers.protocol {
-                Protocol::GRE => format!("a keepalive of the GRE peer {:?}", headers.src),
+                _ if packet.port != policy.underlay_port() => {
+                    format!("from {:?} for the tenant's router {:?}", headers.src, headers.dst)
+                }
+                Protocol::GRE => format!("of the GRE peer {:?}: a keepalive, or for the tenant's router", headers.src),
                 _ => format!("a datagram for the tunnels of UDP port {}", headers.dst_port),
             });
             Ok(resolver.local(packet, &headers, Nanos(0)))

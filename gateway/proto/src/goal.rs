@@ -1,3 +1,4 @@
+use crate::routers::TenantRouter;
 use ipnetwork::IpNetwork;
 use penstock_model::{Revision, TenantId, TunnelId, Underlay};
 use penstock_policy::{Acl, VirtualNetwork};
@@ -15,6 +16,9 @@ pub struct GatewayGoal {
     pub networks: Vec<VirtualNetwork>,
     pub acls: Vec<Acl>,
     pub tunnels: Vec<Tunnel>,
+    /// Who exchanges routes with sites, by BGP inside their tunnels.
+    #[serde(default)]
+    pub routers: Vec<TenantRouter>,
 }
 
 /// One site-to-site connection of a tenant.

@@ -1,3 +1,4 @@
+use crate::routers::RouterPacket;
 use penstock_model::{DropReason, Nanos, Verdict};
 use std::net::SocketAddr;
 
@@ -16,11 +17,18 @@ pub struct Datagram<'a> {
 pub trait TunnelInput {
     /// Takes the datagram: `Consumed`, or `Drop` with the reason. What it decrypts comes back as packets of the tunnel's port.
     fn handle_datagram(&mut self, datagram: &Datagram<'_>, now: Nanos) -> Verdict;
+
+    /// Takes a packet for a router of the tunnel's tenant.
+    fn handle_router_packet(&mut self, packet: &RouterPacket<'_>) -> Verdict;
 }
 
 /// No tunnels: for tests and explanations of packets that are not tunnel datagrams.
 impl TunnelInput for () {
     fn handle_datagram(&mut self, _datagram: &Datagram<'_>, _now: Nanos) -> Verdict {
         Verdict::Drop(DropReason::UnknownPeer)
+    }
+
+    fn handle_router_packet(&mut self, _packet: &RouterPacket<'_>) -> Verdict {
+        Verdict::Consumed
     }
 }

@@ -5,6 +5,9 @@
 //! [`Policy::port_of`] the tunnel, behind an Ethernet header of zeros. GRE, which has no secrets, is taken off and put on here:
 //! on the way in by the engine itself, on the way out by [`GatewayResolver::encapsulate`].
 //!
+//! Routers of tenants speak BGP with sites inside the tunnels: a packet for one of them is handed to
+//! [`TunnelInput::handle_router_packet`], and what was learned becomes routes by [`GatewayGoal::with_learned`].
+//!
 //! Order of use: a [`GatewayGoal`] is compiled by [`Policy::build`], published in an `ArcSwap`, and read by the
 //! [`GatewayResolver`] of each worker. [`clamp_mss`] and [`too_big`] mind the tunnel's MTU.
 //!
@@ -30,6 +33,7 @@ mod mtu;
 mod network;
 mod policy;
 mod resolver;
+mod routers;
 mod status;
 mod tenant;
 
@@ -43,4 +47,5 @@ pub use key::{GatewayKey, Way};
 pub use mtu::{TooBig, clamp_mss, too_big};
 pub use policy::{Policy, ROUTER_MAC, TUNNEL_MTU, UnderlayHop};
 pub use resolver::{GatewayResolver, Remembered};
-pub use status::{GatewayStatus, PeerAddress, TunnelState, TunnelStatus};
+pub use routers::{Learned, RouterPacket, TenantRouter};
+pub use status::{GatewayStatus, PeerAddress, TenantRouterStatus, TunnelState, TunnelStatus};

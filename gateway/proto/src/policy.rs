@@ -6,6 +6,7 @@ use crate::epochs;
 use crate::error::GoalError;
 use crate::gre::GreTunnels;
 use crate::network::Network;
+use crate::routers;
 use crate::tenant::{Site, Tenant};
 use crate::{GatewayGoal, PeerAddress, TunnelState, TunnelStatus};
 use penstock_engine::EncapTemplate;
@@ -84,7 +85,8 @@ impl Policy {
         previous: Option<&Policy>,
     ) -> Result<Self, GoalError> {
         let (mut networks, by_vni) = check::networks(goal)?;
-        let sites = check::sites(goal, &networks)?;
+        let mut sites = check::sites(goal, &networks)?;
+        routers::place(goal, &networks, &mut sites)?;
         check::routes(goal, &sites)?;
         let listen_ports = check::listen_ports(goal)?;
         let gre = GreTunnels::build(&goal.tunnels, own, &next_hop)?;

@@ -3,12 +3,14 @@ use crate::input::{Datagram, TunnelInput};
 use crate::key::{GatewayKey, Way};
 use crate::mtu::clamp_mss;
 use crate::policy::{Policy, Source};
+use crate::routers::RouterPacket;
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 use penstock_engine::{Account, Class, EncapTemplate, Prior, Resolution, Resolver, TcpIdle, Why};
 use penstock_flow::{Flags, FlowHasher, Transposition};
 use penstock_model::{DropReason, Gso, Nanos, Offload, Packet, Protocol, TenantId, TunnelId, Verdict};
 use penstock_wire::ecn;
+use penstock_wire::rewrite::complete_partial_checksum;
 use penstock_wire::{Fragment, Headers, TcpFlags, VXLAN_PORT, parse_gre, parse_vxlan};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -110,9 +112,35 @@ impl<T: TunnelInput> GatewayResolver<T> {
             return Ok(Class::Local);
         }
         let (site, tenant) = policy.tunnel(id).ok_or(DropReason::UnknownPeer)?;
+        if site.is_for_router(inner.dst) {
+            return Ok(Class::Local);
+        }
         let network = tenant.first().ok_or(DropReason::NoPolicy)?;
         *headers = Headers { outer_tos: headers.tos, ..inner };
         Ok(self.flow(Way::Tunnel(id), site.tenant, headers, network.epoch()))
+    }
+
+    /// A packet for a router of the tenant, if it is one: out of GRE, or decrypted.
+    fn router_packet(&mut self, packet: &mut Packet<'_>, headers: &Headers) -> Option<Verdict> {
+        let policy = &*self.policy;
+        let (site, inner) = match policy.source(packet.port) {
+            Ok(Source::Tunnel(_, site)) => (site, *headers),
+            Ok(Source::Underlay) if headers.protocol == Protocol::GRE => {
+                let (gre, inner) = parse_gre(packet.frame(), headers).ok()?;
+                (policy.tunnel(policy.gre().find(headers.src, gre.key)?)?.0, inner)
+            }
+            _ => return None,
+        };
+        if !site.is_for_router(inner.dst) {
+            return None;
+        }
+        let tunnel = site.id;
+        // Its sender may have left the checksum to an interface that the packet did not leave by.
+        complete_partial_checksum(packet.frame_mut(), &inner);
+        let bytes = packet.frame().get(usize::from(inner.l3)..inner.end as usize);
+        let Some(bytes) = bytes else { return Some(Verdict::Drop(DropReason::TruncatedTunnel)) };
+        let (from, to) = (inner.src.to_ip(), inner.dst.to_ip());
+        Some(self.tunnels.handle_router_packet(&RouterPacket { tunnel, from, to, bytes }))
     }
 
     /// A router asks whether the connection works by sending a packet to itself through it: it is sent on as it is. (The
@@ -211,6 +239,7 @@ impl<T: TunnelInput> Resolver for GatewayResolver<T> {
     fn classify(&mut self, packet: &Packet<'_>, headers: &mut Headers) -> Class<GatewayKey> {
         match self.policy.source(packet.port) {
             Ok(Source::Underlay) => self.classify_underlay(packet, headers),
+            Ok(Source::Tunnel(_, site)) if site.is_for_router(headers.dst) => Class::Local,
             Ok(Source::Tunnel(tenant, site)) => match tenant.first() {
                 Some(network) => self.flow(Way::Tunnel(site.id), site.tenant, headers, network.epoch()),
                 None => Class::Drop(DropReason::NoPolicy),
@@ -309,6 +338,9 @@ impl<T: TunnelInput> Resolver for GatewayResolver<T> {
     }
 
     fn local(&mut self, packet: &mut Packet<'_>, headers: &Headers, now: Nanos) -> Verdict {
+        if let Some(verdict) = self.router_packet(packet, headers) {
+            return verdict;
+        }
         if headers.protocol == Protocol::GRE {
             return self.answer_keepalive(packet, headers).unwrap_or_else(Verdict::Drop);
         }

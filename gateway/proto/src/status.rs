@@ -1,4 +1,5 @@
 use penstock_model::{LedgerReport, Revision, TunnelId};
+use penstock_routing_proto::RouterStatus;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,9 +11,18 @@ pub struct GatewayStatus {
     pub ledger: LedgerReport,
     pub flows: u64,
     pub tunnels: Vec<TunnelStatus>,
+    #[serde(default)]
+    pub routers: Vec<TenantRouterStatus>,
     /// Why the newest goal was refused; `applied` is then an older one.
     #[serde(default)]
     pub goal_error: Option<String>,
+}
+
+/// What a tenant's router tells of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TenantRouterStatus {
+    pub name: String,
+    pub status: RouterStatus,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,21 +1,37 @@
 use crate::network::Network;
-use crate::{Caps, Tunnel, TunnelKind};
+use crate::routers::Ends;
+use crate::{Caps, GoalError, Tunnel, TunnelKind};
 use ipnetwork::IpNetwork;
 use penstock_model::{Addr16, TenantId, TunnelId};
+use penstock_policy::Lpm;
+use std::collections::BTreeMap;
 
 /// One site-to-site connection, as decisions need it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Site {
     pub(crate) id: TunnelId,
     pub(crate) name: String,
     pub(crate) tenant: TenantId,
     prefixes: Vec<IpNetwork>,
+    /// The same, to be looked up: a site may have told many.
+    sources: Lpm<()>,
     caps: Caps,
     /// Whether its packets reach the engine in their encapsulation: they are decapsulated by the decision about them.
     pub(crate) is_enclosed: bool,
     /// Places of the tenant's networks.
     pub(crate) networks: Vec<usize>,
+    /// Sessions of the tenant's routers with peers behind it.
+    pub(crate) routers: Vec<Ends>,
 }
+
+/// Two references to sites are equal when they are to the same one.
+impl PartialEq for Site {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id && std::ptr::eq(self, other)
+    }
+}
+
+impl Eq for Site {}
 
 /// All of a [`Site`] that the decisions about its packets follow from: where it is equal, they are.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,16 +43,22 @@ pub(crate) struct SiteContent<'p> {
 }
 
 impl Site {
-    pub(crate) fn new(tunnel: &Tunnel, networks: Vec<usize>) -> Self {
-        Self {
+    /// # Errors
+    /// The prefixes cannot be looked up.
+    pub(crate) fn new(tunnel: &Tunnel, networks: Vec<usize>) -> Result<Self, GoalError> {
+        let once: BTreeMap<IpNetwork, ()> = tunnel.prefixes.iter().map(|p| (masked(*p), ())).collect();
+        let sources = Lpm::build(once).map_err(|e| GoalError::new("prefixes", e.to_string()))?;
+        Ok(Self {
             id: tunnel.id,
             name: tunnel.name.clone(),
             tenant: tunnel.tenant,
             prefixes: tunnel.prefixes.clone(),
+            sources,
             caps: tunnel.caps,
             is_enclosed: matches!(tunnel.kind, TunnelKind::Gre { .. }),
             networks,
-        }
+            routers: Vec::new(),
+        })
     }
 
     /// What decisions follow from.
@@ -46,9 +68,13 @@ impl Site {
 
     /// Whether the site may use this address (WireGuard's cryptokey routing, whitepaper section 2).
     pub(crate) fn may_send_from(&self, addr: Addr16) -> bool {
-        let addr = addr.to_ip();
-        self.prefixes.iter().any(|p| p.contains(addr))
+        self.sources.lookup(addr.to_ip()).is_some()
     }
+}
+
+/// Without host bits.
+fn masked(prefix: IpNetwork) -> IpNetwork {
+    IpNetwork::new(prefix.network(), prefix.prefix()).unwrap_or(prefix)
 }
 
 /// The networks of one tenant, and no others: the only door to endpoints and routes.

@@ -169,6 +169,11 @@ impl TunnelInput for Recorder {
         self.0.push(datagram.payload.to_vec());
         Verdict::Consumed
     }
+
+    fn handle_router_packet(&mut self, packet: &RouterPacket<'_>) -> Verdict {
+        self.0.push(packet.bytes.to_vec());
+        Verdict::Consumed
+    }
 }
 
 #[test]

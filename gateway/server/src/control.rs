@@ -4,7 +4,7 @@ use crate::metrics;
 use crate::ports::{Claim, UNDERLAY};
 use crate::wireguard::HopOf;
 use arc_swap::ArcSwap;
-use penstock_gateway_proto::{GatewayGoal, Policy, Tunnel, TunnelKind, UnderlayHop};
+use penstock_gateway_proto::{GatewayGoal, Learned, Policy, Tunnel, TunnelKind, UnderlayHop};
 use penstock_model::{Revision, Underlay};
 use penstock_netlink::{UnderlayView, Watcher};
 use std::net::IpAddr;
@@ -31,6 +31,7 @@ impl TunnelPlan {
 pub(crate) struct Control {
     own: IpAddr,
     goal: Arc<GatewayGoal>,
+    learned: Learned,
     view: Arc<UnderlayView>,
     claim: Claim,
     pub(crate) policy: Arc<ArcSwap<Policy>>,
@@ -45,12 +46,18 @@ impl Control {
         Self {
             own,
             goal,
+            learned: Learned::new(),
             view,
             claim,
             policy: Arc::new(ArcSwap::from_pointee(Policy::default())),
             plan: Arc::new(ArcSwap::from_pointee(plan)),
             goal_error: None,
         }
+    }
+
+    /// The goal in force.
+    pub(crate) fn goal(&self) -> &GatewayGoal {
+        &self.goal
     }
 
     pub(crate) fn applied(&self) -> Revision {
@@ -88,8 +95,24 @@ impl Control {
         }
     }
 
+    /// Routes that sites have told, in place of those before.
+    ///
+    /// # Errors
+    /// As for [`Control::handle_goal`].
+    pub(crate) fn handle_learned(&mut self, learned: Learned, watcher: &Watcher) -> Result<(), Error> {
+        self.learned = learned;
+        match self.build(&Arc::clone(&self.goal)) {
+            Ok(policy) => self.publish(policy, watcher),
+            Err(error) => {
+                tracing::error!(%error, "the goal in force cannot be compiled with what sites have told");
+                Ok(())
+            }
+        }
+    }
+
     fn build(&self, goal: &GatewayGoal) -> Result<Policy, penstock_gateway_proto::GoalError> {
         let previous = self.policy.load();
+        let goal = &goal.with_learned(&self.learned);
         Policy::build(goal, Underlay(self.own), UNDERLAY, |addr| hop(&self.view, addr), Some(&previous))
     }
 

@@ -6,9 +6,12 @@
 //!
 //! The way of a packet can be read in `worker.rs`: `Worker::round` polls the underlay; the engine decides; what is for
 //! a tunnel is encrypted or encapsulated (`outlet.rs`), what was decrypted goes through the engine once more; then everything leaves.
+//!
+//! Routers of tenants (`bgp/`) exchange routes with sites inside the tunnels; what they learn becomes policy like a goal does.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod bgp;
 mod capped;
 mod config;
 mod control;

@@ -1,3 +1,4 @@
+use crate::bgp::{Links, Outward, Routers, outward};
 use crate::config::GatewayConfig;
 use crate::control::Control;
 use crate::error::Error;
@@ -47,7 +48,11 @@ pub async fn run(
     tracing::info!(port = opened.mode, "gateway interface open");
 
     let mut control = Control::new(config.underlay_address, Arc::clone(&view), opened.claim);
-    let mut worker = WorkerThread::start(worker(&config, &control, opened.queues)?)?;
+    let links = Arc::new(Links::default());
+    let (worker, outward) = worker(&config, &control, opened.queues, &links)?;
+    let mut worker = WorkerThread::start(worker)?;
+    let mut routers = Routers::new(links, outward, config.underlay_address);
+    let mut learned = routers.learned();
     let mut report = Report {
         status,
         mode: opened.mode,
@@ -69,8 +74,14 @@ pub async fn run(
                 if let Some(newest) = newest {
                     control.handle_goal(&newest, &watcher)?;
                     worker.wake();
-                    report.send(&control, worker.shared());
+                    routers.apply(control.goal());
+                    report.send(&control, worker.shared(), &routers);
                 }
+            }
+            Ok(()) = learned.changed() => {
+                let newest = learned.borrow_and_update().clone();
+                control.handle_learned(newest, &watcher)?;
+                worker.wake();
             }
             newer = next_view(&mut views) => {
                 let newer = newer?;
@@ -80,12 +91,13 @@ pub async fn run(
             }
             _ = look.tick() => {
                 solicit_peers(worker.shared(), &watcher, &mut peers);
-                report.send_if_due(&control, worker.shared());
+                report.send_if_due(&control, worker.shared(), &routers);
             }
             error = worker.ended() => return Err(error),
             () = stopped(&mut shutdown) => {
                 tracing::info!("gateway stops");
-                report.send(&control, worker.shared());
+                routers.leave().await;
+                report.send(&control, worker.shared(), &routers);
                 return Ok(());
             }
         }
@@ -104,23 +116,30 @@ fn worker(
     config: &GatewayConfig,
     control: &Control,
     queues: Vec<Box<dyn penstock_packet_io::PacketIo>>,
-) -> Result<Worker, Error> {
+    links: &Arc<Links>,
+) -> Result<(Worker, Outward), Error> {
     let hops = control.plan.load().hops();
-    let tunnels = TunnelTable::new(config.underlay_address, hops);
+    let mut tunnels = TunnelTable::new(config.underlay_address, hops);
+    let links = Arc::clone(links);
+    tunnels.routers = Arc::new(move |packet| links.deliver(packet));
     let hasher = FlowHasher::new(secret()?);
     let resolver = GatewayResolver::new(Arc::clone(&control.policy), hasher, tunnels);
     let flows = flow_table(config.flow_capacity, config.tenant_flows());
     let engine = Port::new(resolver, flows);
     let fds: Vec<_> = queues.iter().map(|q| q.fd()).collect();
-    Ok(Worker {
+    let poller = Poller::new(&fds, IdlePolicy::default()).map_err(Error::Thread)?;
+    let (outward, from_routers) = outward(poller.waker());
+    let worker = Worker {
         path: Path::new(engine),
         queues,
-        poller: Poller::new(&fds, IdlePolicy::default()).map_err(Error::Thread)?,
+        poller,
         plan: Arc::clone(&control.plan),
         current: None,
         shared: Arc::new(Shared::default()),
+        from_routers,
         stop: Arc::new(AtomicBool::new(false)),
-    })
+    };
+    Ok((worker, outward))
 }
 
 /// The secret of this start's flow table.
@@ -151,17 +170,18 @@ struct Report {
 }
 
 impl Report {
-    fn send_if_due(&mut self, control: &Control, shared: &Shared) {
+    fn send_if_due(&mut self, control: &Control, shared: &Shared, routers: &Routers) {
         if MonotonicClock::now().since(self.sent) >= REPORT || shared.get().states() != self.states {
-            self.send(control, shared);
+            self.send(control, shared, routers);
         }
     }
 
-    fn send(&mut self, control: &Control, shared: &Shared) {
+    fn send(&mut self, control: &Control, shared: &Shared, routers: &Routers) {
         let snapshot = shared.get();
         metrics::record(&snapshot, &self.interface, control.applied());
         self.states = snapshot.states();
         self.sent = MonotonicClock::now();
-        self.status.send_replace(snapshot.status(control.applied(), &self.mode, control.goal_error.clone()));
+        let status = snapshot.status(control.applied(), &self.mode, control.goal_error.clone());
+        self.status.send_replace(GatewayStatus { routers: routers.statuses(), ..status });
     }
 }

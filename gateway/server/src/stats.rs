@@ -68,6 +68,7 @@ impl Snapshot {
             ledger: LedgerReport::from(&self.ledger),
             flows: self.flows,
             tunnels: self.tunnels.clone(),
+            routers: Vec::new(),
             goal_error,
         }
     }

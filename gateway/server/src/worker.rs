@@ -1,3 +1,4 @@
+use crate::bgp::FromRouters;
 use crate::capped::Capped;
 use crate::control::TunnelPlan;
 use crate::outlet::Outlet;
@@ -9,7 +10,7 @@ use arrayvec::ArrayVec;
 use penstock_clock::MonotonicClock;
 use penstock_engine::{Port, Resolver};
 use penstock_gateway_proto::{Direction, GatewayResolver, Policy, TunnelStatus};
-use penstock_model::{BATCH, Ledger, Nanos, Offload, Packet, Verdict};
+use penstock_model::{BATCH, HEADROOM, Ledger, Nanos, Offload, Packet, TunnelId, Verdict};
 use penstock_packet_io::{IoStats, PacketIo, Poller};
 use std::io;
 use std::sync::Arc;
@@ -19,6 +20,8 @@ use std::time::Duration;
 /// How often counts are copied for others to read; tunnels, of which there may be thousands, less often.
 const PUBLISH: Duration = Duration::from_millis(100);
 const PUBLISH_TUNNELS: Duration = Duration::from_millis(250);
+/// Bytes of the longest packet of a router's: a tunnel takes no longer one.
+const OWN_PACKET: usize = 1500;
 
 /// Engine, tunnels and the buffers between them: all of the gateway's data path but the interface.
 pub(crate) struct Path {
@@ -41,6 +44,8 @@ pub(crate) struct Worker {
     /// The plan that the tunnels follow.
     pub(crate) current: Option<Arc<TunnelPlan>>,
     pub(crate) shared: Arc<Shared>,
+    /// Packets of tenants' routers that are to go into tunnels.
+    pub(crate) from_routers: FromRouters,
     pub(crate) stop: Arc<AtomicBool>,
 }
 
@@ -93,6 +98,9 @@ impl Worker {
             let path = &mut self.path;
             received += queue.poll(&mut |batch| path.handle_batch(batch, now))?;
             self.leave(now);
+        }
+        for (tunnel, packet) in self.from_routers.try_iter().take(BATCH) {
+            self.path.put(tunnel, &packet, now);
         }
         self.path.engine.resolver_mut().tunnels_mut().handle_timeout(now);
         self.leave(now);
@@ -193,6 +201,20 @@ impl Path {
             if let Verdict::Tunnel(tunnel) = packet.verdict {
                 Outlet { engine: &mut self.engine, drops: &mut self.drops, now }.take(packet, tunnel);
             }
+        }
+    }
+
+    /// Puts a packet of the gateway's own into a tunnel. What becomes of it is in no ledger: it did not come in.
+    fn put(&mut self, tunnel: TunnelId, packet: &[u8], now: Nanos) {
+        let mut room = [0; HEADROOM + OWN_PACKET];
+        let Some(bytes) = room.get_mut(HEADROOM..HEADROOM + packet.len()) else { return };
+        bytes.copy_from_slice(packet);
+        let Some(mut packet) = Packet::new(&mut room, HEADROOM, packet.len(), UNDERLAY) else { return };
+        let mut not_counted = TunnelDrops::default();
+        Outlet { engine: &mut self.engine, drops: &mut not_counted, now }.take(&mut packet, tunnel);
+        if packet.verdict == Verdict::Transmit(UNDERLAY) {
+            // Without a buffer it is lost, and sent again.
+            let _lost = self.engine.resolver_mut().tunnels_mut().outward.push(packet.frame());
         }
     }
 

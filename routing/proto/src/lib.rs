@@ -39,4 +39,4 @@ pub use prefix::{Family, Prefix};
 pub use rib::{PeerId, Rib};
 pub use session::{SessionState, Way};
 pub use speaker::{Output, Speaker};
-pub use status::{BfdStatus, PathStatus, PeerStatus, RouteStatus, RouterStatus, Withheld};
+pub use status::{BfdStatus, Chosen, PathStatus, PeerStatus, RouteStatus, RouterStatus, Withheld};

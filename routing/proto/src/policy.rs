@@ -1,6 +1,7 @@
 use crate::prefix::{Family, Prefix};
 use crate::wire::attributes::{Attributes, Community};
 use serde::{Deserialize, Serialize, Serializer};
+use std::net::IpAddr;
 
 /// What is let through between a peer and the table, as data: the first rule that matches decides, no match refuses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -28,9 +29,18 @@ pub struct Match {
     /// One of them; any if empty.
     #[serde(default)]
     pub communities: Vec<CommunityText>,
+    /// None of them.
+    #[serde(default)]
+    pub except: Vec<PrefixRange>,
+    /// One of them; any if empty.
+    #[serde(default)]
+    pub next_hops: Vec<IpAddr>,
     /// The path has this AS in it.
     #[serde(default)]
     pub as_in_path: Option<u32>,
+    /// The path has an AS of one of these ranges in it, first and last; any path if empty.
+    #[serde(default)]
+    pub as_ranges: Vec<(u32, u32)>,
     /// The path has at most so many ASes.
     #[serde(default)]
     pub longest_path: Option<u16>,
@@ -52,9 +62,17 @@ pub struct Set {
     pub local_pref: Option<u32>,
     #[serde(default)]
     pub med: Option<u32>,
+    /// Without one, before `med`.
+    #[serde(default)]
+    pub clear_med: bool,
     /// Own AS in front, so many times more.
     #[serde(default)]
     pub prepend: u8,
+    /// These, before others are added.
+    #[serde(default)]
+    pub remove_communities: Vec<CommunityText>,
+    #[serde(default)]
+    pub remove_all_communities: bool,
     #[serde(default)]
     pub add_communities: Vec<CommunityText>,
 }
@@ -103,6 +121,9 @@ impl Match {
     fn holds(&self, prefix: Prefix, a: &Attributes) -> bool {
         self.family.is_none_or(|f| f == prefix.family())
             && (self.prefixes.is_empty() || self.prefixes.iter().any(|p| p.matches(prefix)))
+            && !self.except.iter().any(|p| p.matches(prefix))
+            && (self.next_hops.is_empty() || self.next_hops.contains(&a.next_hop.global))
+            && (self.as_ranges.is_empty() || self.as_ranges.iter().any(|(first, last)| a.as_path.any_in(*first, *last)))
             && (self.communities.is_empty() || self.communities.iter().any(|c| a.has(c.0)))
             && self.as_in_path.is_none_or(|asn| a.as_path.contains(asn))
             && self.longest_path.is_none_or(|most| a.as_path.0.len() <= usize::from(most))
@@ -116,8 +137,12 @@ impl Set {
 
     fn apply(&self, a: &mut Attributes, own_as: u32) {
         a.local_pref = self.local_pref.or(a.local_pref);
-        a.med = self.med.or(a.med);
+        a.med = self.med.or(a.med.filter(|_| !self.clear_med));
         a.as_path.prepend(own_as, usize::from(self.prepend));
+        if self.remove_all_communities {
+            a.communities.clear();
+        }
+        a.communities.retain(|c| !self.remove_communities.iter().any(|r| r.0 == *c));
         self.add_communities.iter().for_each(|c| a.add_community(c.0));
     }
 }
@@ -203,6 +228,11 @@ mod tests {
             accepting(m, Set::default()).evaluate(p("10.0.0.0/8"), &route(), 1) == Outcome::Accepted
         };
         assert!(m(|m| m.as_in_path = Some(65002)) && !m(|m| m.as_in_path = Some(65003)));
+        assert!(m(|m| m.as_ranges = vec![(1, 2), (65002, 65009)]) && !m(|m| m.as_ranges = vec![(65003, 65009)]));
+        assert!(m(|m| m.next_hops = vec!["192.0.2.1".parse().unwrap()]));
+        assert!(!m(|m| m.next_hops = vec!["192.0.2.2".parse().unwrap()]));
+        assert!(!m(|m| m.except = vec![PrefixRange::within(p("10.0.0.0/8"))]));
+        assert!(m(|m| m.except = vec![PrefixRange::within(p("10.0.0.0/9"))]));
         assert!(m(|m| m.longest_path = Some(2)) && !m(|m| m.longest_path = Some(1)));
         assert!(m(|m| m.family = Some(Family::Ipv4)) && !m(|m| m.family = Some(Family::Ipv6)));
         assert!(m(|m| m.communities = vec![CommunityText(Community(65001 << 16 | 7))]));
@@ -211,13 +241,31 @@ mod tests {
 
     #[test]
     fn what_is_set_is_set() {
-        let set =
-            Set { local_pref: Some(50), med: Some(3), prepend: 2, add_communities: vec![CommunityText(Community(9))] };
+        let set = Set {
+            local_pref: Some(50),
+            med: Some(3),
+            prepend: 2,
+            add_communities: vec![CommunityText(Community(9))],
+            ..Set::default()
+        };
         let Outcome::Changed(a) = accepting(Match::default(), set).evaluate(p("10.0.0.0/8"), &route(), 64512) else {
             panic!("not changed")
         };
         assert_eq!((a.local_pref, a.med, a.communities.len()), (Some(50), Some(3), 2));
         assert_eq!(a.as_path.0, [64512, 64512, 65001, 65002]);
+    }
+
+    #[test]
+    fn what_is_taken_away_is_gone() {
+        let set = Set {
+            clear_med: true,
+            remove_communities: vec![CommunityText(Community(65001 << 16 | 7))],
+            ..Set::default()
+        };
+        let with_med = Attributes { med: Some(4), ..route() };
+        let policy = accepting(Match::default(), set);
+        let Outcome::Changed(a) = policy.evaluate(p("10.0.0.0/8"), &with_med, 1) else { panic!("not changed") };
+        assert_eq!((a.med, a.communities.len()), (None, 0));
     }
 
     #[test]

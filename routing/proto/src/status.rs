@@ -3,6 +3,7 @@ use crate::prefix::Prefix;
 use crate::session::SessionState;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 /// What a speaker tells of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -108,4 +109,12 @@ pub struct PathStatus {
 pub struct Withheld {
     pub prefix: Prefix,
     pub reason: String,
+}
+
+/// A prefix that is reached by peers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen {
+    pub prefix: Prefix,
+    /// The names of those whose paths can be used: first the one that is.
+    pub peers: Vec<Arc<str>>,
 }

@@ -1,18 +1,16 @@
 //! One TCP connection: two tasks, and a queue between them and the router whose length the router bounds.
+use crate::transport::{Duplex, Stream};
 use penstock_routing_proto::{PeerId, Way};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 /// Told to the router.
-#[derive(Debug)]
 pub(crate) struct Happened {
     pub(crate) peer: PeerId,
     pub(crate) way: Way,
@@ -21,9 +19,8 @@ pub(crate) struct Happened {
     pub(crate) what: What,
 }
 
-#[derive(Debug)]
 pub(crate) enum What {
-    Connected(io::Result<TcpStream>),
+    Connected(io::Result<Stream>),
     Bytes(Vec<u8>),
     Written,
     Closed(String),
@@ -44,21 +41,15 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn start(
-        stream: TcpStream,
-        peer: PeerId,
-        way: Way,
-        serial: u64,
-        events: mpsc::Sender<Happened>,
-    ) -> io::Result<Self> {
-        let local = stream.local_addr()?.ip().to_canonical();
-        let (read, write) = stream.into_split();
+    pub(crate) fn start(stream: Stream, peer: PeerId, way: Way, serial: u64, events: mpsc::Sender<Happened>) -> Self {
+        let local = stream.local;
+        let (read, write) = tokio::io::split(stream.bytes);
         let (output, waiting) = mpsc::unbounded_channel();
         let queued = Arc::new(AtomicUsize::new(0));
         let tell = Teller { peer, way, serial, events };
         let reader = tokio::spawn(read_all(read, tell.clone()));
         let writer = tokio::spawn(write_all(write, waiting, queued.clone(), tell));
-        Ok(Self { serial, local, output, queued, reader, writer })
+        Self { serial, local, output, queued, reader, writer }
     }
 
     /// Bytes that have not gone out.
@@ -105,7 +96,7 @@ impl Teller {
     }
 }
 
-async fn read_all(mut read: OwnedReadHalf, tell: Teller) {
+async fn read_all(mut read: ReadHalf<Box<dyn Duplex>>, tell: Teller) {
     let mut buffer = vec![0; READ];
     let reason = loop {
         match read.read(&mut buffer).await {
@@ -123,7 +114,7 @@ async fn read_all(mut read: OwnedReadHalf, tell: Teller) {
 }
 
 async fn write_all(
-    mut write: OwnedWriteHalf,
+    mut write: WriteHalf<Box<dyn Duplex>>,
     mut waiting: mpsc::UnboundedReceiver<Vec<u8>>,
     queued: Arc<AtomicUsize>,
     tell: Teller,

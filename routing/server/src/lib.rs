@@ -5,6 +5,7 @@
 //! about routes.
 //!
 //! [`run`] is all of it: goal and own prefixes come in, status goes out; told to stop it drains, withdraws and says goodbye.
+//! [`run_over`] does the same over a [`Transport`] that is not the kernel's.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -13,6 +14,8 @@ mod connection;
 mod metrics;
 mod router;
 mod sockets;
+mod transport;
 
 pub use metrics::ROWS;
-pub use router::{Inputs, ServerConfig, run};
+pub use router::{Inputs, Outputs, ServerConfig, run, run_over};
+pub use transport::{Duplex, Stream, Transport};

@@ -12,7 +12,7 @@ pub const ROWS: &[(&str, &str, &str)] = &[
     (MALFORMED, "peer", "UPDATE messages whose routes counted as withdrawn because an attribute was malformed"),
     (BFD_UP, "peer", "1 while BFD sees the peer"),
     (BFD_DOWNS, "peer", "How often BFD has lost the peer"),
-    (ANNOUNCED, "", "Own prefixes that at least one peer is told of"),
+    (ANNOUNCED, "", "The node's own prefixes that at least one peer is told of"),
 ];
 
 const UP: &str = "penstock_bgp_peer_up";
@@ -56,8 +56,11 @@ fn counters(peer: &str) -> [Counter; 5] {
 }
 
 impl Recorder {
-    pub(crate) fn record(&mut self, status: &RouterStatus) {
-        gauge!(ANNOUNCED).set(status.announced as f64);
+    /// `is_nodes`: the router is the node's own, of which there is one.
+    pub(crate) fn record(&mut self, status: &RouterStatus, is_nodes: bool) {
+        if is_nodes {
+            gauge!(ANNOUNCED).set(status.announced as f64);
+        }
         for peer in &status.peers {
             let downs = peer.bfd.as_ref().map_or(0, |b| b.downs);
             let now = [peer.established, peer.messages_received, peer.messages_sent, peer.malformed, downs];
@@ -120,7 +123,7 @@ mod tests {
         let mut recorder = Recorder::default();
         rendered(|| {
             for peers in story {
-                recorder.record(&RouterStatus { peers, ..RouterStatus::default() });
+                recorder.record(&RouterStatus { peers, ..RouterStatus::default() }, true);
             }
         })
     }

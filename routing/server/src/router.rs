@@ -1,17 +1,18 @@
 use crate::bfd::{BfdThread, Watched};
 use crate::connection::{Connection, Happened, What};
 use crate::metrics::{self, Recorder};
-use crate::sockets;
+use crate::sockets::KernelTcp;
+use crate::transport::{Stream, Transport};
 use penstock_clock::MonotonicClock;
+use penstock_model::Nanos;
 use penstock_routing_proto::{
-    BfdState, Family, Output, PeerGoal, PeerId, Prefix, RouterGoal, RouterStatus, SessionState, Speaker, Way,
+    BfdState, Chosen, Family, Output, PeerGoal, PeerId, Prefix, RouterGoal, RouterStatus, SessionState, Speaker, Way,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
@@ -38,10 +39,25 @@ pub struct Inputs {
     pub own: watch::Receiver<Arc<BTreeSet<Prefix>>>,
 }
 
+/// Where a router tells what it is, and what it has chosen.
+pub struct Outputs {
+    pub status: watch::Sender<RouterStatus>,
+    /// Called with all that peers have that is used, soon after it changes.
+    pub chosen: Option<Box<dyn FnMut(Vec<Chosen>) + Send>>,
+}
+
+impl std::fmt::Debug for Outputs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Outputs")
+    }
+}
+
 /// What a peer's connection may have waiting. The rest waits as prefixes, which cost less.
 const QUEUE: usize = 64 * 1024;
 const REPORT: Duration = Duration::from_secs(1);
 const EVENTS: usize = 256;
+/// Changes of what is used within this time are told together.
+const GATHER: Duration = Duration::from_millis(50);
 /// For withdrawals to go out.
 const WITHDRAWAL: Duration = Duration::from_millis(300);
 /// For BFD to say goodbye; with slow timers it does so once.
@@ -54,11 +70,26 @@ const BFD_FAREWELL: Duration = Duration::from_secs(1);
 /// There is no randomness. An address that cannot be listened on is in the status, and peers are connected to.
 pub async fn run(
     config: ServerConfig,
-    mut inputs: Inputs,
+    inputs: Inputs,
     status: watch::Sender<RouterStatus>,
+    shutdown: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let tcp = KernelTcp::new(config.listen.clone());
+    run_over(tcp, config, inputs, Outputs { status, chosen: None }, shutdown).await
+}
+
+/// As [`run`], with the peers that `transport` reaches.
+///
+/// # Errors
+/// There is no randomness.
+pub async fn run_over<T: Transport>(
+    transport: T,
+    config: ServerConfig,
+    mut inputs: Inputs,
+    outputs: Outputs,
     mut shutdown: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let mut router = Router::new(config, status)?;
+    let mut router = Router::new(transport, config, outputs)?;
     let mut tick = tokio::time::interval(REPORT);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     inputs.goal.mark_changed();
@@ -66,7 +97,8 @@ pub async fn run(
     let (mut goals_end, mut own_ends) = (false, false);
     loop {
         router.pump();
-        let wake = router.speaker.poll_timeout();
+        let tell = router.tell_chosen(MonotonicClock::now());
+        let wake = [router.speaker.poll_timeout(), tell].into_iter().flatten().min();
         tokio::select! {
             changed = inputs.goal.changed(), if !goals_end => {
                 goals_end = changed.is_err();
@@ -88,7 +120,7 @@ pub async fn run(
     Ok(())
 }
 
-async fn sleep_until(wake: Option<penstock_model::Nanos>) {
+async fn sleep_until(wake: Option<Nanos>) {
     match wake {
         Some(at) => tokio::time::sleep(at.since(MonotonicClock::now())).await,
         None => std::future::pending().await,
@@ -100,18 +132,16 @@ async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     drop(shutdown.wait_for(|stop| *stop).await.map(|_| ()));
 }
 
-enum Next {
-    Accepted(TcpStream, IpAddr),
+enum Next<I> {
+    Accepted(I, IpAddr),
     Connection(Happened),
     Bfd(IpAddr, BfdState),
 }
 
-struct Router {
+struct Router<T> {
     config: ServerConfig,
     speaker: Speaker,
-    listeners: Vec<TcpListener>,
-    /// Addresses that are not listened on, and why.
-    deaf: BTreeMap<SocketAddr, String>,
+    transport: T,
     peers: Vec<PeerGoal>,
     connections: BTreeMap<(PeerId, Way), Connection>,
     attempts: BTreeMap<PeerId, (u64, AbortHandle)>,
@@ -126,11 +156,13 @@ struct Router {
     bfd_error: Option<String>,
     seed: u64,
     recorder: Recorder,
-    status: watch::Sender<RouterStatus>,
+    outputs: Outputs,
+    /// The table's state that was told last, and when.
+    told: (u64, Nanos),
 }
 
-impl Router {
-    fn new(config: ServerConfig, status: watch::Sender<RouterStatus>) -> io::Result<Self> {
+impl<T: Transport> Router<T> {
+    fn new(transport: T, config: ServerConfig, outputs: Outputs) -> io::Result<Self> {
         metrics::describe();
         let seed = seed()?;
         let (events, happened) = mpsc::channel(EVENTS);
@@ -138,8 +170,7 @@ impl Router {
         Ok(Self {
             speaker: Speaker::new(config.id, seed),
             config,
-            listeners: Vec::new(),
-            deaf: BTreeMap::new(),
+            transport,
             peers: Vec::new(),
             connections: BTreeMap::new(),
             attempts: BTreeMap::new(),
@@ -154,14 +185,15 @@ impl Router {
             bfd_error: None,
             seed,
             recorder: Recorder::default(),
-            status,
+            outputs,
+            told: (0, Nanos(0)),
         })
     }
 
-    async fn next(&mut self) -> Next {
-        let Self { listeners, happened, bfd_changes, .. } = self;
+    async fn next(&mut self) -> Next<T::Incoming> {
+        let Self { transport, happened, bfd_changes, .. } = self;
         tokio::select! {
-            accepted = accept(listeners) => Next::Accepted(accepted.0, accepted.1),
+            accepted = transport.accept() => Next::Accepted(accepted.0, accepted.1),
             Some(event) = happened.recv() => Next::Connection(event),
             Some((peer, state)) = bfd_changes.recv() => Next::Bfd(peer, state),
         }
@@ -174,36 +206,9 @@ impl Router {
             return;
         }
         self.goal_error = None;
-        self.listen(!goal.peers.is_empty());
-        sockets::set_keys(&self.listeners, &goal.peers, &self.peers);
+        self.transport.follow(&goal.peers);
         self.peers.clone_from(&goal.peers);
         self.watch_peers();
-    }
-
-    /// A node without peers has no port open.
-    fn listen(&mut self, wanted: bool) {
-        if !wanted {
-            self.listeners.clear();
-            self.deaf.clear();
-            return;
-        }
-        for address in &self.config.listen {
-            if self.listeners.iter().any(|l| l.local_addr().is_ok_and(|a| a.ip() == address.ip())) {
-                continue;
-            }
-            match sockets::listen(*address) {
-                Ok(listener) => {
-                    self.listeners.push(listener);
-                    self.deaf.remove(address);
-                }
-                Err(error) => {
-                    if !self.deaf.contains_key(address) {
-                        tracing::error!(%address, %error, "no peer can connect here; peers are connected to");
-                    }
-                    self.deaf.insert(*address, format!("cannot listen on {address}: {error}"));
-                }
-            }
-        }
     }
 
     fn watch_peers(&mut self) {
@@ -230,9 +235,9 @@ impl Router {
         }
     }
 
-    fn handle(&mut self, next: Next) {
+    fn handle(&mut self, next: Next<T::Incoming>) {
         match next {
-            Next::Accepted(stream, from) => self.accepted(stream, from),
+            Next::Accepted(incoming, from) => self.accepted(incoming, from),
             Next::Connection(event) => self.happened(event),
             Next::Bfd(address, state) => {
                 let Some(id) = self.speaker.peer_at(address) else { return };
@@ -243,20 +248,21 @@ impl Router {
         }
     }
 
-    fn accepted(&mut self, stream: TcpStream, from: IpAddr) {
+    fn accepted(&mut self, incoming: T::Incoming, from: IpAddr) {
         let Some(id) = self.speaker.peer_at(from) else {
             tracing::debug!(%from, "a connection of no peer");
             return;
         };
         let Some(peer) = self.speaker.peer(id) else { return };
-        if let Err(error) = sockets::accepted(&stream, peer) {
-            tracing::warn!(peer = %peer.name, %error, "a connection of the peer cannot be used");
-            return;
+        match self.transport.take(incoming, peer) {
+            Ok(stream) => self.connected(id, Way::Passive, stream),
+            Err(error) => {
+                tracing::warn!(peer = %peer.name, %error, "a connection of the peer cannot be used");
+            }
         }
-        self.connected(id, Way::Passive, stream);
     }
 
-    fn connected(&mut self, id: PeerId, way: Way, stream: TcpStream) {
+    fn connected(&mut self, id: PeerId, way: Way, stream: Stream) {
         if !self.speaker.make_room(id, way, MonotonicClock::now()) {
             tracing::debug!(peer = ?id, ?way, "a connection that is not taken now");
             return;
@@ -264,13 +270,9 @@ impl Router {
         // Outputs name a connection by its peer and way: what is said of an earlier one is done before there is another.
         self.pump();
         self.serial += 1;
-        match Connection::start(stream, id, way, self.serial, self.events.clone()) {
-            Ok(connection) => {
-                self.connections.insert((id, way), connection);
-                self.speaker.handle_connected(id, way, MonotonicClock::now());
-            }
-            Err(error) => self.speaker.handle_connect_failed(id, &error.to_string(), MonotonicClock::now()),
-        }
+        let connection = Connection::start(stream, id, way, self.serial, self.events.clone());
+        self.connections.insert((id, way), connection);
+        self.speaker.handle_connected(id, way, MonotonicClock::now());
     }
 
     fn happened(&mut self, event: Happened) {
@@ -345,28 +347,38 @@ impl Router {
         let Some(peer) = self.speaker.peer(id).cloned() else { return };
         self.serial += 1;
         let (serial, events) = (self.serial, self.events.clone());
+        let connecting = self.transport.connect(peer);
         let attempt = tokio::spawn(async move {
-            let what = What::Connected(sockets::connect(peer).await);
+            let what = What::Connected(connecting.await);
             // A router that is gone needs no connection.
             drop(events.send(Happened { peer: id, way: Way::Active, serial, what }).await);
         });
         self.attempts.insert(id, (serial, attempt.abort_handle()));
     }
 
-    fn report(&mut self) {
-        if !self.deaf.is_empty() {
-            self.listen(!self.peers.is_empty());
-            sockets::set_keys(&self.listeners, &self.peers, &[]);
+    /// Tells what is used if that has changed; or when it is to be told.
+    fn tell_chosen(&mut self, now: Nanos) -> Option<Nanos> {
+        let state = self.speaker.changes();
+        let (Some(tell), true) = (&mut self.outputs.chosen, state != self.told.0) else { return None };
+        let due = self.told.1.plus(GATHER);
+        if now < due {
+            return Some(due);
         }
+        self.told = (state, now);
+        tell(self.speaker.chosen());
+        None
+    }
+
+    fn report(&mut self) {
+        self.transport.try_again();
         self.bfd.retain(|_, thread| !thread.is_idle());
         let mut status = self.speaker.status(self.config.shown_routes, MonotonicClock::now());
         for peer in &mut status.peers {
             peer.bfd = self.bfd.get(&Family::of(peer.address)).and_then(|t| t.status(peer.address));
         }
-        let deaf = self.deaf.values().next();
-        status.error = self.goal_error.as_ref().or(self.bfd_error.as_ref()).or(deaf).cloned();
-        self.recorder.record(&status);
-        self.status.send_replace(status);
+        status.error = self.goal_error.clone().or_else(|| self.bfd_error.clone()).or_else(|| self.transport.error());
+        self.recorder.record(&status, self.outputs.chosen.is_none());
+        self.outputs.status.send_replace(status);
     }
 
     async fn leave(&mut self) {
@@ -417,19 +429,6 @@ impl Router {
             }
         }
     }
-}
-
-/// The next connection to any of the listeners.
-async fn accept(listeners: &[TcpListener]) -> (TcpStream, IpAddr) {
-    std::future::poll_fn(|context| {
-        for listener in listeners {
-            if let std::task::Poll::Ready(Ok((stream, from))) = listener.poll_accept(context) {
-                return std::task::Poll::Ready((stream, from.ip().to_canonical()));
-            }
-        }
-        std::task::Poll::Pending
-    })
-    .await
 }
 
 fn seed() -> io::Result<u64> {

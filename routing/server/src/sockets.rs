@@ -1,13 +1,110 @@
+//! The kernel's TCP: listeners, keys and hops.
+use crate::transport::{Stream, Transport};
 use penstock_packet_io::{set_least_ttl, set_tcp_md5_key};
 use penstock_routing_proto::PeerGoal;
 use socket2::{Domain, Protocol, Socket, Type};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
+use std::task::Poll;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 const BGP_PORT: u16 = 179;
 const BACKLOG: i32 = 64;
+
+/// Sessions by the machine's own addresses.
+#[derive(Debug)]
+pub(crate) struct KernelTcp {
+    wanted: Vec<SocketAddr>,
+    listeners: Vec<TcpListener>,
+    /// Addresses that are not listened on, and why.
+    deaf: BTreeMap<SocketAddr, String>,
+    peers: Vec<PeerGoal>,
+}
+
+impl KernelTcp {
+    pub(crate) fn new(listen: Vec<SocketAddr>) -> Self {
+        Self { wanted: listen, listeners: Vec::new(), deaf: BTreeMap::new(), peers: Vec::new() }
+    }
+
+    /// A node without peers has no port open.
+    fn listen(&mut self) {
+        if self.peers.is_empty() {
+            self.listeners.clear();
+            self.deaf.clear();
+            return;
+        }
+        for address in &self.wanted {
+            if self.listeners.iter().any(|l| l.local_addr().is_ok_and(|a| a.ip() == address.ip())) {
+                continue;
+            }
+            match listen(*address) {
+                Ok(listener) => {
+                    self.listeners.push(listener);
+                    self.deaf.remove(address);
+                }
+                Err(error) => {
+                    if !self.deaf.contains_key(address) {
+                        tracing::error!(%address, %error, "no peer can connect here; peers are connected to");
+                    }
+                    self.deaf.insert(*address, format!("cannot listen on {address}: {error}"));
+                }
+            }
+        }
+    }
+}
+
+impl Transport for KernelTcp {
+    type Incoming = TcpStream;
+
+    fn follow(&mut self, peers: &[PeerGoal]) {
+        let before = std::mem::replace(&mut self.peers, peers.to_vec());
+        self.listen();
+        set_keys(&self.listeners, &self.peers, &before);
+    }
+
+    fn try_again(&mut self) {
+        if !self.deaf.is_empty() {
+            self.listen();
+            set_keys(&self.listeners, &self.peers, &[]);
+        }
+    }
+
+    fn error(&self) -> Option<String> {
+        self.deaf.values().next().cloned()
+    }
+
+    /// The next connection to any of the listeners.
+    async fn accept(&mut self) -> (TcpStream, IpAddr) {
+        std::future::poll_fn(|context| {
+            for listener in &self.listeners {
+                if let Poll::Ready(Ok((stream, from))) = listener.poll_accept(context) {
+                    return Poll::Ready((stream, from.ip().to_canonical()));
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn take(&self, incoming: TcpStream, peer: &PeerGoal) -> io::Result<Stream> {
+        accepted(&incoming, peer)?;
+        stream(incoming)
+    }
+
+    fn connect(&self, peer: PeerGoal) -> impl Future<Output = io::Result<Stream>> + Send + 'static {
+        connected(peer)
+    }
+}
+
+async fn connected(peer: PeerGoal) -> io::Result<Stream> {
+    stream(connect(peer).await?)
+}
+
+fn stream(tcp: TcpStream) -> io::Result<Stream> {
+    Ok(Stream { local: tcp.local_addr()?.ip().to_canonical(), bytes: Box::new(tcp) })
+}
 
 /// # Errors
 /// The address or port is not there to be had.

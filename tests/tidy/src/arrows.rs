@@ -33,8 +33,8 @@ pub const ARROWS: &[Arrows] = &[
     Arrows { from: "slb/server", to: &["forward/*", "platform/*", "slb/proto", "slb/host"] },
     Arrows { from: "mux/proto", to: &["forward/*", "routing/proto"] },
     Arrows { from: "mux/server", to: &["forward/*", "platform/*", "routing/*", "mux/proto"] },
-    Arrows { from: "gateway/proto", to: &["forward/*"] },
-    Arrows { from: "gateway/server", to: &["forward/*", "platform/*", "gateway/proto"] },
+    Arrows { from: "gateway/proto", to: &["forward/*", "routing/proto"] },
+    Arrows { from: "gateway/server", to: &["forward/*", "platform/*", "routing/*", "gateway/proto"] },
     // Floor 3: what operators say. Goal states live with the pure crates that consume them, so the controller and the
     // way to the nodes know those, and no server.
     Arrows { from: "admin-api/types", to: &["forward/model", "forward/policy"] },

@@ -1,5 +1,5 @@
 use super::networks::{Lists, Networks};
-use super::vteps;
+use super::{site_router, vteps};
 use crate::secrets::{Sealer, SecretError};
 use penstock_admin_types::intent::{Connection, ConnectionKind, Node};
 use penstock_admin_types::{Intent, ResourcePath};
@@ -27,11 +27,13 @@ pub(super) fn goal<'a>(
         .map(|network| networks.network(network, Some(&gateway.path), &mut lists))
         .collect();
     let tunnels = own().map(|c| tunnel(intent, c, sealer)).collect::<Result<Vec<_>, _>>()?;
+    let routers = intent.site_routers.iter().filter(|r| r.gateway == gateway.path);
     Ok(GatewayGoal {
         vteps: vteps(intent, false),
         networks: shown,
         acls: lists.acls,
         tunnels: tunnels.into_iter().flatten().collect(),
+        routers: routers.filter_map(|r| site_router::router(intent, r)).collect(),
         ..GatewayGoal::default()
     })
 }

@@ -6,6 +6,7 @@ mod keep;
 mod networks;
 mod router;
 mod site;
+mod site_router;
 
 use crate::hub::GoalHub;
 use crate::resources::Resources;

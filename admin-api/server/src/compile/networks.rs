@@ -1,10 +1,11 @@
 //! Virtual networks with their endpoints and access lists, as hosts and gateways need them.
+use ipnetwork::IpNetwork;
 use penstock_admin_types::intent::{Connection, Network};
 use penstock_admin_types::{Intent, ResourcePath};
 use penstock_model::{Epoch, Mac, Overlay, Underlay};
 use penstock_policy::{Acl, AclId, Endpoint, NextHop, Route, VirtualNetwork};
 use ring::digest::{SHA256, digest};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The Ethernet address of the fabric's routers: inner destination of what goes to a gateway.
 pub(super) const ROUTER_MAC: Mac = Mac([0x02, 0x50, 0x53, 0x54, 0x00, 0x01]);
@@ -69,25 +70,39 @@ impl<'a> Networks<'a> {
             prefixes: network.prefixes.clone(),
             subnets: network.subnets.values().map(|s| s.prefix).collect(),
             endpoints,
-            routes: self.routes(&network.path, at_gateway),
+            routes: self.routes(network, at_gateway),
         };
         out.epoch = epoch(&out, lists);
         out
     }
 
-    fn routes(&self, network: &ResourcePath, at_gateway: Option<&ResourcePath>) -> Vec<Route> {
+    fn routes(&self, network: &Network, at_gateway: Option<&ResourcePath>) -> Vec<Route> {
         let mut out = Vec::new();
-        for c in self.connections.get(network).into_iter().flatten() {
+        for c in self.connections.get(&network.path).into_iter().flatten() {
             let next_hop = if at_gateway == Some(&c.gateway) {
                 NextHop::Tunnel(c.id)
             } else {
-                let address = self.intent.gateways.get(&c.gateway).and_then(|g| g.address);
-                let Some(address) = address else { continue };
-                NextHop::Vtep { addr: Underlay(address), mac: ROUTER_MAC }
+                let Some(next_hop) = self.gateway(&c.gateway) else { continue };
+                next_hop
             };
             out.extend(c.prefixes.iter().map(|prefix| Route { prefix: *prefix, next_hop }));
         }
+        // The gateway itself learns which of them there are.
+        let mut known: BTreeSet<IpNetwork> = out.iter().map(|r| r.prefix).collect();
+        for (prefix, gateway) in network.learnable(&self.intent.site_routers) {
+            if at_gateway != Some(gateway)
+                && let Some(next_hop) = self.gateway(gateway)
+                && known.insert(prefix)
+            {
+                out.push(Route { prefix, next_hop });
+            }
+        }
         out
+    }
+
+    fn gateway(&self, path: &ResourcePath) -> Option<NextHop> {
+        let address = self.intent.gateways.get(path)?.address?;
+        Some(NextHop::Vtep { addr: Underlay(address), mac: ROUTER_MAC })
     }
 }
 

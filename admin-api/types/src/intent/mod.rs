@@ -5,8 +5,10 @@ mod interface;
 mod load_balancer;
 mod network;
 mod node;
+mod policy_map;
 mod reader;
 mod router;
+mod site_router;
 
 pub use gateway::{Connection, ConnectionKind};
 pub use interface::reserved;
@@ -14,8 +16,10 @@ pub use interface::{Interface, IpConfiguration};
 pub use load_balancer::{ALL_PORTS, Distribution, Outbound, Probe, ProbeKind, Service};
 pub use network::{Network, Subnet};
 pub use node::Node;
+pub use policy_map::{PolicyEntry, PolicyMap, PolicySet};
 pub use reader::{Allocated, Misplaced, Warning, dangling};
 pub use router::{Bfd, PeerRouter, Router};
+pub use site_router::{SitePeer, SiteRouter};
 
 use crate::{Documents, ReferenceIndex, ResourcePath};
 use penstock_policy::Acl;
@@ -37,6 +41,7 @@ pub struct Intent {
     pub muxes: BTreeMap<ResourcePath, Node>,
     pub gateways: BTreeMap<ResourcePath, Node>,
     pub connections: Vec<Connection>,
+    pub site_routers: Vec<SiteRouter>,
     /// What was accepted but has no effect, and why: shown in `configurationState`.
     pub warnings: BTreeMap<ResourcePath, Vec<Warning>>,
 }
@@ -54,6 +59,7 @@ impl Intent {
         intent.interfaces = interface::read(&mut r, &intent);
         load_balancer::read(&mut r, &mut intent);
         intent.connections = gateway::read(&mut r, &intent);
+        intent.site_routers = site_router::read(&mut r, &intent);
         let (problems, warnings) = r.finish();
         if !problems.is_empty() {
             return Err(problems);

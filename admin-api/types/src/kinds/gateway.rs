@@ -94,17 +94,30 @@ pub(super) const VIRTUAL_GATEWAYS: Kind = kind(
         ),
         kind(
             "bgpRouters",
-            Stored,
-            &[opt("isEnabled", Bool), opt("extAsNumber", Text), opt("routerId", Ip), opt("routerIP", IPS)],
+            Compiled,
+            &[
+                opt("isEnabled", Bool),
+                opt("extAsNumber", Text),
+                opt("routerId", Ip),
+                opt("routerIP", IPS),
+                // Own extensions.
+                opt("clusterId", Ip),
+                ro("learnedRoutes", Any),
+            ],
             &[kind(
                 "bgpPeers",
-                Stored,
+                Compiled,
                 &[
                     opt("asNumber", IntText(0, u32::MAX as i64)),
                     opt("extAsNumber", Text),
                     opt("peerIpAddress", Ip),
                     opt("policyMapIn", Ref(&["VirtualGateways/policyMaps"])),
                     opt("policyMapOut", Ref(&["VirtualGateways/policyMaps"])),
+                    // Own extensions.
+                    opt("holdTimeInSeconds", Int(3, 65535)),
+                    opt("maximumPrefixes", Int(1, 100_000)),
+                    opt("isPassive", Bool),
+                    opt("isRouteReflectorClient", Bool),
                     ro("connectionState", Text),
                     ro("statistics", Any),
                 ],
@@ -113,9 +126,16 @@ pub(super) const VIRTUAL_GATEWAYS: Kind = kind(
         ),
         kind(
             "policyMaps",
-            Stored,
+            Compiled,
             &[
-                opt("policyMapEntryList", List(&Object(&[]))),
+                opt(
+                    "policyMapEntryList",
+                    List(&Object(&[
+                        req("action", OneOf(&["Permit", "Allow", "ModifyAttribute", "Deny"])),
+                        opt("matchCriteria", List(&Object(&[req("property", Text), opt("value", Any)]))),
+                        opt("setActions", List(&Object(&[req("property", Text), opt("value", Any)]))),
+                    ])),
+                ),
                 ro("bgpPeersWithPolicyMapIn", BackRefs("VirtualGateways/bgpRouters/bgpPeers#policyMapIn")),
                 ro("bgpPeersWithPolicyMapOut", BackRefs("VirtualGateways/bgpRouters/bgpPeers#policyMapOut")),
             ],

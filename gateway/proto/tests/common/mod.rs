@@ -100,6 +100,7 @@ pub fn goal() -> GatewayGoal {
         networks: vec![network(1, 1), network(2, 1)],
         acls: vec![acl(), acl()],
         tunnels: vec![tunnel(1), tunnel(2)],
+        routers: vec![],
     }
 }
 

@@ -7,7 +7,9 @@ use boringtun::noise::handshake::parse_handshake_anon;
 use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{HandshakeInit, Packet, Tunn, TunnResult};
 use boringtun::x25519::{PublicKey, StaticSecret};
-use penstock_gateway_proto::{Datagram, Policy, TUNNEL_MTU, Tunnel, TunnelInput, TunnelStatus, UnderlayHop, clamp_mss};
+use penstock_gateway_proto::{
+    Datagram, Policy, RouterPacket, TUNNEL_MTU, Tunnel, TunnelInput, TunnelStatus, UnderlayHop, clamp_mss,
+};
 use penstock_model::{DropReason, HEADROOM, Nanos, TunnelId, Verdict};
 use penstock_wire::ecn;
 use std::cmp::Reverse;
@@ -33,6 +35,9 @@ struct ListenPort {
 /// Underlay next hops, as the table needs them.
 pub(crate) type HopOf = Arc<dyn Fn(IpAddr) -> Option<UnderlayHop> + Send + Sync>;
 
+/// Takes a packet for a tenant's router.
+pub(crate) type RoutersOf = Arc<dyn Fn(&RouterPacket<'_>) -> Verdict + Send + Sync>;
+
 /// The tunnels. About 12 KiB each, most of it `Tunn`'s sessions.
 pub(crate) struct TunnelTable {
     own: IpAddr,
@@ -50,6 +55,8 @@ pub(crate) struct TunnelTable {
     pub(crate) inward: Frames,
     /// Datagrams that are to leave.
     pub(crate) outward: Frames,
+    /// Who takes packets for tenants' routers.
+    pub(crate) routers: RoutersOf,
 }
 
 impl std::fmt::Debug for TunnelTable {
@@ -72,6 +79,7 @@ impl TunnelTable {
             identification: 0,
             inward: Frames::inward(),
             outward: Frames::outward(),
+            routers: Arc::new(|_: &RouterPacket<'_>| Verdict::Drop(DropReason::UnknownPeer)),
         }
     }
 
@@ -278,6 +286,10 @@ impl TunnelInput for TunnelTable {
             Ok(()) => Verdict::Consumed,
             Err(reason) => Verdict::Drop(reason),
         }
+    }
+
+    fn handle_router_packet(&mut self, packet: &RouterPacket<'_>) -> Verdict {
+        (self.routers)(packet)
     }
 }
 

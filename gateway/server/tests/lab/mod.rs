@@ -26,6 +26,7 @@ pub const PORT: u16 = 51820;
 const PREFIX: &str = "pst-wg-";
 
 mod ovs;
+mod routers;
 
 pub struct Lab {
     name: String,

@@ -47,6 +47,8 @@ pub struct Speaker {
     draining: bool,
     next_id: u32,
     chance: u64,
+    /// Grows with each change of the table.
+    changes: u64,
 }
 
 #[derive(Debug)]
@@ -93,6 +95,7 @@ impl Speaker {
             draining: false,
             next_id: 0,
             chance: seed,
+            changes: 0,
         }
     }
 
@@ -262,6 +265,7 @@ impl Speaker {
 
     /// Prefixes whose paths have changed: peers may have to hear of it.
     fn spread(&mut self, prefixes: &[Prefix]) {
+        self.changes += u64::from(!prefixes.is_empty());
         for live in self.peers.values_mut().filter_map(|p| p.live.as_mut()) {
             live.dirty.extend(prefixes);
         }

@@ -1,10 +1,32 @@
 use super::{Peer, Speaker};
 use crate::prefix::Prefix;
-use crate::rib::{Entry, Path};
-use crate::status::{PathStatus, PeerStatus, RouteStatus, RouterStatus};
+use crate::rib::{Entry, Path, PeerId};
+use crate::status::{Chosen, PathStatus, PeerStatus, RouteStatus, RouterStatus};
 use penstock_model::Nanos;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 impl Speaker {
+    /// Differs from what it was where [`Self::chosen`] may, too.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Every prefix that is a peer's, and whose path is used.
+    #[must_use]
+    pub fn chosen(&self) -> Vec<Chosen> {
+        let names: BTreeMap<PeerId, Arc<str>> =
+            self.peers.iter().map(|(id, p)| (*id, Arc::from(p.goal.name.as_str()))).collect();
+        let of = |(prefix, entry): (Prefix, &Entry)| {
+            let best = entry.best()?.source.peer()?;
+            let others = entry.usable().filter_map(|(path, _)| path.source.peer()).filter(|peer| *peer != best);
+            let peers = std::iter::once(best).chain(others).filter_map(|peer| names.get(&peer)).cloned();
+            Some(Chosen { prefix, peers: peers.collect() })
+        };
+        self.rib.iter().filter_map(of).collect()
+    }
+
     /// With at most `routes` prefixes of the table, own ones first.
     #[must_use]
     pub fn status(&self, routes: usize, now: Nanos) -> RouterStatus {

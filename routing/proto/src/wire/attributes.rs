@@ -23,6 +23,12 @@ impl AsPath {
         self.0.contains(&asn)
     }
 
+    /// Whether it has an AS from `first` to `last` in it.
+    #[must_use]
+    pub fn any_in(&self, first: u32, last: u32) -> bool {
+        self.0.iter().any(|asn| (first..=last).contains(asn))
+    }
+
     /// `asn`, `times` times, in front. A path that would become absurdly long stays as it is.
     pub fn prepend(&mut self, asn: u32, times: usize) {
         if self.0.len() + times <= MAX_PATH {
