@@ -377,6 +377,8 @@ mod tests {
             kind: penstock_slb_host::ProbeKind::Tcp,
             interval_seconds: 5,
             count: 2,
+            rise: 1,
+            hold_down_seconds: 0,
         };
         let goal = penstock_slb_host::HostGoal { probes: vec![probe], ..Default::default() };
         let hub = GoalHub::default();

@@ -3,9 +3,9 @@
 mod common;
 
 use common::{Lab, Node, fabric, reference, targets};
-use penstock_model::Protocol;
+use penstock_model::{Overlay, Protocol};
 use penstock_mux_proto::MuxGoal;
-use penstock_slb_host::HostGoal;
+use penstock_slb_host::{HostGoal, HostStatus, ProbeKind, ProbeStatus};
 use penstock_southbound::{Host, Mux};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -75,4 +75,56 @@ async fn a_rule_for_all_ports_is_one_for_each_protocol_and_stands_beside_others(
     let outbound = rule(json!({"protocol": "All"}));
     let found = refused(&lab, "/loadBalancers/web/outboundNatRules/out", outbound).await;
     assert!(found.iter().any(|(code, _)| code == "OutboundNatRuleConflict"), "{found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_probe_says_beyond_its_protocol_reaches_the_host() {
+    let lab = lab().await;
+    let mut host = Node::<Host>::start(&lab, "host1");
+    let probe = json!({"protocol": "Https", "port": 443, "requestPath": "/ready", "numberOfSuccesses": 3, "holdDownInSeconds": 60});
+    lab.put("/loadBalancers/web/probes/tls", probe).await;
+    let said = json!({"protocol": "Tcp", "frontendPort": 443, "probe": reference("/loadBalancers/web/probes/tls")});
+    lab.put("/loadBalancers/web/loadBalancingRules/tls", rule(said)).await;
+    let of_tls = |g: &HostGoal| g.probes.iter().find(|p| p.name.ends_with("/tls")).cloned();
+    let (goal, _) = host.wait(|g: &HostGoal| of_tls(g).is_some()).await;
+    let probe = of_tls(&goal).unwrap();
+    assert_eq!((probe.kind, probe.rise, probe.hold_down_seconds), (ProbeKind::Https { path: "/ready".into() }, 3, 60));
+    let bare = refused(&lab, "/loadBalancers/web/probes/bare", json!({"protocol": "Https", "port": 443})).await;
+    assert!(bare.iter().any(|(code, _)| code == "ProbeRequestPathIsRequired"), "{bare:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_all_are_down_each_rule_does_as_it_says() {
+    let lab = lab().await;
+    let mut mux = Node::<Mux>::start(&lab, "mux1");
+    let (host, other) = (Node::<Host>::start(&lab, "host1"), Node::<Host>::start(&lab, "host2"));
+    for (port, policy) in [(81, "Drop"), (82, "KeepLast"), (83, "ForwardToAll")] {
+        let probe = reference("/loadBalancers/web/probes/health");
+        let said = json!({"protocol": "Tcp", "frontendPort": port, "probe": probe, "allBackendsDown": policy});
+        lab.put(&format!("/loadBalancers/web/loadBalancingRules/{policy}"), rule(said)).await;
+    }
+    let status = |which: &[(&str, &str, bool)]| HostStatus {
+        probes: which
+            .iter()
+            .map(|(interface, dip, healthy)| ProbeStatus {
+                name: "loadBalancers/web/probes/health".into(),
+                network_interface: (*interface).into(),
+                dip: Overlay(dip.parse().unwrap()),
+                healthy: *healthy,
+                detail: "seen".into(),
+                changes: 1,
+            })
+            .collect(),
+        ..HostStatus::default()
+    };
+    let members = |g: &MuxGoal, port: u16| {
+        let service = g.services.iter().find(|s| s.port == port);
+        service.and_then(|s| g.pools.iter().find(|p| p.id == s.pool)).map_or(0, |p| p.table.members.len())
+    };
+    mux.wait(|g: &MuxGoal| [81, 82, 83].iter().all(|port| members(g, *port) == 3)).await;
+    // The third is down before the others.
+    other.status.send_replace(status(&[("blue3", "10.0.0.6", false)]));
+    mux.wait(|g: &MuxGoal| [81, 82, 83].iter().all(|port| members(g, *port) == 2)).await;
+    host.status.send_replace(status(&[("blue1", "10.0.0.4", false), ("blue2", "10.0.0.5", false)]));
+    mux.wait(|g: &MuxGoal| [81, 82, 83].map(|port| members(g, port)) == [0, 2, 3]).await;
 }

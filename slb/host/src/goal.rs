@@ -86,8 +86,14 @@ pub struct Probe {
     pub kind: ProbeKind,
     /// Seconds between the starts of two probes; also the time within which an answer counts. At least 1.
     pub interval_seconds: u16,
-    /// Failures in a row that take the backend out. At least 1. One success brings it back.
+    /// Failures in a row that take the backend out. At least 1.
     pub count: u16,
+    /// Successes in a row that bring it back; 0 is 1.
+    #[serde(default)]
+    pub rise: u16,
+    /// A backend that was taken out stays out for at least so long.
+    #[serde(default)]
+    pub hold_down_seconds: u16,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,4 +102,6 @@ pub enum ProbeKind {
     Tcp,
     /// `GET path` answers 200.
     Http { path: String },
+    /// The same over TLS, whoever has signed the certificate.
+    Https { path: String },
 }

@@ -47,7 +47,7 @@ pub use explain::explain;
 pub use fabric::{Hop, PROBE_V4, PROBE_V6, ROUTER_MAC, UnderlayFib, is_probe_source};
 pub use goal::{ALL_PORTS, HostGoal, NatRule, Port, Probe, ProbeKind, SnatLease};
 pub use policy::Policy;
-pub use probe::{Outcome, ProbeMachine};
+pub use probe::{Dampening, Outcome, ProbeMachine};
 pub use ranges::{AddressRange, Ranges};
 pub use replay::{Notice, Place, Replayed, flow_of};
 pub use resolver::{HostResolver, flow_table};

@@ -49,6 +49,8 @@ fn a_bad_goal_is_refused_by_the_name_of_its_field() {
                 kind: ProbeKind::Tcp,
                 interval_seconds: 1,
                 count: 1,
+                rise: 1,
+                hold_down_seconds: 0,
             });
         }),
     ];

@@ -24,6 +24,7 @@ pub struct ServiceIntent {
     pub pool: String,
     /// The probe that decides about the pool's members for this rule. `None`: all are always healthy.
     pub probe: Option<String>,
+    pub all_down: AllDown,
     pub distribution: Distribution,
 }
 
@@ -45,7 +46,6 @@ pub struct PoolIntent {
     /// Unique, as `loadBalancers/web/backendAddressPools/servers`.
     pub name: String,
     pub members: Vec<Member>,
-    pub all_down: AllDown,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,14 +56,16 @@ pub struct Member {
     pub weight: u32,
 }
 
-/// What happens to new connections when every member is down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// What happens to new connections of a rule when every member is down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub enum AllDown {
     /// The table is empty, muxes drop with `NoHealthyBackend`: what the Network Controller's load balancer does.
     #[default]
     Drop,
-    /// All members stay in the table: better a slow answer than none, where probes are known to overshoot.
+    /// All members are in the table: better a slow answer than none, where probes are known to overshoot.
     Serve,
+    /// Those who were in the table last stay in it, as far as they are members still.
+    Keep,
 }
 
 /// An address that can be a member of pools.

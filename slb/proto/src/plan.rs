@@ -36,7 +36,8 @@ pub struct ServicePlan {
     pub distribution: Distribution,
 }
 
-/// A pool as one probe sees it: two rules that probe one pool differently have two tables.
+/// A pool as one probe sees it: two rules that probe one pool differently, or differ in what they do when all are down, have two
+/// tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolPlan {
     pub id: PoolId,

@@ -4,7 +4,7 @@ use crate::leases::Leases;
 use crate::pool::PoolState;
 use crate::{
     AllDown, BackendIntent, BackendPlan, Demand, Health, LbIntent, LeasePlan, MemberPlan, OutboundIntent, Plan,
-    PlanError, PoolIntent, PoolPlan, ServicePlan,
+    PlanError, PoolIntent, PoolPlan, ServiceIntent, ServicePlan,
 };
 use penstock_model::{BackendId, Nanos, PoolId, ServiceId};
 use serde::{Deserialize, Serialize};
@@ -139,8 +139,8 @@ impl Planner {
     }
 
     fn plan_services(&self, checked: &Checked<'_>) -> Vec<ServicePlan> {
-        let plan = |service: &&crate::ServiceIntent| {
-            let view = View { pool: &service.pool, probe: service.probe.as_deref() };
+        let plan = |service: &&ServiceIntent| {
+            let view = View::of(service);
             Some(ServicePlan {
                 id: ServiceId(self.services.get(&service.name)?),
                 name: service.name.clone(),
@@ -166,7 +166,8 @@ impl Planner {
         let members = self.members(pool, view.probe, checked);
         let settle = self.settle();
         let state = self.tables.entry(id).or_insert_with(PoolState::new);
-        state.update(owners(&members, pool.all_down), &mut self.version, now);
+        let owners = owners(&members, view.all_down, state.members());
+        state.update(owners, &mut self.version, now);
         state.settle(settle, now);
         // Who may still get packets of old connections: backends that exist and are not known to be down.
         let serves = |id| living.get(&id).is_some_and(|backend| self.health.of(view.probe, backend).serves());
@@ -216,23 +217,35 @@ fn plan_backend(id: BackendId, backend: &BackendIntent) -> BackendPlan {
     }
 }
 
-/// A pool as one probe sees it: what has a table of its own.
+/// A pool as one probe sees it, and what is done when that finds nobody: what has a table of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct View<'a> {
     pool: &'a str,
     probe: Option<&'a str>,
+    all_down: AllDown,
 }
 
-impl View<'_> {
+impl<'a> View<'a> {
+    /// Who probes nothing never finds all down.
+    fn of(service: &'a ServiceIntent) -> Self {
+        let all_down = if service.probe.is_some() { service.all_down } else { AllDown::default() };
+        Self { pool: &service.pool, probe: service.probe.as_deref(), all_down }
+    }
+
     /// Names have no line breaks: [`Checked`] has seen to it.
     fn key(&self) -> String {
-        format!("{}\n{}", self.pool, self.probe.unwrap_or_default())
+        let policy = match self.all_down {
+            AllDown::Drop => "",
+            AllDown::Serve => "\nserve",
+            AllDown::Keep => "\nkeep",
+        };
+        format!("{}\n{}{policy}", self.pool, self.probe.unwrap_or_default())
     }
 }
 
 /// The views that some service needs.
 fn views<'a>(checked: &Checked<'a>) -> BTreeSet<View<'a>> {
-    checked.services.values().map(|s| View { pool: &s.pool, probe: s.probe.as_deref() }).collect()
+    checked.services.values().map(|s| View::of(s)).collect()
 }
 
 /// A backend is its name and address: with another address it is another backend, and flows of the old must not follow.
@@ -241,13 +254,21 @@ fn backend_key(backend: &BackendIntent) -> String {
     format!("{}\n{}\n{}", backend.name, backend.dip.vni, backend.dip.addr.0)
 }
 
-/// Who is in the table, with which weight.
-fn owners(members: &[MemberPlan], all_down: AllDown) -> Vec<(BackendId, u32)> {
+/// Who is in the table, with which weight. `last`: who was.
+fn owners(members: &[MemberPlan], all_down: AllDown, last: &[(BackendId, u32)]) -> Vec<(BackendId, u32)> {
+    let all = || members.iter().map(|m| (m.backend, m.weight));
     let serving: Vec<_> = members.iter().filter(|m| m.health.serves()).map(|m| (m.backend, m.weight)).collect();
+    if serving.iter().any(|(_, weight)| *weight != 0) {
+        return serving;
+    }
     match all_down {
-        AllDown::Serve if serving.iter().all(|(_, weight)| *weight == 0) => {
-            members.iter().map(|m| (m.backend, m.weight)).collect()
+        AllDown::Drop => serving,
+        AllDown::Serve => all().collect(),
+        AllDown::Keep => {
+            let was_there = |id| last.iter().any(|(known, weight)| *known == id && *weight != 0);
+            let kept: Vec<_> = all().filter(|(id, weight)| *weight != 0 && was_there(*id)).collect();
+            // Nobody has ever been seen well, or none of those is a member any more.
+            if kept.is_empty() { all().collect() } else { kept }
         }
-        _ => serving,
     }
 }

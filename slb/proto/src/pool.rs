@@ -33,6 +33,11 @@ impl PoolState {
         Self { version: 0, table: Arc::new(SlotTable::EMPTY), members: Vec::new(), before: None }
     }
 
+    /// What the table was built from.
+    pub(crate) fn members(&self) -> &[(BackendId, u32)] {
+        &self.members
+    }
+
     /// Makes `members` the owners. `version` is taken only if the table changes.
     pub(crate) fn update(&mut self, members: Vec<(BackendId, u32)>, version: &mut u64, now: Nanos) {
         if self.version != 0 && members == self.members {

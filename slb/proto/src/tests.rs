@@ -31,12 +31,12 @@ fn intent(weights: &[(u8, u32)]) -> LbIntent {
             port: 80,
             pool: "pool".into(),
             probe: Some(PROBE.into()),
+            all_down: AllDown::Drop,
             distribution: Distribution::Default,
         }],
         pools: vec![PoolIntent {
             name: "pool".into(),
             members: weights.iter().map(|(n, weight)| Member { backend: backend(*n).name, weight: *weight }).collect(),
-            all_down: AllDown::Drop,
         }],
         backends: (1..=12).map(backend).collect(),
     }
@@ -176,15 +176,52 @@ fn when_everything_drains_the_living_keep_their_connections() {
 }
 
 #[test]
-fn all_members_down_empties_the_table_or_keeps_it_as_the_pool_says() {
+fn all_members_down_empties_the_table_or_fills_it_as_the_rule_says() {
     let all: Health = (1..=2).map(|n| (ProbeKey::new(PROBE, &backend(n)), false)).collect();
     let mut drop = intent(&[(1, 1), (2, 1)]);
     let plan = Planner::default().plan(&drop, &all, T0).unwrap();
     assert!(plan.pools[0].table.is_empty());
     assert_eq!(plan.pools[0].version, 1);
-    drop.pools[0].all_down = AllDown::Serve;
+    drop.services[0].all_down = AllDown::Serve;
     let plan = Planner::default().plan(&drop, &all, T0).unwrap();
     assert_eq!(plan.pools[0].table.members.len(), 2);
+}
+
+#[test]
+fn a_rule_may_keep_those_who_were_well_last() {
+    let mut intent = intent(&[(1, 1), (2, 1), (3, 1)]);
+    intent.services[0].all_down = AllDown::Keep;
+    let mut planner = Planner::default();
+    let members = |planner: &mut Planner, intent: &LbIntent, health: &Health| {
+        let plan = planner.plan(intent, health, T0).unwrap();
+        let ids: BTreeSet<u8> = (1..=3).filter(|n| plan.pools[0].table.members.contains(&id_of(&plan, *n))).collect();
+        ids
+    };
+    assert_eq!(members(&mut planner, &intent, &result(3, false)), [1, 2].into());
+    let both: Health = (1..=2).map(|n| (ProbeKey::new(PROBE, &backend(n)), false)).collect();
+    assert_eq!(members(&mut planner, &intent, &both), [1, 2].into(), "the third was down before");
+    assert_eq!(members(&mut planner, &intent, &result(3, true)), [3].into(), "who is well goes before");
+    assert_eq!(members(&mut planner, &intent, &result(3, false)), [3].into());
+    intent.pools[0].members.pop();
+    assert_eq!(members(&mut planner, &intent, &Health::default()), [1, 2].into(), "nobody of those is a member now");
+}
+
+#[test]
+fn rules_that_differ_in_what_is_done_when_all_are_down_share_no_table() {
+    let mut intent = intent(&[(1, 1), (2, 1)]);
+    let mut https = intent.services[0].clone();
+    (https.name, https.port, https.all_down) = ("https".into(), 443, AllDown::Serve);
+    intent.services.push(https);
+    let all: Health = (1..=2).map(|n| (ProbeKey::new(PROBE, &backend(n)), false)).collect();
+    let plan = Planner::default().plan(&intent, &all, T0).unwrap();
+    let members = |port| {
+        let service = plan.services.iter().find(|s| s.port == port).unwrap();
+        plan.pools.iter().find(|p| p.id == service.pool).unwrap().table.members.len()
+    };
+    assert_eq!((members(80), members(443)), (0, 2));
+    // Without a probe there is nothing to differ in.
+    intent.services.iter_mut().for_each(|s| s.probe = None);
+    assert_eq!(Planner::default().plan(&intent, &all, T0).unwrap().pools.len(), 1);
 }
 
 #[test]

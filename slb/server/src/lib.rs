@@ -25,6 +25,7 @@ mod error;
 mod fib;
 mod metrics;
 mod probe_stack;
+mod probe_tls;
 mod probes;
 mod replay;
 mod report;

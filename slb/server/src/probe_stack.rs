@@ -1,5 +1,6 @@
 //! A TCP/IP stack of its own on each container port, for probes alone: the kernel's has no address in the tenant's network.
 
+use crate::probe_tls::Session;
 use penstock_model::{Mac, Nanos};
 use penstock_slb_host::{PROBE_V4, PROBE_V6, ProbeKind, ROUTER_MAC};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
@@ -30,10 +31,12 @@ pub(crate) struct Stack {
 }
 
 /// A probe's connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Attempt {
     socket: SocketHandle,
+    to: IpAddr,
     asked: bool,
+    tls: Option<Session>,
     answer: Vec<u8>,
 }
 
@@ -71,7 +74,7 @@ impl Stack {
         self.next_port = self.next_port.checked_add(1).unwrap_or(FIRST_LOCAL_PORT);
         let remote = (IpAddress::from(addr), port);
         socket.connect(self.interface.context(), remote, self.next_port).map_err(|e| format!("cannot connect: {e}"))?;
-        Ok(Attempt { socket: self.sockets.add(socket), asked: false, answer: Vec::new() })
+        Ok(Attempt { socket: self.sockets.add(socket), to: addr, asked: false, tls: None, answer: Vec::new() })
     }
 
     /// Ends an attempt, answered or not.
@@ -96,16 +99,10 @@ impl Stack {
             (tcp::State::Closed, _) if !attempt.asked => Some((false, "connection refused".to_owned())),
             (_, ProbeKind::Tcp) => Some((true, "connection accepted".to_owned())),
             (_, ProbeKind::Http { path }) => {
-                if !attempt.asked {
-                    let request = format!(
-                        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: Penstock-Probe\r\nConnection: close\r\n\r\n"
-                    );
-                    attempt.asked = true;
-                    if socket.send_slice(request.as_bytes()) != Ok(request.len()) {
-                        return Some((false, "the request could not be sent".to_owned()));
-                    }
-                }
-                read_answer(socket, attempt)
+                ask(socket, attempt, &request(path, host)).or_else(|| read(socket, attempt))
+            }
+            (_, ProbeKind::Https { path }) => {
+                ask_by_tls(attempt, &request(path, host)).or_else(|| read(socket, attempt))
             }
         }
     }
@@ -144,18 +141,60 @@ impl Stack {
     }
 }
 
-fn read_answer(socket: &mut tcp::Socket<'_>, attempt: &mut Attempt) -> Option<Seen> {
-    let mut buffer = [0; 512];
-    while attempt.answer.len() < RECEIVE_BUFFER
-        && let Ok(n @ 1..) = socket.recv_slice(&mut buffer)
-    {
-        attempt.answer.extend_from_slice(buffer.get(..n).unwrap_or_default());
+fn request(path: &str, host: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: Penstock-Probe\r\nConnection: close\r\n\r\n")
+}
+
+/// Sends the request once. Returns why it cannot be.
+fn ask(socket: &mut tcp::Socket<'_>, attempt: &mut Attempt, request: &str) -> Option<Seen> {
+    if attempt.asked {
+        return None;
+    }
+    attempt.asked = true;
+    let is_sent = socket.send_slice(request.as_bytes()) == Ok(request.len());
+    (!is_sent).then(|| (false, "the request could not be sent".to_owned()))
+}
+
+/// The same by TLS; the handshake goes on with what was received.
+fn ask_by_tls(attempt: &mut Attempt, request: &str) -> Option<Seen> {
+    if !attempt.asked {
+        attempt.asked = true;
+        let session = Session::new(attempt.to).and_then(|mut s| s.ask(request.as_bytes()).map(|()| s));
+        match session {
+            Ok(session) => attempt.tls = Some(session),
+            Err(why) => return Some((false, why)),
+        }
+    }
+    None
+}
+
+fn read(socket: &mut tcp::Socket<'_>, attempt: &mut Attempt) -> Option<Seen> {
+    if let Err(why) = receive(socket, attempt) {
+        return Some((false, why));
     }
     if let Some(end) = attempt.answer.windows(2).position(|w| w == b"\r\n") {
         return Some(judge_status_line(attempt.answer.get(..end).unwrap_or_default()));
     }
     let ended = !socket.may_recv() || attempt.answer.len() >= RECEIVE_BUFFER;
     ended.then(|| (false, "the connection ended before an HTTP status line".to_owned()))
+}
+
+fn receive(socket: &mut tcp::Socket<'_>, attempt: &mut Attempt) -> Result<(), String> {
+    let Attempt { tls, answer, .. } = attempt;
+    let mut buffer = [0; 512];
+    while answer.len() < RECEIVE_BUFFER
+        && let Ok(n @ 1..) = socket.recv_slice(&mut buffer)
+    {
+        let bytes = buffer.get(..n).unwrap_or_default();
+        match tls {
+            Some(session) => session.receive(bytes, answer, RECEIVE_BUFFER)?,
+            None => answer.extend_from_slice(bytes),
+        }
+    }
+    match tls {
+        Some(session) => session.transmit(|bytes| socket.send_slice(bytes).unwrap_or(0)),
+        None => Ok(()),
+    }
 }
 
 /// RFC 9112 section 4: `HTTP-version SP status-code SP [ reason-phrase ]`. 200 alone is healthy, as for Azure's load balancer.

@@ -5,7 +5,7 @@ use crate::worker::Command;
 use penstock_clock::MonotonicClock;
 use penstock_model::{Mac, Nanos, PortId};
 use penstock_packet_io::Waker;
-use penstock_slb_host::{HostGoal, Outcome, Policy, Probe, ProbeKind, ProbeMachine, ProbeStatus};
+use penstock_slb_host::{Dampening, HostGoal, Outcome, Policy, Probe, ProbeKind, ProbeMachine, ProbeStatus};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -131,7 +131,7 @@ impl Prober {
                     // Spread over a tenth of a second, so that a host full of containers does not probe in one burst.
                     let first = now.plus(Duration::from_millis(i % 100));
                     Running {
-                        machine: ProbeMachine::new(interval(p), p.count, first),
+                        machine: ProbeMachine::new(interval(p), dampening(p), first),
                         attempt: None,
                         detail: "not probed yet".to_owned(),
                         target,
@@ -164,7 +164,7 @@ impl Prober {
         for running in self.running.values_mut() {
             let has_stack = running.target.port.is_some_and(|(port, _)| self.stacks.contains_key(&port));
             if !has_stack && running.attempt.take().is_some() {
-                end(&mut running.machine, &mut running.detail, (false, NO_DEVICE.to_owned()));
+                end(&mut running.machine, &mut running.detail, (false, NO_DEVICE.to_owned()), now);
             }
         }
         for (port, mac) in wanted {
@@ -233,7 +233,7 @@ fn step(running: &mut Running, mut stack: Option<&mut Stack>, now: Nanos) -> boo
     {
         stack.close(open);
         *attempt = None;
-        end(machine, detail, seen);
+        end(machine, detail, seen, now);
     }
     if now >= machine.poll_timeout() {
         if let Some(late) = attempt.take() {
@@ -245,16 +245,27 @@ fn step(running: &mut Running, mut stack: Option<&mut Stack>, now: Nanos) -> boo
         machine.handle_timeout(now);
         match stack.map(|s| s.connect(target.probe.dip.0, target.probe.port)) {
             Some(Ok(open)) => *attempt = Some(open),
-            Some(Err(why)) => end(machine, detail, (false, why)),
-            None => end(machine, detail, (false, NO_DEVICE.to_owned())),
+            Some(Err(why)) => end(machine, detail, (false, why), now),
+            None => end(machine, detail, (false, NO_DEVICE.to_owned()), now),
         }
     }
     before != (machine.verdict(), detail.clone())
 }
 
-fn end(machine: &mut ProbeMachine, detail: &mut String, (success, seen): Seen) {
-    machine.handle_outcome(if success { Outcome::Success } else { Outcome::Failure });
-    *detail = seen;
+fn end(machine: &mut ProbeMachine, detail: &mut String, (success, seen): Seen, now: Nanos) {
+    machine.handle_outcome(if success { Outcome::Success } else { Outcome::Failure }, now);
+    *detail = match machine.waits_for(now) {
+        Some(waits) => format!("{seen}; {waits}"),
+        None => seen,
+    };
+}
+
+fn dampening(probe: &Probe) -> Dampening {
+    Dampening {
+        fall: probe.count,
+        rise: probe.rise.max(1),
+        hold_down: Duration::from_secs(probe.hold_down_seconds.into()),
+    }
 }
 
 fn interval(probe: &Probe) -> Duration {

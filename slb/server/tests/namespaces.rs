@@ -6,6 +6,7 @@ mod kit;
 use kit::*;
 use penstock_model::{Epoch, Protocol, Revision};
 use penstock_policy::{Acl, AclAction, AclDirection, AclId, AclRule, PortRange};
+use penstock_slb_host::{Probe, ProbeKind};
 use std::time::Duration;
 
 #[test]
@@ -109,6 +110,37 @@ fn a_probe_finds_out_that_a_container_dies_and_comes_back() {
     agent.wait("attached again", Duration::from_secs(5), |s| s.ports[0].device.is_some());
     agent.wait("healthy after its return", Duration::from_secs(5), health("http4", true));
     assert_eq!(lab.get("m", "http://198.51.100.1/"), Ok(b"c1".to_vec()));
+}
+
+#[test]
+fn a_probe_by_tls_wants_an_answer_and_no_signature() {
+    if !is_root() {
+        return;
+    }
+    let mut lab = Lab::new("tls");
+    lab.serve("c1");
+    lab.serve_tls("c1", 8443, "-tls1_2");
+    lab.serve_tls("c1", 8444, "-tls1_3");
+    let mut goal = goal();
+    let base = goal.probes.remove(0);
+    let probe = |port: u16| Probe {
+        name: format!("https{port}"),
+        port,
+        kind: ProbeKind::Https { path: "/".into() },
+        ..base.clone()
+    };
+    goal.probes = [8443, 8444, 8080].map(probe).to_vec();
+    let agent = Agent::start(&lab, goal);
+    let verdict = |name: &'static str, healthy: bool| {
+        move |s: &penstock_slb_host::HostStatus| s.probes.iter().any(|p| p.name == name && p.healthy == healthy)
+    };
+    agent.wait("TLS 1.2", Duration::from_secs(15), verdict("https8443", true));
+    agent.wait("TLS 1.3", Duration::from_secs(15), verdict("https8444", true));
+    // A server that does not speak TLS.
+    agent.wait("no TLS", Duration::from_secs(15), verdict("https8080", false));
+    let seen = |name: &str| agent.status.borrow().probes.iter().find(|p| p.name == name).unwrap().detail.clone();
+    assert!(seen("https8443").starts_with("200"), "{}", seen("https8443"));
+    assert!(seen("https8080").starts_with("TLS: ") || seen("https8080").contains("ended"), "{}", seen("https8080"));
 }
 
 #[test]

@@ -71,12 +71,12 @@ pub(crate) fn intent(members: &Members) -> LbIntent {
         port: 80,
         pool: format!("p{t}"),
         probe: None,
+        all_down: AllDown::Drop,
         distribution: Planned::Default,
     };
     let pool = |(t, weights): (usize, &BTreeMap<usize, u32>)| PoolIntent {
         name: format!("p{t}"),
         members: weights.iter().map(|(c, weight)| Member { backend: name(t, *c), weight: *weight }).collect(),
-        all_down: AllDown::Drop,
     };
     let backend = |(t, c): (usize, usize)| BackendIntent {
         name: name(t, c),

@@ -1,6 +1,7 @@
 //! Load balancers: intent for the planner, plan for the muxes.
 use penstock_admin_types::intent::{
-    ALL_PORTS, Distribution as Said, Interface, IpConfiguration, Outbound, Service as SaidService,
+    ALL_PORTS, AllDown as SaidAllDown, Distribution as Said, Interface, IpConfiguration, Outbound,
+    Service as SaidService,
 };
 use penstock_admin_types::{Intent, ResourcePath};
 use penstock_model::{BackendId, Dip, Overlay, Underlay};
@@ -25,6 +26,11 @@ pub(super) fn intent(intent: &Intent, members: &Members<'_>) -> LbIntent {
             port: service.port,
             pool: pool_name(&service.pool, service.vip.is_ipv4()),
             probe: service.probe.as_ref().map(|p| p.path.name().to_owned()),
+            all_down: match service.all_down {
+                SaidAllDown::Drop => AllDown::Drop,
+                SaidAllDown::KeepLast => AllDown::Keep,
+                SaidAllDown::ForwardToAll => AllDown::Serve,
+            },
             distribution: match service.distribution {
                 Said::Default => Planned::Default,
                 Said::SourceIp => Planned::SourceIp,
@@ -40,7 +46,6 @@ pub(super) fn intent(intent: &Intent, members: &Members<'_>) -> LbIntent {
         out.pools.push(PoolIntent {
             name: pool_name(pool, *v4),
             members: members.of(pool, *v4).iter().map(weigh).collect(),
-            all_down: AllDown::Drop,
         });
     }
     out.backends = backends(intent);

@@ -158,8 +158,11 @@ fn probe(said: &SaidProbe, network_interface: &str, address: IpAddr) -> Probe {
         kind: match &said.kind {
             SaidKind::Tcp => ProbeKind::Tcp,
             SaidKind::Http { path } => ProbeKind::Http { path: path.clone() },
+            SaidKind::Https { path } => ProbeKind::Https { path: path.clone() },
         },
         interval_seconds: said.interval_seconds,
         count: said.count,
+        rise: said.rise,
+        hold_down_seconds: said.hold_down_seconds,
     }
 }

@@ -25,6 +25,7 @@ pub struct Service {
     pub pool: ResourcePath,
     pub distribution: Distribution,
     pub probe: Option<Probe>,
+    pub all_down: AllDown,
 }
 
 /// The port of a rule that is for all ports.
@@ -56,12 +57,26 @@ pub struct Probe {
     pub port: u16,
     pub interval_seconds: u16,
     pub count: u16,
+    /// Successes in a row that bring a backend back.
+    pub rise: u16,
+    /// How long a backend stays out at least.
+    pub hold_down_seconds: u16,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProbeKind {
     Tcp,
     Http { path: String },
+    Https { path: String },
+}
+
+/// What becomes of new connections when all backends are down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AllDown {
+    #[default]
+    Drop,
+    KeepLast,
+    ForwardToAll,
 }
 
 type Taken = BTreeMap<(IpAddr, Protocol, u16), ResourcePath>;
@@ -223,8 +238,10 @@ fn probe(r: &mut Reader<'_>, node: &Node<'_>) -> Probe {
     let path = value::get_text(node.properties(), "requestPath");
     let kind = match (node.word("protocol").as_str(), path) {
         ("http", Some(path)) if path.starts_with('/') => ProbeKind::Http { path },
-        ("http", path) => {
-            let message = format!("an HTTP probe has a requestPath that begins with '/': {path:?}");
+        ("https", Some(path)) if path.starts_with('/') => ProbeKind::Https { path },
+        (word @ ("http" | "https"), path) => {
+            let word = word.to_ascii_uppercase();
+            let message = format!("an {word} probe has a requestPath that begins with '/': {path:?}");
             r.problem(node, node.at("requestPath"), "ProbeRequestPathIsRequired", message);
             ProbeKind::Tcp
         }
@@ -245,6 +262,8 @@ fn probe(r: &mut Reader<'_>, node: &Node<'_>) -> Probe {
         port: number("port", 0),
         interval_seconds: number("intervalInSeconds", 5).max(1),
         count: number("numberOfProbes", 2).max(1),
+        rise: number("numberOfSuccesses", 1).max(1),
+        hold_down_seconds: number("holdDownInSeconds", 0),
     }
 }
 
@@ -286,6 +305,7 @@ fn services(
             pool: pool.clone(),
             distribution: distribution(&rule.word("loadDistribution")),
             probe: rule.reference("probe").and_then(|p| probes.get(&p).cloned()),
+            all_down: all_down(&rule.word("allBackendsDown")),
         });
     }
 }
@@ -415,6 +435,14 @@ fn rule_frontends(r: &mut Reader<'_>, rule: &Node<'_>, pool: Option<&ResourcePat
         }
     }
     out
+}
+
+fn all_down(word: &str) -> AllDown {
+    match word {
+        "keeplast" => AllDown::KeepLast,
+        "forwardtoall" => AllDown::ForwardToAll,
+        _ => AllDown::Drop,
+    }
 }
 
 fn distribution(word: &str) -> Distribution {

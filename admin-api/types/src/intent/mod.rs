@@ -13,7 +13,7 @@ mod site_router;
 pub use gateway::{Connection, ConnectionKind};
 pub use interface::reserved;
 pub use interface::{Interface, IpConfiguration};
-pub use load_balancer::{ALL_PORTS, Distribution, Outbound, Probe, ProbeKind, Service};
+pub use load_balancer::{ALL_PORTS, AllDown, Distribution, Outbound, Probe, ProbeKind, Service};
 pub use network::{Network, Subnet};
 pub use node::Node;
 pub use policy_map::{PolicyEntry, PolicyMap, PolicySet};

@@ -176,6 +176,30 @@ impl Lab {
         self.children.len() - 1
     }
 
+    /// A server that answers `GET` over TLS of one version, with a certificate that nobody has signed.
+    pub fn serve_tls(&mut self, c: &str, port: u16, version: &str) {
+        let key = self.dir.join("key.pem");
+        let key = key.display();
+        if !self.dir.join("key.pem").exists() {
+            run(&format!(
+                "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=c \
+                 -keyout {key} -out {key}.crt"
+            ));
+        }
+        let words = format!(
+            "netns exec {} openssl s_server -accept {port} -www {version} -quiet -key {key} -cert {key}.crt",
+            self.ns(c)
+        );
+        let child = Command::new("ip")
+            .args(words.split_whitespace())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        self.children.push(child);
+    }
+
     /// An iperf3 server on the port that the VIP leads to.
     pub fn serve_iperf(&mut self, c: &str) {
         let ns = self.ns(c);
@@ -378,6 +402,8 @@ pub fn goal() -> HostGoal {
         kind,
         interval_seconds: 1,
         count: 2,
+        rise: 1,
+        hold_down_seconds: 0,
     };
     let [c1, c2, c3] = CONTAINER_MAC;
     HostGoal {
