@@ -97,6 +97,8 @@ pub enum Command {
         #[command(flatten)]
         changing: Changing,
     },
+    /// Take a backend (networkInterfaces) or a mux (loadBalancerMuxes) out of service without breaking what it has
+    Drain(Drain),
     /// Wait until a resource is as it should be
     Wait(Wait),
     /// Show changes of a kind, or of one resource, as they happen
@@ -183,6 +185,23 @@ pub struct One {
     pub kind: String,
     /// resourceId; singletons need none
     pub id: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Drain {
+    #[command(flatten)]
+    pub one: One,
+    /// Until the end of them a backend keeps its connections
+    #[arg(long = "for", value_name = "MINUTES", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=10_080))]
+    pub minutes: u64,
+    /// Back into service
+    #[arg(long, conflicts_with = "wait")]
+    pub cancel: bool,
+    /// Show how far it is until it is done
+    #[arg(long)]
+    pub wait: bool,
+    #[command(flatten)]
+    pub changing: Changing,
 }
 
 #[derive(Debug, Args)]

@@ -16,6 +16,7 @@ mod columns;
 mod context;
 mod describe;
 mod doctor;
+mod drain;
 mod edit;
 mod error;
 mod explain;
@@ -77,6 +78,7 @@ fn dispatch(global: &Global, command: Command, whole: clap::Command, output: &Ou
         Command::Edit { one, changing } => {
             remote(global, async |c| edit::run(c, &one, &changing.manner(), output).await)?;
         }
+        Command::Drain(drain) => remote(global, async |c| drain::run(c, &drain, output).await)?,
         Command::Wait(wait) => remote(global, async |c| follow::wait(c, &wait, output).await)?,
         Command::Watch(watch) => remote(global, async |c| follow::watch(c, &watch, output).await)?,
         Command::History { revision, limit } => {

@@ -41,6 +41,14 @@ const BACKENDS: &[Column] = &[
     Column { heading: "POOL", cell: |b, _| name(b, "pool") },
 ];
 
+const DRAINS: &[Column] = &[
+    Column { heading: "DRAINED", cell: |d, _| name(d, "resource") },
+    Column { heading: "STATE", cell: |d, _| text(d, "state") },
+    Column { heading: ">DONE", cell: |d, _| format!("{} %", text(d, "percent")) },
+    Column { heading: ">LEFT", cell: |d, _| format!("{} {}", short(d, "left"), text(d, "unit")) },
+    Column { heading: ">SECONDS", cell: |d, _| text(d, "secondsToDeadline") },
+];
+
 const TUNNELS: &[Column] = &[
     Column { heading: "CONNECTION", cell: |t, _| name(t, "name") },
     Column { heading: "NETWORK", cell: |t, _| text(t, "network") },
@@ -74,6 +82,7 @@ fn render(status: &Value, output: &Output) -> String {
     page.push_str(&section("virtual IPs", SERVICES, services, output));
     let backends = backends(status, &["pool", "networkInterface", "address"]);
     page.push_str(&section("backends", BACKENDS, &backends, output));
+    page.push_str(&section("drains", DRAINS, value::list(status, "drains"), output));
     page.push_str(&section("tunnels", TUNNELS, value::list(status, "tunnels"), output));
     page.push_str(&section("networks", NETWORKS, value::list(status, "networks"), output));
     page.truncate(page.trim_end().len());

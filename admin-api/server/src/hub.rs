@@ -1,4 +1,5 @@
 use crate::absence::{self, Link};
+use crate::drains::Drains;
 use penstock_clock::MonotonicClock;
 use penstock_model::{Nanos, Overlay};
 use penstock_slb_host::{HostStatus, ProbeStatus, SnatUse};
@@ -21,6 +22,8 @@ pub struct GoalHub {
     /// Counts reports of containers that run short of leased ports and can be given more.
     pressure: watch::Sender<u64>,
     growing: Mutex<Addresses>,
+    /// What is drained, and how much of it there was.
+    pub(crate) drains: Drains,
 }
 
 /// Of containers: network interface and address.
@@ -72,6 +75,7 @@ impl Default for GoalHub {
             health: watch::Sender::new(0),
             pressure: watch::Sender::new(0),
             growing: Mutex::default(),
+            drains: Drains::default(),
         }
     }
 }

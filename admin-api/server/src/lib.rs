@@ -19,6 +19,7 @@ mod audit;
 mod compile;
 mod config;
 mod draft;
+mod drains;
 mod history;
 mod http;
 mod hub;

@@ -5,12 +5,13 @@
 //! | `nodes` | `name role address connected detail goalRevision appliedRevision inSync goalError packetIo flows received transmitted dropped{reason} packetsPerSecond bitsPerSecond` |
 //! | `services` | `name vip protocol port pool tableVersion settling packets bytes packetsPerSecond bitsPerSecond healthy total backends[]` |
 //! | `backends` | `networkInterface address host healthy detail slots packets bytes packetsPerSecond bitsPerSecond` |
+//! | `drains` | `resource state secondsToDeadline left atStart percent unit` |
 //! | `tunnels` | `name gateway network prefixes state endpoint handshakeAgeSeconds receivedBytes transmittedBytes receivedBitsPerSecond transmittedBitsPerSecond` |
 //! | `networks` | `name vni prefixes interfaces` |
 //! | `routers` | see [`routers`](crate::routers) |
 //!
 //! Counts are since the node started; rates over the last seconds; absent while a node has not reported.
-use crate::compile::Members;
+use crate::compile::{Members, unix_seconds};
 use crate::hub::GoalHub;
 use crate::state::State;
 use penstock_admin_types::Intent;
@@ -62,6 +63,7 @@ pub(crate) fn status(state: &State, hub: &GoalHub) -> Value {
     json!({
         "nodes": nodes,
         "services": services,
+        "drains": hub.drains.shown(&state.intent, hub, unix_seconds()),
         "tunnels": tunnels(&state.intent, &reports),
         "networks": networks(&state.intent),
         "routers": reports.iter().flat_map(|r| crate::routers::routers(&r.name, &r.now)).collect::<Vec<_>>(),
@@ -161,7 +163,7 @@ fn sums<Id: Copy + Ord>(reports: &[Reported], list: impl Fn(&MuxStatus) -> &[Tra
 }
 
 fn services(intent: &Intent, goal: &MuxGoal, reports: &[Reported], probes: &[ProbeStatus]) -> Vec<Value> {
-    let members = Members::new(intent);
+    let members = Members::new(intent, 0);
     let by_service: BTreeMap<ServiceId, Sum> = sums(reports, |s| &s.services);
     let by_backend: BTreeMap<BackendId, Sum> = sums(reports, |s| &s.backends);
     goal.services
@@ -225,6 +227,7 @@ fn backends(
                 "address": c.address,
                 "host": host,
                 "healthy": result.map(|r| r.healthy),
+                "draining": interface.drain_until.is_some(),
                 "detail": match (result, probe_name) {
                     (Some(r), _) => r.detail.clone(),
                     (None, Some(_)) => "not probed yet".to_owned(),

@@ -5,7 +5,7 @@ mod common;
 use common::{Lab, Node, fabric, reference, targets};
 use penstock_model::{Overlay, Protocol};
 use penstock_mux_proto::MuxGoal;
-use penstock_slb_host::{HostGoal, HostStatus, ProbeKind, ProbeStatus};
+use penstock_slb_host::{HostGoal, HostStatus, PortStatus, ProbeKind, ProbeStatus};
 use penstock_southbound::{Host, Mux};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -127,4 +127,98 @@ async fn when_all_are_down_each_rule_does_as_it_says() {
     mux.wait(|g: &MuxGoal| [81, 82, 83].iter().all(|port| members(g, *port) == 2)).await;
     host.status.send_replace(status(&[("blue1", "10.0.0.4", false), ("blue2", "10.0.0.5", false)]));
     mux.wait(|g: &MuxGoal| [81, 82, 83].map(|port| members(g, port)) == [0, 2, 3]).await;
+}
+
+fn in_seconds(seconds: i64) -> String {
+    let at = time::OffsetDateTime::from(std::time::SystemTime::now()) + time::Duration::seconds(seconds);
+    at.format(&time::format_description::well_known::Rfc3339).unwrap()
+}
+
+async fn drains(lab: &Lab) -> Value {
+    lab.call(Method::GET, "/penstock/v1/status", None).await.1["drains"].clone()
+}
+
+/// The interface as it was put, drained until then or not.
+async fn drain(lab: &Lab, interface: &str, until: Option<String>) {
+    let mut properties = lab.get(&format!("/networkInterfaces/{interface}")).await["properties"].clone();
+    properties["draining"] = until.map_or(Value::Null, |deadline| json!({"deadline": deadline}));
+    lab.put(&format!("/networkInterfaces/{interface}"), properties).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drained_backend_gets_nothing_new_keeps_what_it_has_until_its_deadline_and_can_be_taken_back() {
+    let lab = lab().await;
+    let mut mux = Node::<Mux>::start(&lab, "mux1");
+    let mut host = Node::<Host>::start(&lab, "host1");
+    let flows = |n: u64| HostStatus {
+        ports: vec![PortStatus { network_interface: "blue1".into(), flows: n, ..PortStatus::default() }],
+        ..HostStatus::default()
+    };
+    let web = |g: &MuxGoal| {
+        let service = g.services.iter().find(|s| s.port == 80 && s.vip.is_ipv4());
+        service.and_then(|s| g.pools.iter().find(|p| p.id == s.pool)).cloned()
+    };
+    let members = |g: &MuxGoal| web(g).map_or(0, |p| p.table.members.len());
+    let (before, _) = mux.wait(|g: &MuxGoal| members(g) == 3).await;
+    let blue1 = before.backends.iter().find(|b| b.name == "blue1" && b.dip.addr.0.is_ipv4()).unwrap().id;
+    host.status.send_replace(flows(40));
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+
+    drain(&lab, "blue1", Some(in_seconds(3600))).await;
+    let (goal, _) = mux.wait(|g: &MuxGoal| members(g) == 2).await;
+    assert!(web(&goal).unwrap().previous[0].members.contains(&blue1), "old connections still go there");
+    let (goal, _) = host.wait(|g: &HostGoal| g.nat_rules.iter().any(|r| r.network_interface == "blue1")).await;
+    assert!(goal.nat_rules.iter().any(|r| r.network_interface == "blue1"), "and are translated");
+    host.status.send_replace(flows(10));
+    let mut seen = drains(&lab).await;
+    for _ in 0..100 {
+        if seen[0]["left"] == json!(10.0) {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        seen = drains(&lab).await;
+    }
+    assert_eq!(
+        (&seen[0]["resource"], &seen[0]["state"], &seen[0]["percent"]),
+        (&json!("networkInterfaces/blue1"), &json!("draining"), &json!(75.0)),
+        "{seen:#}"
+    );
+
+    drain(&lab, "blue1", None).await;
+    mux.wait(|g: &MuxGoal| members(g) == 3).await;
+    assert_eq!(drains(&lab).await, json!([]));
+
+    // At the deadline nothing goes there any more.
+    drain(&lab, "blue1", Some(in_seconds(2))).await;
+    let over = |g: &MuxGoal| {
+        let pool = web(g);
+        pool.is_some_and(|p| [&p.table].into_iter().chain(&p.previous).all(|t| !t.members.contains(&blue1)))
+    };
+    mux.wait(over).await;
+    host.wait(|g: &HostGoal| g.nat_rules.iter().all(|r| r.network_interface != "blue1")).await;
+    assert_eq!(drains(&lab).await[0]["state"], json!("overdue"));
+
+    let bad = json!({"draining": {"deadline": "tomorrow"}});
+    let found = refused(&lab, "/loadBalancerMuxes/mux1", bad).await;
+    assert!(found.iter().any(|(_, at)| at.ends_with("/draining/deadline")), "{found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mux_is_told_that_it_is_drained_and_that_it_is_not_any_more() {
+    let lab = lab().await;
+    let mut mux = Node::<Mux>::start(&lab, "mux1");
+    let mut other = Node::<Mux>::start(&lab, "mux2");
+    mux.wait(|g: &MuxGoal| !g.draining && !g.services.is_empty()).await;
+    let mut properties = lab.get("/loadBalancerMuxes/mux1").await["properties"].clone();
+    properties["draining"] = json!({"deadline": in_seconds(600)});
+    lab.put("/loadBalancerMuxes/mux1", properties.clone()).await;
+    let (goal, _) = mux.wait(|g: &MuxGoal| g.draining).await;
+    assert!(!goal.services.is_empty(), "what comes all the same is forwarded");
+    let (goal, _) = other.wait(|g: &MuxGoal| !g.services.is_empty()).await;
+    assert!(!goal.draining);
+    let seen = drains(&lab).await;
+    assert_eq!((&seen[0]["resource"], &seen[0]["state"]), (&json!("loadBalancerMuxes/mux1"), &json!("done")));
+    properties["draining"] = Value::Null;
+    lab.put("/loadBalancerMuxes/mux1", properties).await;
+    mux.wait(|g: &MuxGoal| !g.draining).await;
 }

@@ -339,6 +339,12 @@ impl<K: Copy + Eq + Default, V: Copy + Default> FlowTable<K, V> {
         self.established.len()
     }
 
+    /// Established flows of a group of the [`Quota`].
+    #[must_use]
+    pub fn established_of(&self, group: usize) -> u32 {
+        self.quota.as_ref().and_then(|q| q.used.get(group)).copied().unwrap_or_default()
+    }
+
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.capacity

@@ -23,6 +23,9 @@ pub struct MuxGoal {
     /// The routers that virtual IPs are announced to; none: others see to it that packets come here.
     #[serde(default)]
     pub router: Option<RouterGoal>,
+    /// It is taken out of service: routers are to use others. What comes all the same is forwarded.
+    #[serde(default)]
+    pub draining: bool,
 }
 
 /// Ports of a virtual IP that a container sends by: what comes back to them is for it. `first` is a multiple of `1 << shift`, the

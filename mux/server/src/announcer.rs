@@ -1,6 +1,6 @@
 use crate::config::MuxConfig;
 use crate::error::Error;
-use penstock_mux_proto::{MuxGoal, Policy};
+use penstock_mux_proto::{Idle, MuxGoal, Policy};
 use penstock_routing_proto::{Prefix, RouterGoal, RouterStatus, Withheld};
 use penstock_routing_server::{Inputs, ServerConfig, run};
 use std::collections::BTreeSet;
@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 const BGP_PORT: u16 = 179;
 /// Routes and withheld addresses that a status shows, at most: it is sent about once a second.
 const SHOWN: usize = 100;
+const DRAINED: &str = "the mux is drained";
 const FAREWELL: &str = "penstock mux stops";
 
 /// Announces virtual IPs to routers: those that work, and only once the data plane forwards them.
@@ -25,6 +26,7 @@ pub(crate) struct Announcer {
     router: JoinHandle<io::Result<()>>,
     withheld: Vec<Withheld>,
     wanted: bool,
+    draining: bool,
 }
 
 impl Announcer {
@@ -42,12 +44,13 @@ impl Announcer {
             shown_routes: SHOWN,
         };
         let router = tokio::spawn(run(server, Inputs { goal: goals, own: owns }, sender, stopping));
-        Self { goal, own, status, stop, router, withheld: Vec::new(), wanted: false }
+        Self { goal, own, status, stop, router, withheld: Vec::new(), wanted: false, draining: false }
     }
 
     /// Peers of a goal that is in force.
     pub(crate) fn handle_goal(&mut self, goal: &MuxGoal) {
         self.wanted = goal.router.is_some();
+        self.draining = goal.draining;
         let new = goal.router.clone().unwrap_or_default();
         self.goal.send_if_modified(|current| {
             let changed = **current != new;
@@ -64,10 +67,11 @@ impl Announcer {
         let mut own = BTreeSet::new();
         self.withheld.clear();
         for (vip, idle) in policy.idle() {
-            match idle {
+            let why = if self.draining { Some(DRAINED) } else { idle.map(Idle::sentence) };
+            match why {
                 None => drop(own.insert(Prefix::host(vip))),
                 Some(why) if self.withheld.len() < SHOWN => {
-                    self.withheld.push(Withheld { prefix: Prefix::host(vip), reason: why.sentence().to_owned() });
+                    self.withheld.push(Withheld { prefix: Prefix::host(vip), reason: why.to_owned() });
                 }
                 Some(_) => {}
             }

@@ -69,6 +69,7 @@ fn goal(revision: u64) -> MuxGoal {
         backends: (0..BACKENDS).map(backend).collect(),
         snat: Vec::new(),
         router: None,
+        draining: false,
     }
 }
 

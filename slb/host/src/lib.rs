@@ -50,5 +50,5 @@ pub use policy::Policy;
 pub use probe::{Dampening, Outcome, ProbeMachine};
 pub use ranges::{AddressRange, Ranges};
 pub use replay::{Notice, Place, Replayed, flow_of};
-pub use resolver::{HostResolver, flow_table};
+pub use resolver::{HostResolver, flow_group, flow_table};
 pub use status::{HostStatus, PortStatus, ProbeStatus, SnatUse};

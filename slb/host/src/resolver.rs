@@ -35,9 +35,15 @@ const MAX_NOTICES: usize = 2 * penstock_model::BATCH;
 #[must_use]
 pub fn flow_table(capacity: usize, ports: usize) -> FlowTable<FlowKey, HostFlow> {
     let limit = capacity / ports.clamp(1, 8);
-    let quota = Quota::new(|key: &FlowKey| usize::from(port_of(key).0.saturating_sub(1)), ports, limit as u32);
+    let quota = Quota::new(|key: &FlowKey| flow_group(port_of(key)).unwrap_or_default(), ports, limit as u32);
     // A forgotten flow may be a broken one here, so the flows that may be new at a time get a quarter of the room.
     FlowTable::with_probation(capacity, capacity / 4).with_quota(quota)
+}
+
+/// The group of a container port's flows in the table's quota.
+#[must_use]
+pub fn flow_group(port: PortId) -> Option<usize> {
+    port.0.checked_sub(1).map(usize::from)
 }
 
 /// The host's decisions for one worker. See [`Resolver`] for the order of calls.

@@ -29,7 +29,7 @@ pub struct SnatUse {
     pub exhausted: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PortStatus {
     pub network_interface: String,
     /// The local device, if it is there.
@@ -38,6 +38,9 @@ pub struct PortStatus {
     pub from_container_bytes: u64,
     pub to_container_packets: u64,
     pub to_container_bytes: u64,
+    /// Established flows, each direction counted.
+    #[serde(default)]
+    pub flows: u64,
 }
 
 /// The outcome of one probe of one container.

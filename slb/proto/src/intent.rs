@@ -78,4 +78,6 @@ pub struct BackendIntent {
     pub dip: Dip,
     pub mac: Mac,
     pub host: Underlay<IpAddr>,
+    /// It gets no packets any more, also none of older connections.
+    pub retired: bool,
 }

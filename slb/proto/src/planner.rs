@@ -170,7 +170,10 @@ impl Planner {
         state.update(owners, &mut self.version, now);
         state.settle(settle, now);
         // Who may still get packets of old connections: backends that exist and are not known to be down.
-        let serves = |id| living.get(&id).is_some_and(|backend| self.health.of(view.probe, backend).serves());
+        let serves = |id| {
+            let backend = living.get(&id).filter(|backend| !backend.retired);
+            backend.is_some_and(|backend| self.health.of(view.probe, backend).serves())
+        };
         Some(PoolPlan {
             id: PoolId(id),
             name: pool.name.clone(),

@@ -18,6 +18,7 @@ fn backend(n: u8) -> BackendIntent {
         dip: Dip { vni: Vni::new(5001).unwrap(), addr: Overlay(IpAddr::V4(Ipv4Addr::new(10, 0, 1, n))) },
         mac: Mac([2, 0, 0, 0, 0, n]),
         host: Underlay(IpAddr::V4(Ipv4Addr::new(172, 16, 0, 1 + n % 2))),
+        retired: false,
     }
 }
 
@@ -185,6 +186,20 @@ fn all_members_down_empties_the_table_or_fills_it_as_the_rule_says() {
     drop.services[0].all_down = AllDown::Serve;
     let plan = Planner::default().plan(&drop, &all, T0).unwrap();
     assert_eq!(plan.pools[0].table.members.len(), 2);
+}
+
+#[test]
+fn who_is_retired_is_no_previous_owner_either() {
+    let mut planner = Planner::default();
+    planner.plan(&intent(&[(1, 1), (2, 1)]), &Health::default(), T0).unwrap();
+    let mut drained = intent(&[(1, 1), (2, 0)]);
+    let plan = planner.plan(&drained, &Health::default(), later(1)).unwrap();
+    let two = id_of(&plan, 2);
+    assert!(!plan.pools[0].table.members.contains(&two) && plan.pools[0].previous[0].members.contains(&two));
+    drained.pools[0].members.pop();
+    drained.backends.iter_mut().find(|b| b.name == backend(2).name).unwrap().retired = true;
+    let plan = planner.plan(&drained, &Health::default(), later(2)).unwrap();
+    assert!(plan.changed && plan.pools[0].previous.iter().all(|t| !t.members.contains(&two)), "{:?}", plan.pools[0]);
 }
 
 #[test]

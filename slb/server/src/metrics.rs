@@ -142,7 +142,10 @@ mod tests {
             kernel_replay: true,
         };
         let io = IoStats { received: 3, received_bytes: 300, missed: 1, ..IoStats::default() };
-        let ports = vec![PortReport::default(), PortReport { mode: Some("af_packet"), io, replays: true, replayed: 2 }];
+        let ports = vec![
+            PortReport::default(),
+            PortReport { mode: Some("af_packet"), io, replays: true, replayed: 2, flows: 0 },
+        ];
         let snat = vec![SnatUse {
             network_interface: "web-1".to_owned(),
             dip: Overlay("10.0.0.11".parse().unwrap()),

@@ -26,6 +26,7 @@ fn port_status(id: PortId, port: &crate::config::PortConfig, report: &Report) ->
         from_container_bytes: r.io.received_bytes,
         to_container_packets: r.io.transmitted,
         to_container_bytes: r.io.transmitted_bytes,
+        flows: r.flows,
     }
 }
 

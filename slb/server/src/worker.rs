@@ -8,7 +8,7 @@ use penstock_clock::MonotonicClock;
 use penstock_engine::Port;
 use penstock_model::{Gso, HEADROOM, Ledger, Nanos, Offload, Packet, PortId, Verdict};
 use penstock_packet_io::{IoStats, PacketIo, Poller, SendError, Waker};
-use penstock_slb_host::{HostResolver, SnatUse};
+use penstock_slb_host::{HostResolver, SnatUse, flow_group};
 use std::net::IpAddr;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -68,6 +68,8 @@ pub(crate) struct PortReport {
     pub(crate) replays: bool,
     /// Of the frames received, those that the kernel replayed.
     pub(crate) replayed: u64,
+    /// Established, each direction counted.
+    pub(crate) flows: u64,
 }
 
 /// The channels of a worker.
@@ -283,12 +285,14 @@ impl Worker {
 
     fn publish(&mut self, now: Nanos) {
         self.published = now;
-        let ports = self.ports.iter().zip(&self.past).map(|(port, past)| {
+        let flows = self.engine.flow_table();
+        let ports = self.ports.iter().zip(&self.past).zip(0u16..).map(|((port, past), id)| {
             let mut io = *past;
             if let Some(port) = port {
                 io.add(&port.stats());
             }
-            PortReport { mode: port.as_ref().map(|p| p.capabilities().mode), io, ..PortReport::default() }
+            let flows = flow_group(PortId(id)).map_or(0, |group| flows.established_of(group).into());
+            PortReport { mode: port.as_ref().map(|p| p.capabilities().mode), io, flows, ..PortReport::default() }
         });
         let report = Report {
             ledger: self.engine.ledger().clone(),

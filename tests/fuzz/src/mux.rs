@@ -123,5 +123,6 @@ fn goal() -> MuxGoal {
         backends: (1..=8).map(backend).collect(),
         snat: Vec::new(),
         router: None,
+        draining: false,
     }
 }

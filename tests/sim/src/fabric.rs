@@ -84,6 +84,7 @@ pub(crate) fn intent(members: &Members) -> LbIntent {
         dip: Dip { vni: vni(t), addr: Overlay(dip(c)) },
         mac: mac(t, c),
         host: Underlay(host_address(c % HOSTS)),
+        retired: false,
     };
     LbIntent {
         services: (0..TENANTS).map(service).collect(),

@@ -12,6 +12,7 @@ pub const CLOCK: &[Exception] = &[
     Exception { path: "platform/clock", reason: "the one door to the clock" },
     Exception { path: "admin-api/cli/src/pki.rs", reason: "certificates begin at the time of day when they are made" },
     Exception { path: "admin-api/cli/src/doctor/trust.rs", reason: "certificates end at a time of day" },
+    Exception { path: "admin-api/cli/src/drain.rs", reason: "a deadline is a time of day" },
     Exception {
         path: "admin-api/southbound/src/node.rs",
         reason: "how long a link to the controller has lasted, by tokio's clock, which tests can stop",

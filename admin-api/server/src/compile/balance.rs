@@ -14,7 +14,7 @@ use penstock_slb_proto::{
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-pub(super) fn intent(intent: &Intent, members: &Members<'_>) -> LbIntent {
+pub(super) fn intent(intent: &Intent, members: &Members<'_>, wall: u64) -> LbIntent {
     let mut out = LbIntent::default();
     let mut wanted = BTreeSet::new();
     for service in &intent.services {
@@ -42,13 +42,16 @@ pub(super) fn intent(intent: &Intent, members: &Members<'_>) -> LbIntent {
         wanted.extend(rule.vips.iter().map(|vip| (rule.pool.clone(), vip.is_ipv4())));
     }
     for (pool, v4) in &wanted {
-        let weigh = |(_, c, _): &Placed<'_>| Member { backend: c.path.name().to_owned(), weight: 1 };
+        let weigh = |(interface, c, _): &Placed<'_>| Member {
+            backend: c.path.name().to_owned(),
+            weight: u32::from(interface.drain_until.is_none()),
+        };
         out.pools.push(PoolIntent {
             name: pool_name(pool, *v4),
             members: members.of(pool, *v4).iter().map(weigh).collect(),
         });
     }
-    out.backends = backends(intent);
+    out.backends = backends(intent, wall);
     out
 }
 
@@ -108,9 +111,10 @@ struct ByFamily<'a> {
 }
 
 impl<'a> Members<'a> {
-    pub(crate) fn new(intent: &'a Intent) -> Self {
+    /// `wall`: the time of day in seconds of Unix time. Who has been drained to the end is a member no more.
+    pub(crate) fn new(intent: &'a Intent, wall: u64) -> Self {
         let mut by_pool: BTreeMap<_, ByFamily<'a>> = BTreeMap::new();
-        for (interface, c, host) in placed(intent) {
+        for (interface, c, host) in placed(intent).filter(|(interface, ..)| !is_over(interface, wall)) {
             let pools: BTreeSet<&ResourcePath> = c.pools.iter().collect();
             for pool in pools {
                 let members = by_pool.entry(pool).or_default();
@@ -130,6 +134,11 @@ impl<'a> Members<'a> {
     }
 }
 
+/// It has been drained for as long as was given to it.
+fn is_over(interface: &Interface, wall: u64) -> bool {
+    interface.drain_until.is_some_and(|until| wall >= until)
+}
+
 /// All addresses that are on a host.
 fn placed(intent: &Intent) -> impl Iterator<Item = Placed<'_>> {
     intent.interfaces.values().flat_map(|interface| {
@@ -138,7 +147,7 @@ fn placed(intent: &Intent) -> impl Iterator<Item = Placed<'_>> {
     })
 }
 
-fn backends(intent: &Intent) -> Vec<BackendIntent> {
+fn backends(intent: &Intent, wall: u64) -> Vec<BackendIntent> {
     let backend = |(interface, c, host): Placed<'_>| {
         let network = intent.networks.get(&interface.network)?;
         Some(BackendIntent {
@@ -147,6 +156,7 @@ fn backends(intent: &Intent) -> Vec<BackendIntent> {
             dip: Dip { vni: network.vni, addr: Overlay(c.address) },
             mac: interface.mac,
             host: Underlay(host),
+            retired: is_over(interface, wall),
         })
     };
     placed(intent).filter_map(backend).collect()

@@ -17,7 +17,7 @@ pub use keep::KeepError;
 use keep::Kept;
 use penstock_admin_store::Store;
 use penstock_admin_types::Intent;
-use penstock_clock::MonotonicClock;
+use penstock_clock::{MonotonicClock, WallClock};
 use penstock_model::{Nanos, Revision, Underlay};
 use penstock_mux_proto::MuxGoal;
 use penstock_slb_proto::{BLOCK, Health, Lease, LeasePlan, Plan, PlanError, Planner, ProbeKey};
@@ -26,7 +26,7 @@ use site::Site;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 use tokio::sync::watch;
 
 /// How often reports of containers that run short of ports are compiled for: what tenants do must not keep the controller busy.
@@ -111,7 +111,9 @@ impl Compiler {
                     // Again, for hosts that are new.
                     let judge = self.hub.judge(self.host_hold_off, MonotonicClock::now());
                     let due = [self.planner.poll_timeout(), judge].into_iter().flatten().min();
-                    due.map(|at| at.since(MonotonicClock::now()))
+                    let due = due.map(|at| at.since(MonotonicClock::now()));
+                    let ends = next_deadline(&state.intent, unix_seconds());
+                    due.into_iter().chain(ends).min()
                 }
                 Err(error) => {
                     tracing::error!(%error, "not compiled; nodes keep the goals that they have");
@@ -140,8 +142,9 @@ impl Compiler {
     pub(crate) async fn compile(&mut self, state: &State, now: Nanos) -> Result<(), CompileError> {
         let intent = &state.intent;
         let mut planner = self.planner.clone();
-        let members = Members::new(intent);
-        let plan = planner.plan(&balance::intent(intent, &members), &self.health_now(), now)?;
+        let wall = unix_seconds();
+        let members = Members::new(intent, wall);
+        let plan = planner.plan(&balance::intent(intent, &members, wall), &self.health_now(), now)?;
         let demand = balance::demand(intent, &plan, &self.hub.snat());
         let leased = planner.lease(&balance::outbound(intent, &members), &plan, &demand, now);
         self.tell_of(&leased);
@@ -155,6 +158,7 @@ impl Compiler {
         self.revision += 1;
         let goals: Goals = compiled.into_iter().map(|(key, goal)| self.revised(key, goal)).collect();
         self.hub.let_grow(balance::growing(&plan, &leased));
+        self.hub.drains.follow(intent, &self.hub);
         self.hub.publish(goals.clone());
         self.last = goals;
         metrics::gauge!("penstock_controller_goal_revision").set(self.revision as f64);
@@ -222,6 +226,17 @@ fn set_revision(goal: &mut NodeGoal, revision: Revision) {
     }
 }
 
+/// The time of day, as deadlines of drains are given.
+pub(crate) fn unix_seconds() -> u64 {
+    WallClock::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+/// How long until the next backend has been drained for long enough.
+fn next_deadline(intent: &Intent, wall: u64) -> Option<Duration> {
+    let deadlines = intent.interfaces.values().filter_map(|i| i.drain_until).filter(|at| *at > wall);
+    deadlines.min().map(|at| Duration::from_secs(at - wall))
+}
+
 /// Pure: the same intent and plan give the same goals, but for revisions.
 fn goals(
     intent: &Intent,
@@ -237,7 +252,8 @@ fn goals(
     let mut out = BTreeMap::new();
     for mux in intent.muxes.values() {
         let router = router::goal(mux, sealer)?;
-        let goal = MuxGoal { router, ..balance::mux_goal(plan, leases, hash_seed) };
+        let draining = mux.drain_until.is_some();
+        let goal = MuxGoal { router, draining, ..balance::mux_goal(plan, leases, hash_seed) };
         out.insert((NodeRole::Mux, mux.name.clone()), NodeGoal::Mux(goal));
     }
     for server in intent.servers.values() {

@@ -15,6 +15,8 @@ pub struct Interface {
     /// The server that it is placed on; none: nothing can reach it yet.
     pub server: Option<ResourcePath>,
     pub acl: Option<ResourcePath>,
+    /// It gets no new connections, and no packets at all from then on; seconds of Unix time.
+    pub drain_until: Option<u64>,
     pub ip_configurations: Vec<IpConfiguration>,
 }
 
@@ -95,7 +97,8 @@ fn interface(r: &mut Reader<'_>, node: &Node<'_>, intent: &Intent, taken: &mut T
     let mac = mac(r, node, &network, taken);
     let server = server(r, node, intent);
     let acl = one_acl(r, acls);
-    Some(Interface { path: node.path.clone(), network, mac: mac?, server, acl, ip_configurations })
+    let drain_until = super::draining::read(r, node);
+    Some(Interface { path: node.path.clone(), network, mac: mac?, server, acl, drain_until, ip_configurations })
 }
 
 fn address(

@@ -1,5 +1,6 @@
 //! Documents, validated into what compilers work from. All problems of all documents at once.
 mod acl;
+mod draining;
 mod gateway;
 mod interface;
 mod load_balancer;

@@ -17,6 +17,8 @@ pub struct Node {
     pub pool: Option<ResourcePath>,
     /// Muxes: whom virtual IPs are announced to.
     pub router: Option<Router>,
+    /// Muxes: it is taken out of service, and should be by then; seconds of Unix time.
+    pub drain_until: Option<u64>,
 }
 
 pub(crate) fn read(r: &mut Reader<'_>, intent: &mut Intent) {
@@ -47,7 +49,8 @@ fn nodes(r: &mut Reader<'_>, collection: &str) -> BTreeMap<ResourcePath, Node> {
         let pool = node.reference("pool");
         let router = router::read(r, &node);
         let name = node.path.id().to_owned();
-        out.insert(node.path.clone(), Node { path: node.path, name, address, pool, router });
+        let drain_until = super::draining::read(r, &node);
+        out.insert(node.path.clone(), Node { path: node.path, name, address, pool, router, drain_until });
     }
     out
 }

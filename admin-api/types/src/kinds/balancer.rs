@@ -134,6 +134,7 @@ pub(super) const LOAD_BALANCER_MUXES: Kind = kind(
     &[
         opt("routerConfiguration", Object(ROUTER)),
         opt("virtualServer", Ref(&["virtualServers"])),
+        DRAINING,
         CONNECTIONS,
         NODE_INTERFACES,
         UNDERLAY,

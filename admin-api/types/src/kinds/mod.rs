@@ -64,6 +64,8 @@ const IDLE: Type = Int(4, 30);
 const PORT: Type = Int(0, 65535);
 /// Own extension: the provider address of a node, where tunnels of the fabric end.
 const UNDERLAY: Property = opt("underlayAddress", Ip);
+/// Own extension: taken out of service, and until when it keeps what it has; RFC 3339.
+const DRAINING: Property = opt("draining", Object(&[req("deadline", Text)]));
 const CONNECTIONS: Property =
     opt("connections", List(&Object(&[opt("managementAddresses", TEXTS), opt("credential", Ref(&["credentials"]))])));
 const NODE_INTERFACES: Property =

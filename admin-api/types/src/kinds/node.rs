@@ -15,6 +15,7 @@ pub(super) const NETWORK_INTERFACES: Kind = kind(
         opt("portSettings", Object(&[])),
         // Read-only in the specification, where the host sets it. Here the operator says where the container runs.
         opt("server", Ref(&["servers"])),
+        DRAINING,
         ro("serviceInsertionElements", BackRefs("serviceInsertions")),
     ],
     &[kind(

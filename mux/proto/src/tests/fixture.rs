@@ -82,6 +82,7 @@ pub(super) fn goal(members: &[u32]) -> MuxGoal {
         backends: (1..=8).map(backend).collect(),
         snat: Vec::new(),
         router: None,
+        draining: false,
     }
 }
 

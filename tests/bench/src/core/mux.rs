@@ -294,6 +294,7 @@ fn goal(in_transition: bool) -> MuxGoal {
         backends: (0..VIPS * 2 * BACKENDS).map(backend).collect(),
         snat: Vec::new(),
         router: None,
+        draining: false,
     }
 }
 

@@ -42,6 +42,7 @@ pub(crate) fn goal() -> MuxGoal {
         backends: (0..BACKENDS).map(backend).collect(),
         snat: Vec::new(),
         router: None,
+        draining: false,
     }
 }
 

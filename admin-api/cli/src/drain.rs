@@ -1,0 +1,81 @@
+//! Takes a backend or a mux out of service without breaking what it has.
+use crate::arguments::Drain;
+use crate::error::CliError;
+use crate::output::Output;
+use crate::resources::one_path;
+use penstock_admin_client::Client;
+use penstock_admin_types::{ResourcePath, bare, value};
+use serde_json::{Value, json};
+use std::time::{Duration, SystemTime};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+pub(crate) async fn run(client: &Client, drain: &Drain, output: &Output) -> Result<(), CliError> {
+    let path = one_path(&drain.one)?;
+    let resource = client.get(&path).await?;
+    let body = changed(&path, &resource, drain);
+    let etag = resource.get("etag").and_then(Value::as_str);
+    let answer = client.put(&path, &body, etag, &drain.changing.manner()).await?;
+    if output.is_json() && !drain.wait {
+        return output.value(&answer);
+    }
+    if drain.cancel {
+        return output.text(&format!("{path} is not drained any more"));
+    }
+    if !drain.wait {
+        return output.text(&format!("{path} drains; penstock status says how far it is"));
+    }
+    follow(client, &path, output).await
+}
+
+/// The resource as it is to be.
+fn changed(path: &str, resource: &Value, drain: &Drain) -> Value {
+    let mut body = resource.clone();
+    if let Ok(path) = ResourcePath::parse(path) {
+        bare(path.kind(), &mut body);
+    }
+    let until = OffsetDateTime::from(SystemTime::now() + Duration::from_secs(drain.minutes * 60));
+    let until = until.replace_nanosecond(0).unwrap_or(until);
+    let until = until.format(&Rfc3339).unwrap_or_default();
+    if let Some(properties) = body.get_mut("properties").and_then(Value::as_object_mut) {
+        properties.remove("draining");
+        if !drain.cancel {
+            properties.insert("draining".to_owned(), json!({"deadline": until}));
+        }
+    }
+    body
+}
+
+async fn follow(client: &Client, path: &str, output: &Output) -> Result<(), CliError> {
+    let mut said = String::new();
+    loop {
+        let status = client.status().await?;
+        let is_this = |d: &&Value| value::get_text(d, "resource").is_some_and(|r| format!("/{r}").ends_with(path));
+        let Some(drain) = value::list(&status, "drains").iter().find(is_this) else {
+            return output.text(&format!("{path} is not drained any more"));
+        };
+        let line = sentence(path, drain);
+        if line != said {
+            output.text(&line)?;
+            said = line;
+        }
+        if value::get_text(drain, "state").is_some_and(|s| s != "draining") {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn sentence(path: &str, drain: &Value) -> String {
+    let number = |name| drain.get(name).and_then(Value::as_f64).unwrap_or_default();
+    let (state, unit) = (value::get_text(drain, "state"), value::get_text(drain, "unit"));
+    format!(
+        "{path}: {}, {} % done, {} {} left",
+        state.unwrap_or_default(),
+        number("percent"),
+        number("left"),
+        unit.unwrap_or_default()
+    )
+}
