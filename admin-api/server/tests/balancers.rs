@@ -138,6 +138,18 @@ async fn drains(lab: &Lab) -> Value {
     lab.call(Method::GET, "/penstock/v1/status", None).await.1["drains"].clone()
 }
 
+/// What is drained, once that much is left of the first.
+async fn left(lab: &Lab, left: f64) -> Value {
+    for _ in 0..300 {
+        let seen = drains(lab).await;
+        if seen[0]["left"] == json!(left) {
+            return seen;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("not {left} left but {:#}", drains(lab).await);
+}
+
 /// The interface as it was put, drained until then or not.
 async fn drain(lab: &Lab, interface: &str, until: Option<String>) {
     let mut properties = lab.get(&format!("/networkInterfaces/{interface}")).await["properties"].clone();
@@ -162,22 +174,15 @@ async fn a_drained_backend_gets_nothing_new_keeps_what_it_has_until_its_deadline
     let (before, _) = mux.wait(|g: &MuxGoal| members(g) == 3).await;
     let blue1 = before.backends.iter().find(|b| b.name == "blue1" && b.dip.addr.0.is_ipv4()).unwrap().id;
     host.status.send_replace(flows(40));
-    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
 
     drain(&lab, "blue1", Some(in_seconds(3600))).await;
     let (goal, _) = mux.wait(|g: &MuxGoal| members(g) == 2).await;
     assert!(web(&goal).unwrap().previous[0].members.contains(&blue1), "old connections still go there");
     let (goal, _) = host.wait(|g: &HostGoal| g.nat_rules.iter().any(|r| r.network_interface == "blue1")).await;
     assert!(goal.nat_rules.iter().any(|r| r.network_interface == "blue1"), "and are translated");
+    left(&lab, 40.0).await;
     host.status.send_replace(flows(10));
-    let mut seen = drains(&lab).await;
-    for _ in 0..100 {
-        if seen[0]["left"] == json!(10.0) {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        seen = drains(&lab).await;
-    }
+    let seen = left(&lab, 10.0).await;
     assert_eq!(
         (&seen[0]["resource"], &seen[0]["state"], &seen[0]["percent"]),
         (&json!("networkInterfaces/blue1"), &json!("draining"), &json!(75.0)),
