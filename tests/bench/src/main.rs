@@ -5,6 +5,7 @@
 //! | `core` | the forwarding core in memory, one core: no packet I/O |
 //! | `veth` | packets in and out by a veth: the mux, a bare AF_XDP forwarder, the kernel, nftables |
 //! | `kernel` | what the kernel forwards by itself: the mux's XDP program, one that only encapsulates, kernel forwarding, nftables |
+//! | `host` | a container's bulk TCP by a virtual IP, against the same transfer that the kernel routes |
 //! | `tunnel` | WireGuard through the gateway, against the cipher alone |
 //!
 //! A suite is a function that adds [`report::Row`]s; it is named in [`SUITES`]. What a row includes is said where it is made.
@@ -12,6 +13,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a measurement that cannot be set up ends")]
 
 mod core;
+mod host;
 mod kernel;
 mod report;
 mod tunnel;
@@ -22,7 +24,8 @@ use std::process::ExitCode;
 
 type Suite = (&'static str, fn(&mut Report));
 
-const SUITES: &[Suite] = &[("core", core::run), ("veth", veth::run), ("kernel", kernel::run), ("tunnel", tunnel::run)];
+const SUITES: &[Suite] =
+    &[("core", core::run), ("veth", veth::run), ("kernel", kernel::run), ("host", host::run), ("tunnel", tunnel::run)];
 
 fn main() -> ExitCode {
     let mut json = false;

@@ -10,10 +10,12 @@ pub(crate) struct Row {
     pub(crate) ns_per_packet: Option<f64>,
     pub(crate) pps: Option<f64>,
     pub(crate) bytes_per_flow: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) gbits: Option<f64>,
     /// Processors that generator, device under test and sink share.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cores: Option<u64>,
-    /// Least and most of the windows whose median `ns_per_packet` is.
+    /// Least and most of the windows whose median `ns_per_packet` or `gbits` is.
     #[serde(skip)]
     pub(crate) range: Option<(f64, f64)>,
 }
@@ -53,7 +55,7 @@ impl Report {
         if self.json {
             println!("{}", serde_json::to_string(&row).expect("a row is plain data"));
         } else {
-            eprintln!("{}: {}", row.name, text(row.ns_per_packet.or(row.pps), 1));
+            eprintln!("{}: {}", row.name, text(row.ns_per_packet.or(row.pps).or(row.gbits), 1));
         }
         self.rows.push(row);
     }
@@ -93,6 +95,7 @@ impl Report {
             "least to most",
             "Mpps",
             "bytes/flow",
+            "Gbit/s",
         ]);
         for row in &self.rows {
             table.add_row([
@@ -104,6 +107,7 @@ impl Report {
                 row.range.map_or_else(String::new, |(least, most)| format!("{least:.1} to {most:.1}")),
                 text(row.pps.map(|pps| pps / 1e6), 2),
                 text(row.bytes_per_flow, 1),
+                text(row.gbits, 2),
             ]);
         }
         for column in table.column_iter_mut().skip(1) {

@@ -90,6 +90,7 @@ fn row(name: &str, sorted: &[f64]) -> Row {
         packet_bytes: Some(LEN as u64),
         ns_per_packet: Some(median),
         pps: Some(1e9 / median),
+        gbits: None,
         bytes_per_flow: None,
         range: Some((sorted[0], sorted[sorted.len() - 1])),
         cores: None,

@@ -124,6 +124,7 @@ pub(crate) fn ip(octets: [u8; 4]) -> IpAddr {
 
 pub(crate) fn goal() -> GatewayGoal {
     GatewayGoal {
+        routers: vec![],
         revision: Revision(1),
         vteps: vec![Underlay(ip([192, 0, 2, 10]))],
         networks: (1..=TENANTS).map(network).collect(),

@@ -108,7 +108,7 @@ impl Drop for Nets {
 }
 
 /// Reads until its input ends, which also a kill of this process ends, then removes the namespaces.
-fn keeper(names: &[&str]) -> Child {
+pub(crate) fn keeper(names: &[&str]) -> Child {
     let remove: String = names.iter().map(|n| format!("ip netns del {n} 2>/dev/null;")).collect();
     Command::new("sh")
         .args(["-c", &format!("trap '' INT TERM HUP; cat >/dev/null; {remove}")])
