@@ -93,6 +93,12 @@ impl EncapTemplate {
         &self.bytes[..usize::from(self.len)]
     }
 
+    /// The source port of the encapsulation of a flow with this hash, as on the wire.
+    #[must_use]
+    pub fn source_port(&self, hash: u64) -> [u8; 2] {
+        source_port(hash)
+    }
+
     /// Where the UDP header stands.
     #[inline]
     fn udp_at(&self) -> usize {

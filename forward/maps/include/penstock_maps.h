@@ -155,9 +155,11 @@ struct penstock_flow {
 	__u16 to;
 	__u8 eth[12];
 	__u8 mac[6];
-	__u8 pad[2];
+	__u16 headers_length;
+	__u8 headers[84];
+	__u8 pad[4];
 };
-_Static_assert(sizeof(struct penstock_flow) == 112, "layout");
+_Static_assert(sizeof(struct penstock_flow) == 200, "layout");
 _Static_assert(__builtin_offsetof(struct penstock_flow, src) == 0, "layout");
 _Static_assert(__builtin_offsetof(struct penstock_flow, dst) == 16, "layout");
 _Static_assert(__builtin_offsetof(struct penstock_flow, outer) == 32, "layout");
@@ -174,7 +176,9 @@ _Static_assert(__builtin_offsetof(struct penstock_flow, from) == 88, "layout");
 _Static_assert(__builtin_offsetof(struct penstock_flow, to) == 90, "layout");
 _Static_assert(__builtin_offsetof(struct penstock_flow, eth) == 92, "layout");
 _Static_assert(__builtin_offsetof(struct penstock_flow, mac) == 104, "layout");
-_Static_assert(__builtin_offsetof(struct penstock_flow, pad) == 110, "layout");
+_Static_assert(__builtin_offsetof(struct penstock_flow, headers_length) == 110, "layout");
+_Static_assert(__builtin_offsetof(struct penstock_flow, headers) == 112, "layout");
+_Static_assert(__builtin_offsetof(struct penstock_flow, pad) == 196, "layout");
 
 /* What became of frames at a port, per CPU. */
 struct penstock_tally {

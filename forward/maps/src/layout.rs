@@ -194,8 +194,12 @@ shared! {
         eth: [u8; 12] as "__u8 eth[12]",
         "The Ethernet address that it has to come with: its destination, or its source if a container sends it."
         mac: [u8; 6] as "__u8 mac[6]",
+        "Bytes of `headers`; 0 if it is not encapsulated: PENSTOCK_HEADERS_V4 or PENSTOCK_HEADERS_V6."
+        headers_length: u16 as "__u16 headers_length",
+        "An encapsulation and the inner Ethernet header, with zero in what depends on the packet."
+        headers: [u8; 84] as "__u8 headers[84]",
         "Zero."
-        pad: [u8; 2] as "__u8 pad[2]",
+        pad: [u8; 4] as "__u8 pad[4]",
     }
     "What became of frames at a port, per CPU."
     struct ReplayTally as "penstock_tally" {

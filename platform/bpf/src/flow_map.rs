@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 use zerocopy::IntoBytes;
 
-/// Flows looked at in one step of a sweep: 40 KiB of them.
+/// Flows looked at in one step of a sweep: 60 KiB of them.
 const STEP: usize = 256;
 
 /// The flows that a host's programs replay.

@@ -25,7 +25,7 @@ pub enum HostPoint {
 /// Where one stands, packet sockets have to take marked frames alone (`penstock_maps::MARK`): the others are replayed, or come
 /// again with the mark. Nothing is replayed before [`HostReplay::set_generation`] and [`FlowMap::install`] agree.
 ///
-/// **Memory**: about 220 bytes of the kernel's for each flow that is installed; 48 bytes a port for each CPU.
+/// **Memory**: about 300 bytes of the kernel's for each flow that is installed; 48 bytes a port for each CPU.
 #[derive(Debug)]
 pub struct HostReplay {
     /// By interface index. Each ends when it is closed; before the objects that it refers to.

@@ -6,9 +6,10 @@
 use crate::classify::mac_at;
 use crate::decide::port_of;
 use crate::policy::Policy;
+use penstock_engine::EncapTemplate;
 use penstock_flow::{Flags, Transposition};
-use penstock_maps::{CONTAINER, FLOW_DROP, FLOW_NAT, FLOW_TTL, ReplayFlow, ReplayFlowKey};
-use penstock_model::{Addr16, DropReason, FlowKey, Mac, Packet, PortId, Protocol};
+use penstock_maps::{CONTAINER, FLOW_DROP, FLOW_NAT, FLOW_TTL, HEADERS_V4, HEADERS_V6, ReplayFlow, ReplayFlowKey};
+use penstock_model::{Addr16, DropReason, EncapId, FlowKey, Mac, Packet, PortId, Protocol};
 use penstock_wire::checksum::fold;
 use penstock_wire::{Fragment, Headers, VXLAN_PORT, ethertype};
 
@@ -91,9 +92,11 @@ pub(crate) fn replayed(
     packet: &Packet<'_>,
     h: &Headers,
     t: &Transposition,
+    hash: u64,
 ) -> Option<Replayed> {
     const TRANSLATES: u16 = Flags::SRC | Flags::DST | Flags::SRC_PORT | Flags::DST_PORT;
-    const KNOWN: u16 = TRANSLATES | Flags::DECAP | Flags::ETH | Flags::DEC_TTL | Flags::REPLY | Flags::DROP;
+    const KNOWN: u16 =
+        TRANSLATES | Flags::DECAP | Flags::ETH | Flags::DEC_TTL | Flags::ENCAP | Flags::REPLY | Flags::DROP;
     let is_known =
         t.flags.0 & !KNOWN == 0 && t.meter == Transposition::NO_METER && t.counter == Transposition::NO_COUNTER;
     let is_whole = matches!(h.protocol, Protocol::TCP | Protocol::UDP) && h.fragment == Fragment::No;
@@ -123,7 +126,25 @@ pub(crate) fn replayed(
     }
     flow.eth[..6].copy_from_slice(&t.eth_dst.0);
     flow.eth[6..].copy_from_slice(&t.eth_src.0);
+    if t.flags.has(Flags::ENCAP) && reason.is_none() {
+        encapsulated(&mut flow, policy.encap(EncapId(t.encap)).ok()?, hash)?;
+    }
     Some(Replayed { place, flow })
+}
+
+/// Puts the headers into `flow` that go before the IP packet. `None`: the kernel has no word for these.
+fn encapsulated(flow: &mut ReplayFlow, template: &EncapTemplate, hash: u64) -> Option<()> {
+    let (outer, length, udp) = match template.is_v4() {
+        true => (template.bytes().first_chunk::<50>()?.as_slice(), HEADERS_V4, 34),
+        false => (template.bytes().first_chunk::<70>()?.as_slice(), HEADERS_V6, 54),
+    };
+    let is_plain = outer.len() == template.bytes().len();
+    flow.headers.get_mut(..outer.len())?.copy_from_slice(outer);
+    flow.headers.get_mut(outer.len()..outer.len() + 12)?.copy_from_slice(&flow.eth);
+    flow.headers.get_mut(udp..udp + 2)?.copy_from_slice(&template.source_port(hash));
+    flow.headers_length = length as u16;
+    flow.to = template.out.0;
+    is_plain.then_some(())
 }
 
 /// Addresses and ports from now on, and what checksums have to follow.
@@ -155,7 +176,9 @@ fn translated(key: &FlowKey, t: &Transposition) -> ReplayFlow {
         to: 0,
         eth: [0; 12],
         mac: [0; 6],
-        pad: [0; 2],
+        headers_length: 0,
+        headers: [0; 84],
+        pad: [0; 4],
     }
 }
 

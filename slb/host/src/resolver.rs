@@ -334,7 +334,8 @@ impl Resolver for HostResolver {
             return;
         }
         let Some(notices) = self.notices.as_mut().filter(|n| n.len() < MAX_NOTICES) else { return };
-        notices.extend(replay::replayed(&self.policy, key, packet, headers, &value.0).map(Notice::Settled));
+        let hash = self.hasher.hash(key);
+        notices.extend(replay::replayed(&self.policy, key, packet, headers, &value.0, hash).map(Notice::Settled));
     }
 
     fn unsettled(&mut self, key: &FlowKey) {

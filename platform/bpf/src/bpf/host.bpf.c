@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
 /*
  * The host's programs, on the ingress of the underlay and of each container's link: they replay what slb/host has decided for
- * flows that are established, byte for byte: take VXLAN off, translate, deliver; and translate, return directly. Frames of many
- * segments and checksums that are left to a device go through as they are.
+ * flows that are established, byte for byte: take VXLAN off, translate, deliver; translate, return directly; and put VXLAN before
+ * what goes to another host. Frames of many segments and checksums that are left to a device go through as they are.
  *
  * Packet sockets see a frame before these programs do. What is not replayed is therefore marked and taken in once more, and the
  * host agent's sockets take marked frames alone. That is every other frame of a container and, on the underlay, what comes
@@ -24,6 +24,9 @@
 /* Of linux/bpf.h since Linux 6.3: the family behind the headers that are taken off. */
 #define DECAP_L3_IPV4 (1ULL << 7)
 #define DECAP_L3_IPV6 (1ULL << 8)
+#define ENCAP_ETHERNET                                                                               \
+	(BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L4_UDP | BPF_F_ADJ_ROOM_ENCAP_L2(ETH_HLEN) | \
+	 BPF_F_ADJ_ROOM_ENCAP_L2_ETH)
 
 const volatile struct penstock_host config = {};
 
@@ -58,6 +61,7 @@ struct packet {
 	__u32 l3; /* of the packet that the decision is about */
 	__u8 mac[6];
 	__u8 ttl;
+	__u8 tos;
 };
 
 /* Reads an IP packet at `l3` whose transport is whole and in sight, and that its frame ends with. */
@@ -83,6 +87,7 @@ static __always_inline bool read_packet(struct __sk_buff *ctx, struct packet *p,
 		p->key.protocol = ip->protocol;
 		p->key.version = 4;
 		p->ttl = ip->ttl;
+		p->tos = ip->tos;
 		transport = ip + 1;
 		length -= sizeof(*ip);
 	} else {
@@ -93,6 +98,7 @@ static __always_inline bool read_packet(struct __sk_buff *ctx, struct packet *p,
 		p->key.protocol = ip6->nexthdr;
 		p->key.version = 6;
 		p->ttl = ip6->hop_limit;
+		p->tos = ((__u8 *)at)[0] << 4 | ((__u8 *)at)[1] >> 4;
 		transport = ip6 + 1;
 		length -= sizeof(*ip6);
 	}
@@ -191,8 +197,40 @@ static __always_inline struct penstock_flow *find_flow(struct packet *p)
 	return flow;
 }
 
-/* Addresses, ports and hop limit of a frame whose IP packet stands behind its Ethernet header, with all checksums. */
-static __always_inline long rewrite(struct __sk_buff *ctx, struct packet *p, struct penstock_flow *flow)
+/* Puts an encapsulation before the IP packet, in place of its Ethernet header. */
+static __always_inline long push(struct __sk_buff *ctx, struct packet *p, struct penstock_flow *flow, __u32 headers)
+{
+	struct {
+		__u8 pad[2]; /* so that addresses are aligned */
+		__u8 bytes[PENSTOCK_HEADERS_V6];
+	} new;
+	__u32 length = ctx->len - ETH_HLEN; /* of the outer IP packet */
+	struct iphdr *ip = (void *)(new.bytes + ETH_HLEN);
+	struct ipv6hdr *ip6 = (void *)ip;
+	__be16 type = p->key.version == 4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
+	__u32 sum;
+
+	__builtin_memcpy(new.bytes, flow->headers, sizeof(new.bytes));
+	if (headers == PENSTOCK_HEADERS_V4) {
+		ip->tos = p->tos;
+		ip->tot_len = bpf_htons(length);
+		/* That of length 0 and type of service 0 has been taken (RFC 1624 equation 3). */
+		sum = (__u16)~bpf_ntohs(ip->check) + length + p->tos;
+		sum = (sum & 0xffff) + (sum >> 16);
+		ip->check = bpf_htons(~((sum & 0xffff) + (sum >> 16)));
+		((struct udphdr *)(ip + 1))->len = bpf_htons(length - sizeof(*ip));
+	} else {
+		((__u8 *)ip6)[0] |= p->tos >> 4;
+		((__u8 *)ip6)[1] |= p->tos << 4;
+		ip6->payload_len = bpf_htons(length - sizeof(*ip6));
+		((struct udphdr *)(ip6 + 1))->len = ip6->payload_len;
+	}
+	__builtin_memcpy(new.bytes + headers - sizeof(type), &type, sizeof(type));
+	return bpf_skb_store_bytes(ctx, 0, new.bytes, headers, 0);
+}
+
+/* Addresses, ports and hop limit of a frame whose IP packet stands at `l3`, with all checksums. */
+static __always_inline long rewrite(struct __sk_buff *ctx, struct packet *p, struct penstock_flow *flow, __u32 l3)
 {
 	struct {
 		__u8 pad[7];
@@ -206,16 +244,16 @@ static __always_inline long rewrite(struct __sk_buff *ctx, struct packet *p, str
 	if (p->key.version == 4) {
 		__be32 addresses[2] = { flow->src[1] >> 32, flow->dst[1] >> 32 };
 
-		failed = bpf_skb_store_bytes(ctx, ETH_HLEN + 12, addresses, sizeof(addresses), 0);
-		failed |= bpf_skb_store_bytes(ctx, ETH_HLEN + 8, &ttl, 1, 0);
-		failed |= bpf_l3_csum_replace(ctx, ETH_HLEN + 10, 0, flow->header_sum, 0);
-		l4 = ETH_HLEN + sizeof(struct iphdr);
+		failed = bpf_skb_store_bytes(ctx, l3 + 12, addresses, sizeof(addresses), 0);
+		failed |= bpf_skb_store_bytes(ctx, l3 + 8, &ttl, 1, 0);
+		failed |= bpf_l3_csum_replace(ctx, l3 + 10, 0, flow->header_sum, 0);
+		l4 = l3 + sizeof(struct iphdr);
 	} else {
 		ip6.hop_limit = ttl;
 		__builtin_memcpy(ip6.src, flow->src, sizeof(ip6.src));
 		__builtin_memcpy(ip6.dst, flow->dst, sizeof(ip6.dst));
-		failed = bpf_skb_store_bytes(ctx, ETH_HLEN + 7, &ip6.hop_limit, 33, BPF_F_RECOMPUTE_CSUM);
-		l4 = ETH_HLEN + sizeof(struct ipv6hdr);
+		failed = bpf_skb_store_bytes(ctx, l3 + 7, &ip6.hop_limit, 33, BPF_F_RECOMPUTE_CSUM);
+		l4 = l3 + sizeof(struct ipv6hdr);
 	}
 	if (!(flow->flags & PENSTOCK_FLOW_NAT))
 		return failed;
@@ -235,7 +273,9 @@ static __always_inline int replay(struct __sk_buff *ctx, struct packet *p)
 	struct penstock_flow *flow = find_flow(p);
 	struct penstock_tally *from, *to;
 	__u64 bytes = ctx->len;
+	__u32 l3 = ETH_HLEN;
 	struct ethhdr eth;
+	long failed;
 
 	if (!flow)
 		return LEAVE;
@@ -256,11 +296,28 @@ static __always_inline int replay(struct __sk_buff *ctx, struct packet *p)
 					BPF_F_ADJ_ROOM_FIXED_GSO | inner))
 			return LEAVE;
 	}
+	if (flow->headers_length) {
+		__u64 outer = BPF_F_ADJ_ROOM_ENCAP_L3_IPV4;
+
+		l3 = PENSTOCK_HEADERS_V4;
+		if (flow->headers_length != PENSTOCK_HEADERS_V4) {
+			l3 = PENSTOCK_HEADERS_V6;
+			outer = BPF_F_ADJ_ROOM_ENCAP_L3_IPV6;
+		}
+		/* Longer ones have to be cut first. */
+		if (bytes + l3 > 0xffff ||
+		    bpf_skb_adjust_room(ctx, l3 - ETH_HLEN, BPF_ADJ_ROOM_MAC, ENCAP_ETHERNET | outer))
+			return LEAVE;
+		failed = l3 == PENSTOCK_HEADERS_V4 ? push(ctx, p, flow, PENSTOCK_HEADERS_V4) :
+						     push(ctx, p, flow, PENSTOCK_HEADERS_V6);
+	} else {
+		__builtin_memcpy(&eth, flow->eth, sizeof(flow->eth));
+		eth.h_proto = p->key.version == 4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
+		failed = bpf_skb_store_bytes(ctx, 0, &eth, sizeof(eth), 0);
+	}
 	from->received += 1;
 	from->received_bytes += bytes;
-	__builtin_memcpy(&eth, flow->eth, sizeof(flow->eth));
-	eth.h_proto = p->key.version == 4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
-	if (bpf_skb_store_bytes(ctx, 0, &eth, sizeof(eth), 0) || rewrite(ctx, p, flow)) {
+	if (failed || rewrite(ctx, p, flow, l3)) {
 		from->failed += 1;
 		return TC_ACT_SHOT;
 	}

@@ -7,10 +7,25 @@ use penstock_wire::TcpFlags;
 use penstock_wire::build::FrameBuilder;
 use std::net::{IpAddr, SocketAddr};
 
-pub(crate) const HOST: &str = "10.9.0.1";
 pub(crate) const CLIENTS: u16 = 16;
-const MUX: &str = "10.9.0.3";
 const FIRST_PORT: u16 = 40_000;
+
+/// The family of the underlay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ground {
+    V4,
+    V6,
+}
+
+impl Ground {
+    /// The address of the host (1), the other host or the mux (3).
+    pub(crate) fn address(self, n: u8) -> IpAddr {
+        match self {
+            Self::V4 => IpAddr::from([10, 9, 0, n]),
+            Self::V6 => IpAddr::from([0xfd99, 0, 0, 0, 0, 0, 0, u16::from(n)]),
+        }
+    }
+}
 
 /// What a frame is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,11 +41,12 @@ pub(crate) enum Sort {
     /// UDP.
     ToNeighbour6,
     /// TCP to a container of the other host: to be encapsulated.
-    ToPeer,
+    ToPeer4,
+    ToPeer6,
 }
 
 impl Sort {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::ToVip4,
         Self::ToVip6,
         Self::FromContainer4,
@@ -38,17 +54,13 @@ impl Sort {
         Self::FromPeer,
         Self::ToNeighbour4,
         Self::ToNeighbour6,
-        Self::ToPeer,
+        Self::ToPeer4,
+        Self::ToPeer6,
     ];
-
-    /// The kernel has a word for it.
-    pub(crate) fn is_replayed(self) -> bool {
-        self != Self::ToPeer
-    }
 
     /// The first packet of a connection is one of these.
     pub(crate) fn opens(self) -> bool {
-        matches!(self, Self::ToVip4 | Self::ToVip6 | Self::ToNeighbour4 | Self::ToPeer)
+        matches!(self, Self::ToVip4 | Self::ToVip6 | Self::ToNeighbour4 | Self::ToPeer4 | Self::ToPeer6)
     }
 
     fn is_encapsulated(self) -> bool {
@@ -68,7 +80,8 @@ impl Sort {
             Self::FromPeer => (far("10.0.0.12"), near("10.0.0.2:53"), udp),
             Self::ToNeighbour4 => (far("10.0.0.2"), near("10.0.0.3:80"), tcp),
             Self::ToNeighbour6 => (far("fd00::2"), near("[fd00::3]:53"), udp),
-            Self::ToPeer => (far("10.0.0.2"), near("10.0.0.12:80"), tcp),
+            Self::ToPeer4 => (far("10.0.0.2"), near("10.0.0.12:80"), tcp),
+            Self::ToPeer6 => (far("fd00::2"), near("[fd00::12]:80"), tcp),
         }
     }
 }
@@ -86,7 +99,7 @@ pub(crate) fn is_of(key: &ReplayFlowKey, sort: Sort, client: u16) -> bool {
 }
 
 /// splitmix64.
-pub(crate) struct Dice(pub u64);
+pub(crate) struct Dice(pub u64, pub Ground);
 
 impl Dice {
     pub(crate) fn word(&mut self) -> u64 {
@@ -112,12 +125,12 @@ impl Dice {
 /// A packet of a flow that nothing is wrong with, and the port that it comes by.
 pub(crate) fn plain(sort: Sort, client: u16, dice: &mut Dice) -> (PortId, Vec<u8>) {
     let payload: Vec<u8> = (0..dice.below(300)).map(|_| dice.word() as u8).collect();
-    finish(sort, inner(sort, client).payload(&payload).tos(dice.word() as u8).build())
+    finish(sort, inner(sort, client).payload(&payload).tos(dice.word() as u8).build(), dice.1)
 }
 
 /// The SYN of a connection.
-pub(crate) fn opening(sort: Sort, client: u16) -> (PortId, Vec<u8>) {
-    finish(sort, inner(sort, client).flags(TcpFlags::SYN).build())
+pub(crate) fn opening(sort: Sort, client: u16, ground: Ground) -> (PortId, Vec<u8>) {
+    finish(sort, inner(sort, client).flags(TcpFlags::SYN).build(), ground)
 }
 
 fn inner(sort: Sort, client: u16) -> FrameBuilder {
@@ -128,12 +141,12 @@ fn inner(sort: Sort, client: u16) -> FrameBuilder {
     FrameBuilder::between(src, dst, protocol).eth(from, to)
 }
 
-fn finish(sort: Sort, inner: Vec<u8>) -> (PortId, Vec<u8>) {
-    if sort.is_encapsulated() { (PortId(0), vxlan(&inner)) } else { (PortId(1), inner) }
+fn finish(sort: Sort, inner: Vec<u8>, ground: Ground) -> (PortId, Vec<u8>) {
+    if sort.is_encapsulated() { (PortId(0), vxlan(&inner, ground)) } else { (PortId(1), inner) }
 }
 
-fn vxlan(inner: &[u8]) -> Vec<u8> {
-    let (src, dst) = (format!("{MUX}:50000").parse().unwrap(), format!("{HOST}:4789").parse().unwrap());
+fn vxlan(inner: &[u8], ground: Ground) -> Vec<u8> {
+    let (src, dst) = (SocketAddr::new(ground.address(3), 50_000), SocketAddr::new(ground.address(1), 4789));
     let vni = Vni::new(5001).unwrap();
     let payload = [&penstock_wire::vxlan::header(vni)[..], inner].concat();
     FrameBuilder::between(src, dst, Protocol::UDP).no_checksum().payload(&payload).build()
@@ -174,7 +187,7 @@ pub(crate) fn frame(dice: &mut Dice) -> (Sort, PortId, Vec<u8>) {
         5 => builder = builder.tcp_options(&[1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8]),
         _ => {}
     }
-    let (port, mut bytes) = finish(sort, builder.build());
+    let (port, mut bytes) = finish(sort, builder.build(), dice.1);
     if dice.one_in(4) {
         damage(dice, &mut bytes);
     }
@@ -183,7 +196,7 @@ pub(crate) fn frame(dice: &mut Dice) -> (Sort, PortId, Vec<u8>) {
 
 fn damage(dice: &mut Dice, frame: &mut Vec<u8>) {
     for _ in 0..=dice.below(2) {
-        let at = dice.below(frame.len().min(130));
+        let at = dice.below(frame.len().min(150));
         frame[at] = if dice.one_in(2) { frame[at] ^ 1 << dice.below(8) } else { dice.word() as u8 };
     }
     match dice.below(6) {

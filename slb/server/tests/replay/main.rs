@@ -7,20 +7,21 @@ mod frames;
 mod kit;
 
 use arc_swap::ArcSwap;
-use frames::{Dice, Sort, frame};
+use frames::{Dice, Ground, Sort, frame};
 use penstock_bpf::testrun::{BufferResult, run_buffer};
 use penstock_bpf::{FlowMap, HostPoint, HostReplay};
 use penstock_engine::Port;
 use penstock_flow::FlowHasher;
 use penstock_maps::{MARK, ReplayFlow, ReplayFlowKey};
-use penstock_model::{DropReason, Epoch, HEADROOM, Mac, Nanos, Packet, PortId, Revision, Verdict};
+use penstock_model::{DropReason, Epoch, HEADROOM, Mac, Nanos, Packet, PortId, Revision, Underlay, Verdict};
 use penstock_policy::{Acl, AclAction, AclDirection, AclId, AclRule, PortRange};
 use penstock_slb_host::{Hop, HostGoal, HostResolver, Notice, Policy, Surroundings, UnderlayFib, flow_table};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 const UNDERLAY: PortId = PortId(0);
-const PACKETS: usize = 100_000;
+/// Over each of two underlays.
+const PACKETS: usize = 50_000;
 const UNSPEC: i32 = -1;
 const DROP: i32 = 2;
 const REDIRECT: i32 = 7;
@@ -36,15 +37,27 @@ impl UnderlayFib for Fib {
     }
 }
 
-fn build(goal: &HostGoal, previous: &Policy) -> Policy {
+/// The goal of the kit with the underlay's addresses of another family.
+fn on(ground: Ground, mut goal: HostGoal) -> HostGoal {
+    let moved = |a: &mut Underlay<IpAddr>| {
+        if let IpAddr::V4(v4) = a.0 {
+            a.0 = ground.address(v4.octets()[3]);
+        }
+    };
+    goal.vteps.iter_mut().for_each(moved);
+    goal.networks.iter_mut().flat_map(|n| &mut n.endpoints).for_each(|e| moved(&mut e.host));
+    goal
+}
+
+fn build(goal: &HostGoal, previous: &Policy, ground: Ground) -> Policy {
     let here = Surroundings {
         local_ports: &(1..).map(PortId).zip(["c1", "c2", "c3"].map(str::to_owned)).collect::<Vec<_>>(),
-        own: kit::ip(frames::HOST),
+        own: ground.address(1),
         underlay_port: UNDERLAY,
         fib: Arc::new(Fib),
         fib_generation: 1,
     };
-    Policy::build(goal, &here, previous).unwrap()
+    Policy::build(&on(ground, goal.clone()), &here, previous).unwrap()
 }
 
 /// A user space and a kernel that are told of each other.
@@ -54,22 +67,23 @@ struct Pair {
     kernel: HostReplay,
     flows: FlowMap,
     now: Nanos,
+    ground: Ground,
 }
 
 impl Pair {
     /// `None`, and says so, without the rights to load programs.
-    fn new() -> Option<Self> {
+    fn new(ground: Ground) -> Option<Self> {
         if !kit::is_root() {
             return None;
         }
-        let kernel = HostReplay::load(kit::ip(frames::HOST), 1 << 16, 4).unwrap();
-        let policy = build(&kit::goal(), &Policy::empty(kit::ip(frames::HOST), UNDERLAY, Arc::new(Fib)));
+        let kernel = HostReplay::load(ground.address(1), 1 << 16, 4).unwrap();
+        let policy = build(&kit::goal(), &Policy::empty(ground.address(1), UNDERLAY, Arc::new(Fib)), ground);
         kernel.set_generation(policy.generation()).unwrap();
         let policies = Arc::new(ArcSwap::from_pointee(policy));
         let resolver = HostResolver::new(Arc::clone(&policies), FlowHasher::new([7; 16])).with_notices();
         let engine = Port::new(resolver, flow_table(1 << 16, 3));
         let flows = kernel.flows().unwrap();
-        Some(Self { policies, engine, kernel, flows, now: Nanos::from_secs(9) })
+        Some(Self { policies, engine, kernel, flows, now: Nanos::from_secs(9), ground })
     }
 
     /// What user space does to a frame; the kernel is told of what it finds out.
@@ -111,7 +125,7 @@ impl Pair {
     }
 
     fn publish(&mut self, goal: &HostGoal) {
-        let next = build(goal, &self.policies.load());
+        let next = build(goal, &self.policies.load(), self.ground);
         let generation = next.generation();
         self.policies.store(Arc::new(next));
         self.kernel.set_generation(generation).unwrap();
@@ -144,7 +158,7 @@ fn judge(frame: &[u8], ours: &(Verdict, Vec<u8>), kernel: &BufferResult) -> Resu
 fn settle(pair: &mut Pair, dice: &mut Dice) {
     for client in 0..frames::CLIENTS {
         for sort in Sort::ALL.into_iter().filter(|s| s.opens()) {
-            let (port, frame) = frames::opening(sort, client);
+            let (port, frame) = frames::opening(sort, client, dice.1);
             pair.decide(port, &frame);
         }
         for _ in 0..3 {
@@ -157,9 +171,18 @@ fn settle(pair: &mut Pair, dice: &mut Dice) {
 }
 
 #[test]
-fn a_hundred_thousand_packets_become_the_same_in_the_kernel() {
-    let Some(mut pair) = Pair::new() else { return };
-    let mut dice = Dice(0x7e57);
+fn fifty_thousand_packets_become_the_same_in_the_kernel_over_ipv4() {
+    compare(Ground::V4);
+}
+
+#[test]
+fn fifty_thousand_packets_become_the_same_in_the_kernel_over_ipv6() {
+    compare(Ground::V6);
+}
+
+fn compare(ground: Ground) {
+    let Some(mut pair) = Pair::new(ground) else { return };
+    let mut dice = Dice(0x7e57, ground);
     settle(&mut pair, &mut dice);
     let mut counts = [0usize; 4];
     let mut sorts = [0usize; Sort::ALL.len()];
@@ -182,14 +205,14 @@ fn a_hundred_thousand_packets_become_the_same_in_the_kernel() {
     println!("replayed, denied, left, passed: {counts:?}; replayed by sort: {sorts:?}");
     assert!(counts[Agreement::Replayed as usize] > PACKETS / 3, "{counts:?}");
     for sort in Sort::ALL {
-        assert_eq!(sorts[sort as usize] > 100, sort.is_replayed(), "{sort:?}: {sorts:?}");
+        assert!(sorts[sort as usize] > 100, "{sort:?}: {sorts:?}");
     }
 }
 
 #[test]
 fn a_wrong_byte_in_any_field_of_a_flow_would_be_found() {
-    let Some(mut pair) = Pair::new() else { return };
-    let mut dice = Dice(3);
+    let Some(mut pair) = Pair::new(Ground::V4) else { return };
+    let mut dice = Dice(3, Ground::V4);
     settle(&mut pair, &mut dice);
     let sort = Sort::ToVip4;
     let (port, bytes) = frames::plain(sort, 1, &mut dice);
@@ -225,6 +248,26 @@ fn a_wrong_byte_in_any_field_of_a_flow_would_be_found() {
     }
 }
 
+#[test]
+fn a_wrong_byte_in_the_encapsulation_of_a_flow_would_be_found() {
+    /// Type of service, both lengths, inner type: the program writes them.
+    const WRITTEN: [usize; 7] = [15, 16, 17, 38, 39, 62, 63];
+    let Some(mut pair) = Pair::new(Ground::V4) else { return };
+    let mut dice = Dice(6, Ground::V4);
+    settle(&mut pair, &mut dice);
+    let sort = Sort::ToPeer4;
+    let (port, bytes) = frames::plain(sort, 1, &mut dice);
+    let ours = pair.decide(port, &bytes);
+    let (key, flow) = pair.entries().into_iter().find(|(key, _)| frames::is_of(key, sort, 1)).unwrap();
+    for at in 0..64 {
+        let mut wrong = flow;
+        wrong.headers[at] ^= 0x10;
+        assert!(pair.flows.install(&key, &wrong).unwrap());
+        let verdict = judge(&bytes, &ours, &pair.run(port, &bytes));
+        assert_eq!(verdict == Ok(Agreement::Replayed), WRITTEN.contains(&at), "byte {at}: {verdict:?}");
+    }
+}
+
 /// Denies TCP to port 8080 of the first container.
 fn closed() -> HostGoal {
     let mut goal = kit::goal();
@@ -251,8 +294,8 @@ fn closed() -> HostGoal {
 
 #[test]
 fn a_new_policy_takes_effect_at_the_next_packet_and_denied_flows_are_dropped_and_counted_in_the_kernel() {
-    let Some(mut pair) = Pair::new() else { return };
-    let mut dice = Dice(4);
+    let Some(mut pair) = Pair::new(Ground::V4) else { return };
+    let mut dice = Dice(4, Ground::V4);
     settle(&mut pair, &mut dice);
     let frames =
         |dice: &mut Dice| [Sort::ToVip4, Sort::ToVip6, Sort::FromContainer4].map(|s| frames::plain(s, 2, dice));
@@ -280,8 +323,8 @@ fn a_new_policy_takes_effect_at_the_next_packet_and_denied_flows_are_dropped_and
 
 #[test]
 fn a_connection_that_ends_or_begins_again_is_user_spaces_at_once() {
-    let Some(mut pair) = Pair::new() else { return };
-    let mut dice = Dice(5);
+    let Some(mut pair) = Pair::new(Ground::V4) else { return };
+    let mut dice = Dice(5, Ground::V4);
     for flags in [0x01u8, 0x04, 0x02] {
         settle(&mut pair, &mut dice);
         let (port, bytes) = frames::plain(Sort::ToVip4, 1, &mut dice);
