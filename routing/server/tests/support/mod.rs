@@ -131,6 +131,27 @@ impl Lab {
         String::from_utf8_lossy(&command.output().unwrap().stdout).into_owned()
     }
 
+    /// A program in the other namespace.
+    pub fn run_there(&mut self, program: &str, args: &[&str], environment: &[(&str, &str)]) {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.ns("b"), program]).args(args).envs(environment.iter().copied());
+        self.start(command);
+    }
+
+    /// A file for a program; its path.
+    pub fn file(&self, name: &str, content: &str) -> String {
+        let path = self.dir.join(name);
+        std::fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// What a program in the other namespace says.
+    pub fn asked(&self, program: &str, line: &str) -> String {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.ns("b"), program]).args(line.split(' '));
+        String::from_utf8_lossy(&command.output().unwrap().stdout).into_owned()
+    }
+
     fn start(&mut self, mut command: Command) {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().unwrap();
         self.children.push(child);
