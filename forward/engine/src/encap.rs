@@ -107,7 +107,8 @@ impl EncapTemplate {
 
     /// Bytes of the UDP header and of what stands between it and the inner frame.
     #[inline]
-    pub(crate) fn udp_overhead(&self) -> usize {
+    #[must_use]
+    pub fn udp_overhead(&self) -> usize {
         usize::from(self.len) - self.udp_at()
     }
 
@@ -115,7 +116,7 @@ impl EncapTemplate {
     /// inner header (RFC 6040 section 4.1: in normal mode the ECN field is copied), the IPv4 header checksum, and a source
     /// port from the hash (RFC 7348 section 5: in the dynamic range, so that the underlay spreads flows).
     #[inline(always)]
-    pub(crate) fn write(&self, frame: &mut [u8], ip_len: u16, udp_len: u16, tos: u8, hash: u64) {
+    pub fn write(&self, frame: &mut [u8], ip_len: u16, udp_len: u16, tos: u8, hash: u64) {
         // Lengths that are known when this is compiled make each copy a few moves.
         match (self.is_v4(), usize::from(self.len)) {
             (true, VXLAN_V4_LEN) => self.write_v4::<VXLAN_V4_LEN>(frame, ip_len, udp_len, tos, hash),

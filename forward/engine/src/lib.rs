@@ -19,5 +19,5 @@ pub use apply::apply;
 pub use encap::EncapTemplate;
 pub use explain::{Ending, Explanation, Step, Why};
 pub use port::{Counter, Port};
-pub use resolver::{Account, Class, Prior, Resolution, Resolver};
+pub use resolver::{Account, Class, Expressed, Prior, Resolution, Resolver};
 pub use tcp::TcpIdle;

@@ -1,6 +1,6 @@
 use crate::apply::apply_in_place;
 use crate::tcp::{TURNS, Turn};
-use crate::{Class, Prior, Resolution, Resolver};
+use crate::{Class, Expressed, Prior, Resolution, Resolver};
 use penstock_flow::prefetch::{prefetch, prefetch_pair};
 use penstock_flow::{Flags, FlowTable, Meter, Rate, Transposition};
 use penstock_model::{BATCH, Coarse, DropReason, Epoch, Ledger, Nanos, Packet, Protocol, Verdict};
@@ -51,6 +51,8 @@ enum Decided<V> {
     Open,
     Value(V),
     Drop(DropReason),
+    /// The packet has its verdict: [`Resolver::express`].
+    Done,
 }
 
 impl<K, V> Job<K, V> {
@@ -77,6 +79,13 @@ impl<R: Resolver> Port<R> {
     pub fn process(&mut self, batch: &mut [Packet<'_>], now: Nanos) {
         self.resolver.refresh(now);
         for chunk in batch.chunks_mut(BATCH) {
+            if R::HAS_EXPRESS {
+                let done = self.resolver.express(chunk, &mut self.flows, &mut self.stats.counters, now);
+                self.stats.enter_expressed(&done);
+                if done.packets == chunk.len() as u64 {
+                    continue;
+                }
+            }
             let mut jobs = std::mem::take(&mut self.jobs);
             self.look_at_all(chunk, &mut jobs);
             self.decide_all(chunk, &mut jobs, now);
@@ -102,6 +111,10 @@ impl<R: Resolver> Port<R> {
 
     #[inline]
     pub(crate) fn parse(&self, packet: &Packet<'_>, job: &mut Job<R::Key, R::Value>) {
+        if R::HAS_EXPRESS && !matches!(packet.verdict, Verdict::Pending) {
+            job.decided = Decided::Done;
+            return;
+        }
         job.decided = match penstock_wire::parse_into(packet.frame(), &mut job.headers) {
             Ok(()) => {
                 self.resolver.foresee(packet, &job.headers);
@@ -115,6 +128,7 @@ impl<R: Resolver> Port<R> {
     pub(crate) fn classify(&mut self, packet: &Packet<'_>, job: &mut Job<R::Key, R::Value>) {
         match job.decided {
             Decided::Drop(reason) => job.class = Class::Drop(reason),
+            Decided::Done if R::HAS_EXPRESS => job.class = Class::Pass,
             _ => self.resolver.classify_into(packet, &mut job.headers, &mut job.class),
         }
         match &job.class {
@@ -179,6 +193,9 @@ impl<R: Resolver> Port<R> {
 
     #[inline]
     fn finish(&mut self, packet: &mut Packet<'_>, job: &mut Job<R::Key, R::Value>, now: Nanos) {
+        if R::HAS_EXPRESS && matches!(job.decided, Decided::Done) {
+            return;
+        }
         self.stats.receive(packet.len());
         let h = &mut job.headers;
         let (t, hash) = match (&job.decided, &job.class) {
@@ -540,6 +557,14 @@ impl Stats {
     pub(crate) fn receive(&mut self, bytes: usize) {
         self.ledger.received += 1;
         self.ledger.received_bytes += bytes as u64;
+    }
+
+    /// Books packets that were sent on.
+    fn enter_expressed(&mut self, done: &Expressed) {
+        self.ledger.received += done.packets;
+        self.ledger.received_bytes += done.received_bytes;
+        self.ledger.transmitted += done.packets;
+        self.ledger.transmitted_bytes += done.transmitted_bytes;
     }
 
     /// Books the outcome of one packet. `Pending` from a resolver is a drop that nobody gave a reason for.

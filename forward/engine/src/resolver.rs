@@ -1,5 +1,5 @@
 use crate::{Step, TcpIdle};
-use penstock_flow::Transposition;
+use penstock_flow::{FlowTable, Transposition};
 use penstock_model::{DropReason, Epoch, Nanos, Packet, Verdict};
 use penstock_wire::Headers;
 use std::fmt::Debug;
@@ -70,9 +70,19 @@ pub enum Resolution<K, V> {
     Drop(DropReason),
 }
 
+/// What [`Resolver::express`] has sent on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Expressed {
+    pub packets: u64,
+    /// Bytes of the frames as they came in.
+    pub received_bytes: u64,
+    /// Bytes of the frames as they go out.
+    pub transmitted_bytes: u64,
+}
+
 /// The decisions of one product. One value per worker; policy is read from the snapshot that [`Resolver::refresh`] took.
 ///
-/// Order of calls for a batch: `refresh` once; `foresee` for every packet; `classify` and `prefetch` for every packet; then per packet `direct`, or on a
+/// Order of calls for a batch: `refresh` once; `express` once; `foresee` for every packet; `classify` and `prefetch` for every packet; then per packet `direct`, or on a
 /// flow miss `resolve`, or `local`. `hash` is a keyed hash with a per-boot secret; it also gives the encapsulation its
 /// source port entropy.
 pub trait Resolver {
@@ -87,8 +97,26 @@ pub trait Resolver {
     /// How long TCP connections are remembered as they open and close; `None`: flags are not looked at.
     const TCP: Option<TcpIdle> = Some(TcpIdle::DEFAULT);
 
+    /// Whether [`Resolver::express`] does anything.
+    const HAS_EXPRESS: bool = false;
+
     /// Takes the newest policy snapshot. Called once a batch.
     fn refresh(&mut self, now: Nanos);
+
+    /// Finishes packets that are all alike by a way of its own, before the stages: decides, rewrites and counts them
+    /// (`counters` are those of [`Transposition::counter`]) and sets their verdict to `Transmit`. It may go by entries of
+    /// `flows`, but makes none. It leaves the other packets as they are. A packet must come out as the stages would have it,
+    /// which are the truth. Only if [`Resolver::HAS_EXPRESS`].
+    fn express(
+        &mut self,
+        batch: &mut [Packet<'_>],
+        flows: &mut FlowTable<Self::Key, Self::Value>,
+        counters: &mut [crate::Counter],
+        now: Nanos,
+    ) -> Expressed {
+        let _ = (batch, flows, counters, now);
+        Expressed::default()
+    }
 
     /// Says how the packet is to be decided. `outer` was parsed from `packet`; an overlay product parses the inner
     /// headers itself and returns them in place of the outer ones (`headers` then describes the inner frame).

@@ -72,6 +72,14 @@ impl FlowHasher {
         mix(w[0] ^ k[2], w[1] ^ k[3]).rotate_left(23) ^ k[1]
     }
 
+    /// The step that hashes are made of, for who makes [`FlowHasher::hash5`] from parts that are known at different times:
+    /// `mix(mix(w0 ^ k0, w1 ^ k1) ^ part(w2, w3), w4 ^ k4)`.
+    #[must_use]
+    #[inline(always)]
+    pub fn mix(a: u64, b: u64) -> u64 {
+        mix(a, b)
+    }
+
     /// The hash of 40 bytes.
     #[must_use]
     #[inline]
@@ -83,7 +91,7 @@ impl FlowHasher {
 }
 
 /// The full product of two words, its halves folded together.
-#[inline]
+#[inline(always)]
 fn mix(a: u64, b: u64) -> u64 {
     let p = u128::from(a) * u128::from(b);
     (p as u64) ^ ((p >> 64) as u64)

@@ -90,6 +90,16 @@ impl<'a> Packet<'a> {
         self.buffer.get(self.start)
     }
 
+    /// The first `N` bytes of the frame, if it has as many.
+    #[must_use]
+    #[inline(always)]
+    pub fn head<const N: usize>(&self) -> Option<&[u8; N]> {
+        if self.len < N {
+            return None;
+        }
+        self.buffer.get(self.start..)?.first_chunk()
+    }
+
     #[inline]
     pub fn frame_mut(&mut self) -> &mut [u8] {
         &mut self.buffer[self.start..self.start + self.len]

@@ -17,6 +17,7 @@ pub mod checksum;
 pub mod ecn;
 pub mod fragment;
 pub mod geneve;
+mod glance;
 pub mod gre;
 pub mod gso;
 mod headers;
@@ -26,6 +27,7 @@ pub mod rewrite;
 mod usual;
 pub mod vxlan;
 
+pub use glance::Glance;
 pub use headers::{
     Fragment, Headers, TcpFlags, VXLAN_HEADER_LEN, VXLAN_PORT, ethertype, parse, parse_gre, parse_into, parse_ip,
     parse_vxlan,

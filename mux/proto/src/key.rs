@@ -22,6 +22,18 @@ impl MuxKey {
         Self { client, client_port, vip_port, service_protocol: service.0 << 8 | u32::from(protocol.0) }
     }
 
+    /// From the address as two words, both ports in one, and the protocol's number.
+    #[inline(always)]
+    pub(crate) fn of_words(client: [u64; 2], ports: u32, service: u32, protocol: u8) -> Self {
+        let client = u128::from(client[0]) | u128::from(client[1]) << 64;
+        Self {
+            client: Addr16(client.to_le_bytes()),
+            client_port: (ports >> 16) as u16,
+            vip_port: ports as u16,
+            service_protocol: service << 8 | u32::from(protocol),
+        }
+    }
+
     #[inline]
     pub(crate) fn hash(&self, hasher: &FlowHasher) -> u64 {
         let [a, b] = halves(&self.client);

@@ -1,7 +1,9 @@
 use crate::chance::{self, Chances, Known, Second};
 use crate::error::GoalError;
+use crate::express::Ready;
 use crate::goal::{ALL_PORTS, Backend, Distribution, MuxGoal, Service, SnatBlock};
 use crate::hash::hasher;
+use crate::places::{Places, replay_service};
 use crate::slots::{NOBODY, PoolInfo, Slots};
 use crate::validate::validate;
 use crate::vips::{Kind, VipEntry, VipTable};
@@ -61,6 +63,8 @@ pub struct Policy {
     encaps: Box<[Option<EncapTemplate>]>,
     /// In the order of [`Chances::lists`].
     chances: Box<[Chance]>,
+    /// The same as `transpositions` and `encaps`, for most packets.
+    pub(crate) ready: Ready,
     /// The way to each host; `None` until it is known.
     next_hops: HashMap<Underlay<IpAddr>, Option<NextHopInfo>>,
 }
@@ -84,6 +88,8 @@ pub(crate) struct Tables {
     pub(crate) revision: Revision,
     pub(crate) own: Underlay<IpAddr>,
     pub(crate) vips: VipTable,
+    /// The services once more, for most packets.
+    pub(crate) places: Places,
     pub(crate) slots: Slots,
     pub(crate) chances: Chances,
     pub(crate) hasher: FlowHasher,
@@ -105,6 +111,7 @@ impl Policy {
             transpositions: Box::default(),
             encaps: Box::default(),
             chances: Box::default(),
+            ready: Ready::default(),
             next_hops: HashMap::new(),
         }
     }
@@ -168,8 +175,10 @@ impl Policy {
             }
         }
         let encaps = encaps.into_boxed_slice();
-        let mut policy = Self { tables, transpositions, encaps, chances: Box::default(), next_hops };
+        let ready = Ready::default();
+        let mut policy = Self { tables, transpositions, encaps, chances: Box::default(), ready, next_hops };
         policy.chances = policy.all_chances();
+        policy.ready = Ready::of(&policy);
         policy
     }
 
@@ -342,6 +351,15 @@ impl Policy {
         template.ok_or(DropReason::NextHopUnresolved)
     }
 
+    /// What a flow entry that names more than one backend says in that second, and the encapsulation that names the others, if it
+    /// does.
+    #[inline]
+    pub(crate) fn use_chance(&self, value: BackendId, second: u32) -> Option<(&Transposition, Option<&EncapTemplate>)> {
+        let chance = self.chance_of(value.0)?;
+        chance.used.note(second);
+        Some((&chance.transposition, chance.encap.as_ref()))
+    }
+
     fn chance_of(&self, number: u32) -> Option<&Chance> {
         self.chances.get(chance::index(number)?)
     }
@@ -359,14 +377,19 @@ fn to_backend(b: &Backend, encap: EncapId, out: PortId) -> Transposition {
 /// Builds from a validated goal.
 fn tables(goal: &MuxGoal, own: Underlay<IpAddr>) -> Tables {
     let backends: HashMap<_, _> = goal.backends.iter().map(|b| (b.id, b.clone())).collect();
+    let hasher = hasher(goal.hash_seed);
+    let slots = Slots::new(&goal.pools, |b| b != NOBODY && backends.contains_key(&b));
+    let service = |s: &Service| Some(replay_service(s, slots.pool_index(s.pool)?, &hasher));
+    let places = Places::new(&hasher.keys(), goal.services.iter().filter_map(service));
     let mut tables = Tables {
         revision: goal.revision,
         own,
         // A service may bring its VIP and its protocol with it.
         vips: VipTable::new(goal.services.len() * 3 + goal.snat.len() * 2, goal.hash_seed),
-        slots: Slots::new(&goal.pools, |b| b != NOBODY && backends.contains_key(&b)),
+        places,
+        slots,
         chances: Chances::default(),
-        hasher: hasher(goal.hash_seed),
+        hasher,
         services: goal.services.iter().map(|s| (s.id, s.clone())).collect(),
         addresses: goal.services.iter().map(|s| s.vip).chain(goal.snat.iter().map(|b| b.vip)).collect(),
         backends,

@@ -1,11 +1,12 @@
 use crate::decide::{Choice, Decision, choose, decide, decide_usual};
 use crate::echo;
+use crate::express::{Express, KnownFlows, Tally};
 use crate::hash::hasher;
 use crate::key::MuxKey;
 use crate::policy::Policy;
 use arc_swap::ArcSwap;
-use penstock_engine::{Class, Counter, EncapTemplate, Prior, Resolution, Resolver, TcpIdle};
-use penstock_flow::{FlowHasher, Transposition, prefetch};
+use penstock_engine::{Class, Counter, EncapTemplate, Expressed, Prior, Resolution, Resolver, TcpIdle};
+use penstock_flow::{FlowHasher, FlowTable, Transposition, prefetch};
 use penstock_model::{BackendId, DropReason, Nanos, Packet, Protocol, ServiceId, Verdict};
 use penstock_wire::Headers;
 use std::sync::Arc;
@@ -38,6 +39,10 @@ pub struct MuxResolver {
     services: Vec<Counter>,
     /// The second of the present batch.
     second: u32,
+    /// `None`: all packets go the long way.
+    express: Option<Express>,
+    /// Packets that went the short way.
+    expressed: u64,
 }
 
 impl MuxResolver {
@@ -46,7 +51,14 @@ impl MuxResolver {
     pub fn new(published: Arc<ArcSwap<Policy>>, secret: [u64; 2], foreign: Foreign) -> Self {
         let policy = published.load_full();
         let services = vec![Counter::default(); policy.service_counters()];
-        Self { published, policy, flows: hasher(secret), foreign, services, second: 0 }
+        let express = Some(Express::new());
+        Self { published, policy, flows: hasher(secret), foreign, services, second: 0, express, expressed: 0 }
+    }
+
+    /// The same without the short way that most packets go: to compare the two.
+    #[must_use]
+    pub fn without_express(self) -> Self {
+        Self { express: None, ..self }
     }
 
     /// The policy of the present batch.
@@ -59,6 +71,12 @@ impl MuxResolver {
     #[must_use]
     pub fn services(&self) -> &[Counter] {
         &self.services
+    }
+
+    /// How many packets have gone the short way.
+    #[must_use]
+    pub fn expressed(&self) -> u64 {
+        self.expressed
     }
 
     #[inline]
@@ -75,6 +93,23 @@ impl Resolver for MuxResolver {
     type Value = BackendId;
     /// Entries are small and cheap to make again; a connection's flags are not worth a look at each packet.
     const TCP: Option<TcpIdle> = None;
+
+    const HAS_EXPRESS: bool = true;
+
+    fn express(
+        &mut self,
+        batch: &mut [Packet<'_>],
+        flows: &mut FlowTable<MuxKey, BackendId>,
+        counters: &mut [Counter],
+        now: Nanos,
+    ) -> Expressed {
+        let Some(express) = &mut self.express else { return Expressed::default() };
+        let mut tally = Tally::new(&mut self.services, counters);
+        let mut known = KnownFlows { flows, hasher: &self.flows, now: now.coarse(), second: self.second };
+        express.run(&self.policy, batch, &mut known, &mut tally);
+        self.expressed += tally.done.packets;
+        tally.done
+    }
 
     /// The counters grow here, once for a policy that has more services.
     fn refresh(&mut self, now: Nanos) {

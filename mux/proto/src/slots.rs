@@ -7,6 +7,10 @@ use std::collections::{HashMap, HashSet};
 /// Owner of a slot that has none.
 pub(crate) const NOBODY: BackendId = BackendId(u32::MAX);
 
+/// Marks an owner whose slot the flow table is consulted for; [`NOBODY`] bears it, too. Larger than any id.
+const MOVED: u32 = 1 << 31;
+const _: () = assert!(crate::policy::MAX_BACKEND < MOVED);
+
 /// One bit a slot.
 type Bitmap = [u64; SLOTS / 64];
 
@@ -65,7 +69,7 @@ impl PoolInfo {
 /// Memory: 16 KiB a pool, and up to 24.5 KiB more while its table is in transition (0.5 KiB afterwards); 10,000 pools: 160 MiB.
 #[derive(Debug, Clone)]
 pub(crate) struct Slots {
-    /// `SLOTS` for each pool, one after the other: the owner is one load away.
+    /// `SLOTS` for each pool, one after the other: the owner is one load away, and whether the flow table is asked first.
     owners: Box<[BackendId]>,
     pools: Vec<PoolInfo>,
     index: HashMap<PoolId, u32>,
@@ -83,18 +87,32 @@ impl Slots {
             infos.push(info(pool, &current, &exists));
             owners.extend_from_slice(&current);
         }
-        Self { owners: owners.into_boxed_slice(), pools: infos, index }
+        let mut slots = Self { owners: owners.into_boxed_slice(), pools: infos, index };
+        (0..pools.len() as u32).for_each(|i| slots.mark(i));
+        slots
+    }
+
+    /// Marks the owners of a pool as its `moved` says.
+    fn mark(&mut self, pool: u32) {
+        let at = pool as usize * SLOTS;
+        let (Some(owners), Some(info)) = (self.owners.get_mut(at..at + SLOTS), self.pools.get(pool as usize)) else {
+            return;
+        };
+        for (slot, owner) in owners.iter_mut().enumerate().filter(|(_, owner)| **owner != NOBODY) {
+            owner.0 = owner.0 & !MOVED | if info.has_moved(slot) { MOVED } else { 0 };
+        }
     }
 
     /// Marks the slots that differ from an earlier table, or differed from one before that: flows of this node may have
     /// entries there.
     pub(crate) fn remember_moves_since(&mut self, earlier: &Slots) {
+        let mut changed = Vec::new();
         for (id, i) in &self.index {
             let Some(old) = earlier.index.get(id) else { continue };
             let (Some(now), Some(then)) = (self.range(*i), earlier.range(*old)) else { continue };
             let mut bits: Bitmap = [0; SLOTS / 64];
-            for (slot, (a, b)) in now.iter().zip(then).enumerate() {
-                bits[slot / 64] |= u64::from(a != b && *b != NOBODY) << (slot % 64);
+            for (slot, (a, b)) in now.zip(then).enumerate() {
+                bits[slot / 64] |= u64::from(a != b && b != NOBODY) << (slot % 64);
             }
             if let Some(m) = earlier.pools.get(*old as usize).and_then(|p| p.moved.as_ref()) {
                 bits.iter_mut().zip(m.iter()).for_each(|(mine, theirs)| *mine |= theirs);
@@ -104,8 +122,10 @@ impl Slots {
                     bits.iter_mut().zip(m.iter()).for_each(|(mine, theirs)| *mine |= theirs);
                 }
                 p.moved = bits.iter().any(|w| *w != 0).then(|| Box::new(bits));
+                changed.extend(p.moved.is_some().then_some(*i));
             }
         }
+        changed.into_iter().for_each(|i| self.mark(i));
     }
 
     /// Whether there are slots that have moved in pools that have settled.
@@ -115,7 +135,12 @@ impl Slots {
 
     /// Forgets them: without flow entries their packets go to the owner, as those of all other slots.
     pub(crate) fn forget_settled_moves(&mut self) {
-        self.pools.iter_mut().filter(|p| p.is_marked_and_settled()).for_each(|p| p.moved = None);
+        for i in 0..self.pools.len() {
+            if let Some(pool) = self.pools.get_mut(i).filter(|p| p.is_marked_and_settled()) {
+                pool.moved = None;
+                self.mark(i as u32);
+            }
+        }
     }
 
     /// All lists of candidates among which a second chance has to choose.
@@ -123,13 +148,13 @@ impl Slots {
         let settling = (0u32..).zip(&self.pools).filter(|(_, p)| !p.previous.is_empty());
         settling.flat_map(|(i, pool)| {
             let owners = self.range(i).into_iter().flatten().enumerate();
-            owners.map(|(slot, owner)| pool.candidates(slot, *owner))
+            owners.map(|(slot, owner)| pool.candidates(slot, owner))
         })
     }
 
-    fn range(&self, pool: u32) -> Option<&[BackendId]> {
+    fn range(&self, pool: u32) -> Option<impl Iterator<Item = BackendId>> {
         let at = pool as usize * SLOTS;
-        self.owners.get(at..at + SLOTS)
+        Some(self.owners.get(at..at + SLOTS)?.iter().map(|owner| bare(*owner)))
     }
 
     pub(crate) fn pool_index(&self, id: PoolId) -> Option<u32> {
@@ -160,8 +185,27 @@ impl Slots {
     /// The owner of a slot; [`NOBODY`] if it has none.
     #[inline]
     pub(crate) fn owner(&self, reference: u64) -> BackendId {
-        self.owners.get(reference as usize).copied().unwrap_or(NOBODY)
+        self.owners.get(reference as usize).map_or(NOBODY, |owner| bare(*owner))
     }
+
+    /// The owner of a slot, and whether the flow table is asked first. [`NOBODY`] comes with `true`.
+    #[inline(always)]
+    pub(crate) fn tracked_owner(&self, reference: u64) -> (BackendId, bool) {
+        let owner = self.owners.get(reference as usize).copied().unwrap_or(NOBODY);
+        (owner, owner.0 & MOVED != 0)
+    }
+
+    /// What entries for flows of a slot have to be of.
+    #[inline]
+    pub(crate) fn epoch(&self, reference: u64) -> Option<Epoch> {
+        self.pools.get(reference as usize / SLOTS).map(|pool| pool.epoch)
+    }
+}
+
+/// Without the mark.
+#[inline]
+fn bare(owner: BackendId) -> BackendId {
+    if owner == NOBODY { NOBODY } else { BackendId(owner.0 & !MOVED) }
 }
 
 fn spread_out(table: &SlotTable, usable: impl Fn(BackendId) -> bool) -> Vec<BackendId> {

@@ -146,16 +146,37 @@ impl Mux {
     }
 
     pub(super) fn with_secret(goal: &MuxGoal, secret: [u64; 2]) -> Self {
-        let published = Arc::new(ArcSwap::from_pointee(build(goal)));
-        let resolver = MuxResolver::new(Arc::clone(&published), secret, Foreign::Drop);
+        Self::with(build(goal), secret, |resolver| resolver)
+    }
+
+    pub(super) fn with(policy: Policy, secret: [u64; 2], way: fn(MuxResolver) -> MuxResolver) -> Self {
+        let published = Arc::new(ArcSwap::from_pointee(policy));
+        let resolver = way(MuxResolver::new(Arc::clone(&published), secret, Foreign::Drop));
         let mut port = Port::new(resolver, FlowTable::with_probation(8192, 8192));
         port.ensure_counters(64);
         Self { port, published, now: Nanos::from_secs(1) }
     }
 
     pub(super) fn publish(&mut self, goal: &MuxGoal) {
-        let next = build(goal).succeed(&self.published.load());
+        self.publish_policy(build(goal));
+    }
+
+    pub(super) fn publish_policy(&mut self, policy: Policy) {
+        let next = policy.succeed(&self.published.load());
         self.published.store(Arc::new(next));
+    }
+
+    /// All in one batch.
+    pub(super) fn run_all(&mut self, frames: &[Vec<u8>]) -> Vec<(Verdict, Vec<u8>)> {
+        let mut buffers: Vec<Vec<u8>> = frames.iter().map(|f| [&[0; HEADROOM], f.as_slice()].concat()).collect();
+        let mut batch: Vec<Packet<'_>> = buffers
+            .iter_mut()
+            .zip(frames)
+            .map(|(buffer, f)| Packet::new(buffer, HEADROOM, f.len(), PortId(0)).unwrap())
+            .collect();
+        self.port.process(&mut batch, self.now);
+        assert!(self.port.ledger().balances());
+        batch.iter().map(|packet| (packet.verdict, packet.frame().to_vec())).collect()
     }
 
     pub(super) fn run(&mut self, frame: &[u8]) -> (Verdict, Vec<u8>) {

@@ -4,6 +4,7 @@ mod balance;
 mod build;
 mod chance;
 mod explain;
+mod express;
 mod icmp;
 mod snat;
 mod transition;

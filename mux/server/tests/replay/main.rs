@@ -14,7 +14,8 @@ use penstock_engine::{Counter, Port};
 use penstock_flow::FlowTable;
 use penstock_maps::{ReplayImage, ReplayTraffic};
 use penstock_model::{
-    BackendId, Dip, HEADROOM, Mac, Nanos, Overlay, Packet, PoolId, PortId, Protocol, ServiceId, Underlay, Verdict, Vni,
+    BackendId, Dip, HEADROOM, Ledger, Mac, Nanos, Overlay, Packet, PoolId, PortId, Protocol, ServiceId, Underlay,
+    Verdict, Vni,
 };
 use penstock_mux_proto::{Backend, Distribution, Foreign, MuxGoal, MuxResolver, NextHopInfo, Policy, Pool, Service};
 use penstock_packet_io::{AfXdp, AfXdpOptions, PacketIo, interface_index};
@@ -109,6 +110,7 @@ struct Engine {
 }
 
 /// What user space does to a frame, and whether it needs the flow table for it.
+#[derive(Debug, PartialEq)]
 struct Answer {
     verdict: Verdict,
     frame: Vec<u8>,
@@ -116,6 +118,7 @@ struct Answer {
     /// What it counted, by id.
     services: Vec<Counter>,
     backends: Vec<Counter>,
+    ledger: Ledger,
 }
 
 impl Engine {
@@ -123,12 +126,19 @@ impl Engine {
         Self { published: Arc::new(ArcSwap::from(Arc::clone(policy))) }
     }
 
+    /// The short way that most packets go and the long way have one answer.
     fn process(&self, frame: &[u8]) -> Answer {
+        let long = self.process_by(frame, MuxResolver::without_express);
+        assert_eq!(self.process_by(frame, |resolver| resolver), long, "{frame:02x?}");
+        long
+    }
+
+    fn process_by(&self, frame: &[u8], way: fn(MuxResolver) -> MuxResolver) -> Answer {
         let mut buffer = vec![0; HEADROOM];
         buffer.extend_from_slice(frame);
         let mut packet = Packet::new(&mut buffer, HEADROOM, frame.len(), OWN).unwrap();
         let resolver = MuxResolver::new(Arc::clone(&self.published), [5, 6], Foreign::Pass);
-        let mut port = Port::new(resolver, FlowTable::new(16));
+        let mut port = Port::new(way(resolver), FlowTable::new(16));
         port.ensure_counters(self.published.load().backend_counters());
         port.process(std::slice::from_mut(&mut packet), Nanos::from_secs(1));
         Answer {
@@ -137,6 +147,7 @@ impl Engine {
             is_tracked: port.resolved() + port.flows() as u64 > 0,
             services: port.resolver().services().to_vec(),
             backends: port.counters().to_vec(),
+            ledger: port.ledger().clone(),
         }
     }
 }
