@@ -130,7 +130,6 @@ pub(crate) fn goal() -> GatewayGoal {
         networks: (1..=TENANTS).map(network).collect(),
         acls: (1..=TENANTS).map(|_| acl()).collect(),
         tunnels: (1..=TENANTS).map(tunnel).collect(),
-        ..GatewayGoal::default()
     }
 }
 
