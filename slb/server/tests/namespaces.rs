@@ -271,8 +271,12 @@ fn every_frame_is_dealt_with_once_and_counted_with_and_without_the_kernel() {
         for vip in ["198.51.100.1", "[2001:db8:f::1]"] {
             assert!(lab.get("m", &format!("http://{vip}/large")) == Ok(large()), "{vip}/large");
         }
-        // Neighbour discovery may be under way in between.
-        agent.wait("counted", Duration::from_secs(30), |s| uncounted(&lab, s) == before);
+        // Neighbour discovery may have been under way when either was looked at: few frames beside a thousand.
+        let close = |a: u64, b: u64| a.abs_diff(b) <= 4;
+        agent.wait("counted", Duration::from_secs(30), |s| {
+            let now = uncounted(&lab, s);
+            close(now.0, before.0) && close(now.1, before.1) && s.ports[0].from_container_packets > 500
+        });
         let status = agent.status.borrow().clone();
         let (ledger, modes) = (&status.ledger, &status.packet_io);
         let dropped: u64 = ledger.dropped.values().sum();
