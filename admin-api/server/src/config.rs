@@ -1,3 +1,4 @@
+use penstock_admin_store::ETCD_LIMITS;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,6 +19,9 @@ pub struct ControllerConfig {
     /// Southbound: QUIC, for nodes.
     #[serde(default = "default_southbound_listen")]
     pub southbound_listen: SocketAddr,
+    /// Several controllers: the store that they share, instead of one of its own.
+    #[serde(default)]
+    pub etcd: Option<EtcdTable>,
     /// Holds the store (`store.db`) and the key of its secrets (`secrets.key`).
     #[serde(default = "default_state_dir")]
     pub state_dir: PathBuf,
@@ -28,6 +32,51 @@ pub struct ControllerConfig {
     /// Seconds after which a host that is not connected has its probed backends counted as failed, if another host is connected.
     #[serde(default = "default_host_hold_off")]
     pub host_hold_off: u32,
+}
+
+/// `[controller.etcd]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EtcdTable {
+    /// `https://host:2379` of each member.
+    pub endpoints: Vec<String>,
+    /// Before all keys.
+    #[serde(default = "default_prefix")]
+    pub prefix: String,
+    /// PEM: etcd's authority, and this controller's certificate and key for it.
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
+    #[serde(default)]
+    pub cert: Option<PathBuf>,
+    #[serde(default)]
+    pub key: Option<PathBuf>,
+    /// etcd's `--max-txn-ops`: what one change may write.
+    #[serde(default = "default_max_operations")]
+    pub max_operations: usize,
+    /// Somewhat less than etcd's `--max-request-bytes`.
+    #[serde(default = "default_max_request_bytes")]
+    pub max_request_bytes: usize,
+    /// Seconds in which a leader that is gone is noticed.
+    #[serde(default = "default_leader_ttl")]
+    pub leader_ttl: u32,
+    /// `https://host[:port]` of this controller's northbound interface, where others send what the leader alone can answer.
+    pub advertise: String,
+}
+
+fn default_prefix() -> String {
+    "/penstock-site".to_owned()
+}
+
+fn default_max_operations() -> usize {
+    ETCD_LIMITS.operations
+}
+
+fn default_max_request_bytes() -> usize {
+    ETCD_LIMITS.bytes
+}
+
+fn default_leader_ttl() -> u32 {
+    4
 }
 
 /// Twice what the southbound link takes to notice that a host is silent.

@@ -94,6 +94,25 @@ impl Record {
         self.steps.iter().filter_map(of).flatten().collect()
     }
 
+    /// Whether two are the same change by the same controller: what is in them was made for it alone.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        let value = |record: &Self| serde_json::to_value(record).ok();
+        value(self) == value(other)
+    }
+
+    /// Documents as they are after it.
+    pub(crate) fn replay(self, documents: &mut Documents) -> Result<(), StoreError> {
+        for step in self.steps {
+            let path = ResourcePath::parse(&step.path)
+                .map_err(|e| StoreError::Damaged(format!("the record of change {}: {e}", self.number)))?;
+            match step.after {
+                Some(after) => drop(documents.insert(path, after)),
+                None => drop(documents.remove(&path)),
+            }
+        }
+        Ok(())
+    }
+
     /// Without what the resources hold.
     pub(crate) fn summary(&self) -> Value {
         let word = |s: &Step| match (&s.before, &s.after) {

@@ -3,7 +3,7 @@ use crate::drains::Drains;
 use penstock_clock::MonotonicClock;
 use penstock_model::{Nanos, Overlay};
 use penstock_slb_host::{HostStatus, ProbeStatus, SnatUse};
-use penstock_southbound::{GoalSource, NodeGoal, NodeReport, NodeRole};
+use penstock_southbound::{GoalSource, Lead, NodeGoal, NodeReport, NodeRole};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,6 +24,8 @@ pub struct GoalHub {
     growing: Mutex<Addresses>,
     /// What is drained, and how much of it there was.
     pub(crate) drains: Drains,
+    /// While this controller gives goals.
+    lead: watch::Sender<Option<Lead>>,
 }
 
 /// Of containers: network interface and address.
@@ -76,6 +78,7 @@ impl Default for GoalHub {
             pressure: watch::Sender::new(0),
             growing: Mutex::default(),
             drains: Drains::default(),
+            lead: watch::Sender::new(None),
         }
     }
 }
@@ -83,6 +86,23 @@ impl Default for GoalHub {
 impl GoalHub {
     fn nodes(&self) -> MutexGuard<'_, BTreeMap<(NodeRole, String), NodeState>> {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on nodes are given goals.
+    pub fn begin_to_lead(&self, lead: Lead) {
+        self.lead.send_replace(Some(lead));
+    }
+
+    /// Nodes are sent to another controller, and what they said here is forgotten.
+    pub fn step_down(&self) {
+        self.lead.send_replace(None);
+        self.nodes().clear();
+    }
+
+    /// Whether this controller gives goals, and so knows what nodes report.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        self.lead.borrow().is_some()
     }
 
     /// Publishes the goals of all configured nodes; nodes without one are no longer configured. Equal goals are not sent again.
@@ -258,6 +278,10 @@ impl GoalSource for GoalHub {
 
     fn connected(&self, role: NodeRole, node: &str, connected: bool) {
         self.connected_at(role, node, connected, MonotonicClock::now());
+    }
+
+    fn lead(&self) -> watch::Receiver<Option<Lead>> {
+        self.lead.subscribe()
     }
 }
 

@@ -7,6 +7,8 @@
 //! Main type: [`run`] with a [`ControllerConfig`]; [`GoalHub`] is where goals and reports meet: [`run_with_hub`] when nodes of the
 //! same process meet there, too.
 //!
+//! Several controllers share an etcd: all take changes, the elected one compiles and gives goals (`lead`).
+//!
 //! The way of a change: `http` -> `resources` (`draft`: read, complete by `allocate`, validate; commit with its `history`) -> `compile` -> [`GoalHub`] -> node.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -24,6 +26,7 @@ mod history;
 mod http;
 mod hub;
 mod impact;
+mod lead;
 mod observe;
 mod rate;
 mod refusal;
@@ -34,6 +37,7 @@ mod secrets;
 mod serve;
 mod state;
 mod status;
+mod stores;
 mod tenant;
 mod tokens;
 mod trace;
@@ -41,9 +45,10 @@ mod trace_nodes;
 
 pub use audit::AuditError;
 pub use compile::KeepError;
-pub use config::{ControllerConfig, DEFAULT_HOST_HOLD_OFF, DEFAULT_REQUESTS_PER_SECOND};
+pub use config::{ControllerConfig, EtcdTable, DEFAULT_HOST_HOLD_OFF, DEFAULT_REQUESTS_PER_SECOND};
 pub use hub::{GoalHub, NodeState};
 pub use refusal::Refusal;
 pub use run::{Error, run, run_with_hub};
 pub use secrets::SecretError;
 pub use state::StateError;
+pub use stores::{backup, migrate};

@@ -42,6 +42,10 @@ pub enum Refusal {
     },
     /// What was asked for is not kept any more.
     Gone(String),
+    /// The leader alone can answer: where it is, with the path that was asked for.
+    AskLeader(String),
+    /// The store's disk is nearly full.
+    NoRoom(String),
     TooLarge(String),
     Internal(String),
     Unavailable(String),
@@ -51,6 +55,7 @@ impl From<StoreError> for Refusal {
     fn from(e: StoreError) -> Self {
         match e {
             StoreError::TooLarge { .. } => Self::TooLarge(e.to_string()),
+            StoreError::Full(_) => Self::NoRoom(e.to_string()),
             e => Self::Unavailable(e.to_string()),
         }
     }
@@ -65,7 +70,7 @@ impl From<crate::secrets::SecretError> for Refusal {
 impl Refusal {
     /// Whether it says what is wrong with one resource, rather than that nothing can be done now.
     pub(crate) fn is_of_one_resource(&self) -> bool {
-        !matches!(self, Self::Conflict | Self::ConfirmationPending { .. } | Self::Internal(_) | Self::Unavailable(_))
+        !matches!(self, Self::NoRoom(_) | Self::Conflict | Self::ConfirmationPending { .. } | Self::Internal(_) | Self::Unavailable(_))
     }
 
     pub(crate) fn into_parts(self) -> (StatusCode, ErrorBody) {
@@ -104,6 +109,11 @@ impl Refusal {
                 ),
             ),
             Self::Gone(m) => (StatusCode::GONE, ErrorBody::new("Gone", m)),
+            Self::AskLeader(url) => (
+                StatusCode::TEMPORARY_REDIRECT,
+                ErrorBody::new("RetryableError", format!("the leader alone can answer: {url}")),
+            ),
+            Self::NoRoom(m) => (StatusCode::INSUFFICIENT_STORAGE, ErrorBody::new("ServiceUnavailable", m)),
             Self::TooLarge(m) => (StatusCode::PAYLOAD_TOO_LARGE, ErrorBody::new("BadRequest", m)),
             Self::Internal(m) => (StatusCode::INTERNAL_SERVER_ERROR, ErrorBody::new("InternalServerError", m)),
             Self::Unavailable(m) => (StatusCode::SERVICE_UNAVAILABLE, ErrorBody::new("ServiceUnavailable", m)),
@@ -145,8 +155,15 @@ impl IntoResponse for Refusal {
             Self::TooOften(seconds) => Some(*seconds),
             _ => None,
         };
+        let leader = match &self {
+            Self::AskLeader(url) => HeaderValue::from_str(url).ok(),
+            _ => None,
+        };
         let (status, error) = self.into_parts();
         let mut response = (status, Json(ErrorEnvelope { error })).into_response();
+        if let Some(url) = leader {
+            response.headers_mut().insert(header::LOCATION, url);
+        }
         if let Some(seconds) = wait {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

@@ -7,7 +7,7 @@ use crate::refusal::Refusal;
 use crate::secrets::Sealer;
 use crate::state::{PREFIX, State, StateError};
 use crate::tenant;
-use penstock_admin_store::{Compare, Operation, Rev, Store, StoreError, Txn};
+use penstock_admin_store::{Compare, Entry, Operation, Rev, Store, StoreError, Txn};
 use penstock_admin_types::intent::Misplaced;
 use penstock_admin_types::{ErrorDetail, ResourcePath, adopt_identity, same_content};
 use penstock_clock::WallClock;
@@ -17,12 +17,20 @@ use std::time::Duration;
 use tokio::sync::{Mutex, broadcast, watch};
 
 /// Each writing transaction compares and bumps this key: what is validated against all resources is committed against the same.
-/// Its version is the number of the change.
-const SERIAL: &str = "/penstock/serial";
+/// Its value is the number of the change.
+pub(crate) const SERIAL: &str = "/penstock/serial";
 /// The change that is undone unless it is confirmed.
 const PENDING: &str = "/penstock/serial/pending";
 /// Changes that a reader of [`Resources::records`] may be behind.
 const FEED: usize = 256;
+/// Of a change, while other controllers make theirs.
+const TRIES: usize = 32;
+/// Changes of others that are read one by one; more of them, and everything is read anew.
+const REPLAYED: u64 = 64;
+/// After a store that cannot be asked.
+const RETRY: Duration = Duration::from_millis(500);
+/// Tries to learn what became of a change.
+const SETTLING: usize = 10;
 /// Between two looks at the time of day, which may jump, while a change waits to be confirmed.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -97,15 +105,26 @@ impl Resources {
 
     async fn load(store: &dyn Store) -> Result<(State, Serial, Option<Pending>), OpenError> {
         let range = store.range(&format!("{PREFIX}/"), None).await?;
-        let serial = store.get(SERIAL, Some(range.rev)).await?;
-        let serial = serial.map_or((0, 0), |e| (e.mod_rev, e.version));
-        let serial = Serial { rev: serial.0, number: serial.1, seen: range.rev };
-        let damaged = |e: serde_json::Error| StoreError::Damaged(format!("{PENDING}: {e}"));
-        let pending = match store.get(PENDING, Some(range.rev)).await? {
-            Some(entry) => Some(serde_json::from_slice(&entry.value).map_err(damaged)?),
-            None => None,
-        };
+        let (serial, pending) = Self::head(store, Some(range.rev)).await?;
         Ok((State::load(serial.number, &range.entries)?, serial, pending))
+    }
+
+    /// Where the store stands.
+    async fn head(store: &dyn Store, at: Option<Rev>) -> Result<(Serial, Option<Pending>), StoreError> {
+        let range = store.range(SERIAL, at).await?;
+        let (mut serial, mut pending) = (Serial { rev: 0, number: 0, seen: range.rev }, None);
+        for entry in range.entries {
+            let damaged = |e: serde_json::Error| StoreError::Damaged(format!("{}: {e}", entry.key));
+            match entry.key.as_str() {
+                SERIAL => {
+                    serial.rev = entry.mod_rev;
+                    serial.number = number(&entry)?;
+                }
+                PENDING => pending = Some(serde_json::from_slice(&entry.value).map_err(damaged)?),
+                _ => {}
+            }
+        }
+        Ok((serial, pending))
     }
 
     pub(crate) fn state(&self) -> Arc<State> {
@@ -155,21 +174,32 @@ impl Resources {
         tenant::discreet(caller, &before, refusal)
     }
 
-    /// All changes or none.
+    /// All changes or none. Where another controller was faster, again on what that has made.
     pub(crate) async fn apply(&self, changes: Vec<Change>, manner: Manner) -> Result<Applied, Refusal> {
         let mut serial = self.writer.lock().await;
+        for _ in 1..TRIES {
+            match self.try_to_apply(&mut serial, &changes, manner.clone()).await {
+                Err(Refusal::Conflict) => {}
+                done => return done,
+            }
+        }
+        self.try_to_apply(&mut serial, &changes, manner).await
+    }
+
+    async fn try_to_apply(&self, serial: &mut Serial, changes: &[Change], manner: Manner) -> Result<Applied, Refusal> {
         let before = self.state();
-        tenant::own_paths(&manner.caller, &before, &changes)?;
+        tenant::own_paths(&manner.caller, &before, changes)?;
         let mut draft = Draft::new(&before);
         let discreet = |refusal| tenant::discreet(&manner.caller, &before, refusal);
-        let outcomes = draft.all(&changes, &self.sealer).map_err(discreet)?;
-        let after = draft.finish(&before, &changes, &self.sealer, &|_| false).map_err(discreet)?;
-        tenant::check(&manner.caller, &before, &after, &changes)?;
+        let outcomes = draft.all(changes, &self.sealer).map_err(discreet)?;
+        let after = draft.finish(&before, changes, &self.sealer, &|_| false).map_err(discreet)?;
+        tenant::check(&manner.caller, &before, &after, changes)?;
         if manner.what_if {
             return Ok(Applied { before, after: Arc::new(after), outcomes });
         }
         self.none_pending().map_err(discreet)?;
-        let after = self.commit(&mut serial, &before, after, manner, false).await?;
+        self.store.room().await?;
+        let after = self.commit(serial, &before, after, manner, false).await?;
         Ok(Applied { before, after, outcomes })
     }
 
@@ -258,7 +288,7 @@ impl Resources {
         });
         let mut operations = resource_operations(&record)?;
         operations.extend(record.operations()?);
-        operations.push(Operation::put(SERIAL, ""));
+        operations.push(Operation::put(SERIAL, number.to_string()));
         if let Some(pending) = &pending {
             let bytes = serde_json::to_vec(pending).map_err(|e| Refusal::Internal(e.to_string()))?;
             operations.push(Operation::put(PENDING, bytes));
@@ -266,7 +296,10 @@ impl Resources {
             operations.push(Operation::delete(PENDING));
         }
         let compares = vec![Compare::ModRev { key: SERIAL.to_owned(), is: serial.rev }];
-        let result = self.store.txn(Txn { compares, then: operations, otherwise: Vec::new() }).await?;
+        let result = match self.store.txn(Txn { compares, then: operations, otherwise: Vec::new() }).await {
+            Err(error @ StoreError::Unavailable(_)) => return self.settle(serial, &record, error).await,
+            result => result?,
+        };
         if !result.succeeded {
             self.reload(serial).await?;
             return Err(Refusal::Conflict);
@@ -280,9 +313,49 @@ impl Resources {
         Ok(after)
     }
 
+    /// A change was sent to the store, which has not said what became of it: its record says so, if it is there.
+    async fn settle(&self, serial: &mut Serial, record: &Record, error: StoreError) -> Result<Arc<State>, Refusal> {
+        let unknown = |_| Refusal::Unavailable(format!("it is not known whether this was done: {error}"));
+        let mut found = history::record(&*self.store, record.number).await;
+        for _ in 0..SETTLING {
+            if !matches!(found, Err(StoreError::Unavailable(_))) {
+                break;
+            }
+            tokio::time::sleep(RETRY).await;
+            found = history::record(&*self.store, record.number).await;
+        }
+        match found.map_err(unknown)? {
+            Some(found) => {
+                self.reload(serial).await?;
+                if found.is(record) { Ok(self.state()) } else { Err(Refusal::Conflict) }
+            }
+            None => Err(unknown(StoreError::Closed)),
+        }
+    }
+
+    /// Takes in what other controllers have changed.
     async fn reload(&self, serial: &mut Serial) -> Result<(), Refusal> {
-        let (state, now, pending) = Self::load(&*self.store).await.map_err(|e| Refusal::Unavailable(e.to_string()))?;
-        let missed = history::records(&*self.store, serial.number, now.number).await?;
+        let unavailable = |e: OpenError| Refusal::Unavailable(e.to_string());
+        let (now, pending) = Self::head(&*self.store, None).await?;
+        if now.number < serial.number {
+            return Err(Refusal::Unavailable(format!(
+                "the store has revision {} after {}: it is not the one that it was, and is not followed",
+                now.number, serial.number
+            )));
+        }
+        let missed = match now.number - serial.number {
+            0..=REPLAYED => history::records(&*self.store, serial.number, now.number).await?,
+            _ => None,
+        };
+        let (state, now, pending) = match missed.clone() {
+            Some(records) => {
+                let mut documents = self.state().documents.clone();
+                records.into_iter().try_for_each(|r| r.replay(&mut documents))?;
+                let state = State::of(now.number, documents).map_err(|e| unavailable(e.into()))?;
+                (state, now, pending)
+            }
+            None => Self::load(&*self.store).await.map_err(unavailable)?,
+        };
         *serial = now;
         self.pending.send_replace(pending);
         self.state.send_replace(Arc::new(state));
@@ -290,6 +363,12 @@ impl Resources {
             let _ = self.records.send(Arc::new(record));
         }
         Ok(())
+    }
+
+    /// Reads what is in the store now.
+    pub(crate) async fn catch_up(&self) -> Result<(), StoreError> {
+        let mut serial = self.writer.lock().await;
+        self.reload(&mut serial).await.map_err(|refusal| StoreError::Unavailable(refusal.into_parts().1.message))
     }
 
     /// Undoes what is not confirmed in time. Never returns.
@@ -332,33 +411,43 @@ impl Resources {
     pub(crate) async fn follow(&self) {
         let mut from = self.writer.lock().await.rev + 1;
         loop {
-            let mut watch = match self.store.watch(SERIAL, from).await {
-                Ok(watch) => watch,
-                Err(StoreError::Compacted { oldest }) => {
-                    from = oldest + 1;
-                    let mut serial = self.writer.lock().await;
-                    if self.reload(&mut serial).await.is_err() {
-                        return;
-                    }
-                    continue;
+            match self.follow_from(&mut from).await {
+                Ok(()) => {}
+                Err(StoreError::Closed) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "the store is not followed now; the last known resources stand");
+                    tokio::time::sleep(RETRY).await;
                 }
-                Err(_) => return,
-            };
-            while let Some(batch) = watch.next().await {
-                from = batch.rev + 1;
-                let mut serial = self.writer.lock().await;
-                if batch.rev > serial.seen
-                    && let Err(e) = self.reload(&mut serial).await
-                {
-                    tracing::error!(error = ?e, "resources changed elsewhere and cannot be read; the last known ones stand");
-                }
-            }
-            // A watch ends when it fell behind, or with the store: then this read fails too.
-            if self.store.get(SERIAL, None).await.is_err() {
-                return;
             }
         }
     }
+
+    /// Until the watch ends, because it fell behind or with what it came from.
+    async fn follow_from(&self, from: &mut Rev) -> Result<(), StoreError> {
+        let mut watch = match self.store.watch(SERIAL, *from).await {
+            Err(StoreError::Compacted { oldest }) => {
+                *from = oldest + 1;
+                return self.catch_up().await;
+            }
+            watch => watch?,
+        };
+        while let Some(batch) = watch.next().await {
+            if batch.rev > self.writer.lock().await.seen {
+                self.catch_up().await?;
+            }
+            *from = batch.rev + 1;
+        }
+        self.store.get(SERIAL, None).await.map(drop)
+    }
+}
+
+/// Stores that were written before the number was the value have it as the version.
+pub(crate) fn number(serial: &Entry) -> Result<u64, StoreError> {
+    if serial.value.is_empty() {
+        return Ok(serial.version);
+    }
+    let text = String::from_utf8_lossy(&serial.value);
+    text.parse().map_err(|_| StoreError::Damaged(format!("{}: '{text}' is not a number", serial.key)))
 }
 
 /// What is wrong, and not with a body that was sent.

@@ -1,14 +1,14 @@
 use crate::audit::{Audit, AuditError};
-use crate::compile::{Compiler, KeepError};
-use crate::config::ControllerConfig;
+use crate::compile::KeepError;
+use crate::config::{ControllerConfig, EtcdTable};
 use crate::http::{Api, router};
 use crate::hub::GoalHub;
+use crate::lead::{LEADER, Leading};
 use crate::resources::{OpenError, Resources};
 use crate::secrets::{Sealer, SecretError};
 use crate::serve::serve;
-use penstock_admin_store::{SqliteStore, Store, StoreError};
-use penstock_clock::MonotonicClock;
-use penstock_model::Nanos;
+use crate::stores;
+use penstock_admin_store::{Election, Store, StoreError};
 use penstock_southbound::{CredentialError, CredentialFiles, ServerError};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -25,6 +25,14 @@ pub enum Error {
     StateDir { path: PathBuf, error: std::io::Error },
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("controller.etcd: {}: {error}", path.display())]
+    EtcdFile { path: PathBuf, error: std::io::Error },
+    #[error("there is no [controller.etcd]: it says where to move the store to")]
+    NoEtcd,
+    #[error("the store is an etcd cluster: `etcdctl snapshot save FILE` backs it up")]
+    EtcdBackup,
+    #[error("controller.etcd: ca, cert and key: all of them, or none")]
+    EtcdTls,
     #[error(transparent)]
     State(#[from] crate::StateError),
     #[error(transparent)]
@@ -51,6 +59,18 @@ impl From<OpenError> for Error {
         }
     }
 }
+
+fn election(store: Arc<dyn Store>, table: &EtcdTable) -> Election {
+    Election {
+        store,
+        key: LEADER.to_owned(),
+        value: table.advertise.trim_end_matches('/').into(),
+        ttl: Duration::from_secs(table.leader_ttl.max(1).into()),
+    }
+}
+
+/// For telling the store that this controller leads no more.
+const RESIGN: Duration = Duration::from_secs(2);
 
 const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
 
@@ -81,11 +101,21 @@ pub async fn run_with_hub(
     let files = CredentialFiles { ca: config.ca.clone(), cert: config.cert.clone(), key: config.key.clone() };
     let credentials = files.load()?;
     let sealer = Sealer::open(&config.state_dir.join("secrets.key"))?;
-    let clock = Box::new(|| MonotonicClock::now().since(Nanos(0)));
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.state_dir.join("store.db"), clock).await?);
+    let mut stop = shutdown.clone();
+    let store = tokio::select! {
+        store = stores::open(&config) => store?,
+        _ = stop.wait_for(|stop| *stop) => return Ok(()),
+    };
+    let site = stores::site(&*store, &sealer).await?;
     let resources = Arc::new(Resources::open(store.clone(), sealer).await?);
     let hold_off = Duration::from_secs(config.host_hold_off.into());
-    let compiler = Compiler::open(store, resources.clone(), hub.clone(), hold_off).await?;
+    let (all, nodes) = (resources.clone(), hub.clone());
+    let leading = Leading { store: store.clone(), resources: all, hub: nodes, hold_off, site };
+    let election = config.etcd.as_ref().map(|table| election(store, table));
+    let compiler = match &election {
+        None => Some(leading.alone().await?),
+        Some(_) => None,
+    };
 
     let tls = TlsAcceptor::from(Arc::new(credentials.server_config(ALPN)?));
     let listener = bind(config.listen).await?;
@@ -99,7 +129,8 @@ pub async fn run_with_hub(
     let audit = Audit::open(&config.state_dir.join("audit.log"))?;
     tracing::info!(listen = %config.listen, southbound = %config.southbound_listen, "controller started");
 
-    let api = Api::new(resources.clone(), hub.clone(), audit, config.requests_per_second, shutdown.clone());
+    let leader = election.clone();
+    let api = Api::new(resources.clone(), hub.clone(), leader, audit, config.requests_per_second, shutdown.clone());
     let mut tasks = JoinSet::new();
     let undoing = resources.clone();
     tasks.spawn(async move {
@@ -110,9 +141,17 @@ pub async fn run_with_hub(
         resources.follow().await;
         "the watch on the store"
     });
-    tasks.spawn(async move {
-        compiler.run().await;
-        "the compiler"
+    if let Some(compiler) = compiler {
+        tasks.spawn(async move {
+            compiler.run().await;
+            "the compiler"
+        });
+    }
+    let stopping = shutdown.clone();
+    let led = tokio::spawn(async move {
+        if let Some(election) = election {
+            leading.in_turn(election, stopping).await;
+        }
     });
     let router = router(api);
     let north = async {
@@ -136,6 +175,11 @@ pub async fn run_with_hub(
         // Without them changes are taken and never done: better to end and be started again.
         Some(ended) = tasks.join_next() => Err(Error::Ended(ended.map_or_else(|e| e.to_string(), str::to_owned))),
     };
+    // Another may lead at once.
+    let abort = led.abort_handle();
+    if tokio::time::timeout(RESIGN, led).await.is_err() {
+        abort.abort();
+    }
     // The store's thread ends with its last handle.
     let _ = tokio::time::timeout(Duration::from_secs(1), tasks.shutdown()).await;
     ended

@@ -41,6 +41,11 @@ impl State {
             let value: Value = serde_json::from_slice(&e.value).map_err(|x| bad(x.to_string()))?;
             documents.insert(path, Arc::new(value));
         }
+        Self::of(rev, documents)
+    }
+
+    /// Of documents that were found valid when they were written.
+    pub(crate) fn of(rev: u64, documents: Documents) -> Result<Self, StateError> {
         Self::new(rev, documents).map_err(|problems| {
             let lines: Vec<String> = problems
                 .iter()

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// The version of messages and frames.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// The largest goal. 100 thousand backends at about 250 bytes and 10 thousand tables of a few thousand slots fit; a node
 /// holds the frame once while it reads it.

@@ -5,6 +5,9 @@
 //! certificate alone ([`Identity`]). Whole goals instead of deltas: a change to 10 thousand VIPs is a few megabytes, and
 //! nothing can drift apart; the node skips a goal equal to the one that it has.
 //!
+//! Of several controllers one leads and gives goals; the others send nodes on. Each session begins with the leader's term, so that
+//! a node never follows one that led before ([`Lead`]).
+//!
 //! It knows what travels ([`NodeGoal`], [`NodeReport`]), not how a goal is computed or applied.
 //!
 //! | at the controller | [`CredentialFiles::load`] -> [`Server::bind`] -> [`Server::run`] with a [`GoalSource`] |
@@ -37,6 +40,6 @@ pub use identity::{CertRole, Identity, IdentityError};
 pub use message::{Gateway, Host, Mux, NodeGoal, NodeReport, NodeRole, NodeRoleError, Role, ToController, ToNode};
 pub use node::{Link, LinkError};
 pub use server::{Server, ServerError, serve};
-pub use source::GoalSource;
+pub use source::{GoalSource, Lead};
 pub use tls::{ALPN, CONTROLLER_NAME, CredentialError, CredentialFiles, Credentials, certificate_end};
 pub use transport::CloseCode;

@@ -1,3 +1,4 @@
+use crate::source::Lead;
 use penstock_gateway_proto::{GatewayGoal, GatewayStatus};
 use penstock_model::Revision;
 use penstock_mux_proto::{MuxGoal, MuxStatus};
@@ -120,7 +121,10 @@ pub enum ToController {
 /// From the controller, on the same stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[expect(clippy::large_enum_variant, reason = "one exists at a time, and almost all are goals")]
 pub enum ToNode {
+    /// First on the stream: who gives the goals.
+    Welcome(Lead),
     /// The whole goal; replaces what came before.
     Goal(NodeGoal),
 }

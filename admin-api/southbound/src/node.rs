@@ -4,20 +4,23 @@ use crate::goal_file::{GoalFile, GoalFileError};
 use crate::identity::{CertRole, Identity, IdentityError};
 use crate::message::{NodeRole, Role, ToController, ToNode};
 use crate::server::peer_identity;
+use crate::source::Lead;
 use crate::tls::{ALPN, CONTROLLER_NAME, CredentialError, Credentials};
 use crate::transport::{CloseCode, transport};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
 /// A node's end of the southbound link: keeps `goal` equal to what the controller wants and tells it the node's status.
 #[derive(Debug)]
 pub struct Link {
-    controller: String,
+    controllers: Vec<String>,
+    /// The latest leader that gave goals.
+    heard: Mutex<Option<Lead>>,
     state_dir: PathBuf,
     identity: Identity,
     tls: ClientConfig,
@@ -56,6 +59,12 @@ enum SessionError {
     Ended,
     #[error("the controller sent a goal for a {0}")]
     ForeignGoal(NodeRole),
+    #[error("no controller is named")]
+    NoController,
+    #[error("the controller says that it leads since term {0}; another leads since term {1}")]
+    FormerLeader(u64, u64),
+    #[error("the controller began without saying who it is")]
+    NoWelcome,
 }
 
 const CONNECT: Duration = Duration::from_secs(5);
@@ -64,15 +73,15 @@ const CONNECT: Duration = Duration::from_secs(5);
 const STEADY: Duration = Duration::from_secs(5);
 
 impl Link {
-    /// `controller` is `host:port`; it is resolved at each attempt.
+    /// `controllers` are `host:port`, resolved at each attempt; of several the one that leads is looked for.
     ///
     /// # Errors
     /// The credentials cannot be used.
-    pub fn new(controller: String, credentials: &Credentials, state_dir: PathBuf) -> Result<Self, LinkError> {
+    pub fn new(controllers: Vec<String>, credentials: &Credentials, state_dir: PathBuf) -> Result<Self, LinkError> {
         let crypto = QuicClientConfig::try_from(credentials.client_config(&[ALPN])?).map_err(CredentialError::from)?;
         let mut tls = ClientConfig::new(Arc::new(crypto));
         tls.transport_config(transport(0));
-        Ok(Self { controller, state_dir, identity: credentials.identity().clone(), tls })
+        Ok(Self { controllers, heard: Mutex::default(), state_dir, identity: credentials.identity().clone(), tls })
     }
 
     /// The node's name: its certificate's.
@@ -113,17 +122,19 @@ impl Link {
         let endpoint = endpoint().map_err(LinkError::Socket)?;
         let mut backoff = Backoff::default();
         let mut last = String::new();
-        loop {
-            let error = match self.connect::<R>(&endpoint).await {
+        let mut tried = 0;
+        for controller in self.controllers.iter().cycle() {
+            let error = match self.connect::<R>(&endpoint, controller).await {
                 Ok((connection, streams)) => {
-                    tracing::info!(role = %R::ROLE, controller = self.controller, "connected to the controller");
+                    tracing::info!(role = %R::ROLE, controller, "connected to the controller");
                     metrics::gauge!("penstock_controller_connected", "role" => R::ROLE.name()).set(1.0);
                     let since = tokio::time::Instant::now();
                     let _closing = CloseOnDrop(&connection);
-                    let error = session::<R>(streams, goal, status.clone()).await;
+                    let error = session::<R>(&self.heard, streams, goal, status.clone()).await;
                     // Only after a while: two nodes with one certificate would replace each other without a pause.
                     if since.elapsed() > STEADY {
                         backoff.reset();
+                        tried = 0;
                     }
                     connection.close_reason().map_or(error, SessionError::Connection)
                 }
@@ -132,19 +143,27 @@ impl Link {
             metrics::gauge!("penstock_controller_connected", "role" => R::ROLE.name()).set(0.0);
             let text = error.to_string();
             if text != last {
-                tracing::warn!(role = %R::ROLE, controller = self.controller, error = text, "no connection to the controller; forwarding goes on, retrying");
+                tracing::warn!(role = %R::ROLE, controller, error = text, "no connection to the controller; forwarding goes on, retrying");
                 last = text;
             }
-            tokio::time::sleep(backoff.wait(chance())).await;
+            // The others at once; then all again, later.
+            tried += 1;
+            if tried >= self.controllers.len() {
+                tried = 0;
+                tokio::time::sleep(backoff.wait(chance())).await;
+            }
         }
+        tracing::error!(role = %R::ROLE, error = %SessionError::NoController, "forwarding by what is kept on disk");
+        std::future::pending().await
     }
 
     async fn connect<R: Role>(
         &self,
         endpoint: &Endpoint,
+        controller: &str,
     ) -> Result<(Connection, (SendStream, RecvStream)), SessionError> {
         let attempt = async {
-            let connection = self.dial(endpoint).await?;
+            let connection = self.dial(endpoint, controller).await?;
             let identity = peer_identity(&connection)?;
             if !identity.may_be(CertRole::Controller) {
                 return Err(SessionError::NotController(identity));
@@ -157,11 +176,11 @@ impl Link {
     }
 
     /// Tries each address of the controller.
-    async fn dial(&self, endpoint: &Endpoint) -> Result<Connection, SessionError> {
-        let addresses = tokio::net::lookup_host(&self.controller)
+    async fn dial(&self, endpoint: &Endpoint, controller: &str) -> Result<Connection, SessionError> {
+        let addresses = tokio::net::lookup_host(controller)
             .await
-            .map_err(|e| SessionError::Resolve(self.controller.clone(), e))?;
-        let mut error = SessionError::NoAddress(self.controller.clone());
+            .map_err(|e| SessionError::Resolve(controller.to_owned(), e))?;
+        let mut error = SessionError::NoAddress(controller.to_owned());
         for address in addresses {
             let address = mapped(address, endpoint);
             match endpoint.connect_with(self.tls.clone(), address, CONTROLLER_NAME)?.await {
@@ -219,20 +238,50 @@ async fn load<R: Role>(file: &Arc<GoalFile<R>>, goal: &watch::Sender<Option<Arc<
 }
 
 async fn session<R: Role>(
+    heard: &Mutex<Option<Lead>>,
     (send, receive): (SendStream, RecvStream),
     goal: &watch::Sender<Option<Arc<R::Goal>>>,
     status: watch::Receiver<R::Status>,
 ) -> SessionError {
     tokio::select! {
-        error = take_goals::<R>(receive, goal) => error,
+        error = take_goals::<R>(heard, receive, goal) => error,
         error = send_reports::<R>(send, status) => error,
     }
 }
 
-async fn take_goals<R: Role>(mut receive: RecvStream, goal: &watch::Sender<Option<Arc<R::Goal>>>) -> SessionError {
+/// A controller that led before, and does not know that another does now, is not followed.
+fn welcome(heard: &Mutex<Option<Lead>>, lead: Lead) -> Result<(), SessionError> {
+    let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*heard {
+        Some(known) if known.site == lead.site && known.term > lead.term => {
+            Err(SessionError::FormerLeader(lead.term, known.term))
+        }
+        _ => {
+            *heard = Some(lead);
+            Ok(())
+        }
+    }
+}
+
+async fn take_goals<R: Role>(
+    heard: &Mutex<Option<Lead>>,
+    mut receive: RecvStream,
+    goal: &watch::Sender<Option<Arc<R::Goal>>>,
+) -> SessionError {
+    match frame::read(&mut receive, MAX_REPORT_LEN).await {
+        Ok(Some(ToNode::Welcome(lead))) => {
+            if let Err(error) = welcome(heard, lead) {
+                return error;
+            }
+        }
+        Ok(Some(ToNode::Goal(_))) => return SessionError::NoWelcome,
+        Ok(None) => return SessionError::Ended,
+        Err(error) => return error.into(),
+    }
     loop {
         let message = match frame::read(&mut receive, MAX_GOAL_LEN).await {
             Ok(Some(ToNode::Goal(message))) => message,
+            Ok(Some(ToNode::Welcome(_))) => return SessionError::NoWelcome,
             Ok(None) => return SessionError::Ended,
             Err(error) => return error.into(),
         };
@@ -306,5 +355,21 @@ async fn save<R: Role>(file: Arc<GoalFile<R>>, goal: Arc<R::Goal>) -> Result<(),
     match tokio::task::spawn_blocking(move || file.save(&goal)).await {
         Ok(result) => result,
         Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leader_is_followed_unless_a_later_one_of_the_same_site_was() {
+        let heard = Mutex::default();
+        let lead = |site: &str, term| Lead { site: site.to_owned(), term };
+        for (site, term, followed) in
+            [("a", 7, true), ("a", 7, true), ("a", 6, false), ("a", 9, true), ("a", 7, false), ("b", 1, true)]
+        {
+            assert_eq!(welcome(&heard, lead(site, term)).is_ok(), followed, "{site} {term}");
+        }
     }
 }

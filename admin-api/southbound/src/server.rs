@@ -2,7 +2,7 @@ use crate::frame::{self, FrameError, MAX_GOAL_LEN, MAX_REPORT_LEN};
 use crate::identity::{CertRole, Identity, IdentityError};
 use crate::message::{NodeRole, ToController, ToNode};
 use crate::sessions::{Sessions, Ticket};
-use crate::source::{GoalSource, subscribed};
+use crate::source::{GoalSource, Lead, subscribed};
 use crate::tls::{ALPN, CredentialError, Credentials};
 use crate::transport::{CloseCode, transport};
 use quinn::crypto::rustls::QuicServerConfig;
@@ -49,6 +49,8 @@ enum SessionError {
     Protocol(&'static str),
     #[error("it said nothing within {} s of connecting", GREETING.as_secs())]
     Silent,
+    #[error("this controller does not lead")]
+    NotLeader,
 }
 
 /// From the first packet to the hello.
@@ -135,16 +137,30 @@ async fn session(incoming: Incoming, hub: Arc<dyn GoalSource>, sessions: Arc<Ses
             return tracing::warn!(%remote, %error, "southbound: a node was refused");
         }
     };
+    let leads = hub.lead();
+    let Some(lead) = leads.borrow().clone() else {
+        refuse(&connection, &SessionError::NotLeader);
+        return tracing::debug!(%remote, node, "southbound: a node was sent to the leader");
+    };
     let ticket = sessions.enter(role, &node, &connection, &*hub);
     tracing::info!(%role, node, %remote, "southbound: node connected");
-    let error = serve_node(&*hub, &sessions, &ticket, streams).await;
+    let error = tokio::select! {
+        error = serve_node(&*hub, &sessions, &ticket, &lead, streams) => error,
+        () = deposed(leads, &lead) => SessionError::NotLeader,
+    };
     refuse(&connection, &error);
     sessions.leave(ticket, &*hub);
     tracing::info!(%role, node, %remote, %error, "southbound: node gone");
 }
 
+/// Returns when a controller leads no more.
+async fn deposed(mut leads: watch::Receiver<Option<Lead>>, lead: &Lead) {
+    let _ = leads.wait_for(|now| now.as_ref() != Some(lead)).await;
+}
+
 fn refuse(connection: &Connection, error: &SessionError) {
     match error {
+        SessionError::NotLeader => CloseCode::NotLeader.close(connection, &error.to_string()),
         SessionError::WrongRole(_) | SessionError::Identity(_) => {
             CloseCode::WrongRole.close(connection, &error.to_string());
         }
@@ -176,8 +192,12 @@ async fn serve_node(
     hub: &dyn GoalSource,
     sessions: &Sessions,
     ticket: &Ticket,
-    (send, receive): (SendStream, RecvStream),
+    lead: &Lead,
+    (mut send, receive): (SendStream, RecvStream),
 ) -> SessionError {
+    if let Err(error) = frame::write(&mut send, &ToNode::Welcome(lead.clone()), MAX_REPORT_LEN).await {
+        return error.into();
+    }
     tokio::select! {
         error = send_goals(hub, sessions, ticket, send) => error,
         error = take_reports(hub, ticket.role, &ticket.node, receive) => error,
@@ -213,7 +233,7 @@ struct ToNodeRef<'a>(&'a crate::message::NodeGoal);
 
 impl serde::Serialize for ToNodeRef<'_> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_newtype_variant("ToNode", 0, ToNode::GOAL, self.0)
+        serializer.serialize_newtype_variant("ToNode", 1, ToNode::GOAL, self.0)
     }
 }
 

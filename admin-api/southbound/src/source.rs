@@ -1,8 +1,18 @@
 use crate::message::{NodeGoal, NodeReport, NodeRole};
+use serde::{Deserialize, Serialize};
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+
+/// The right of a controller to give goals.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lead {
+    /// Of one store, and of what it was moved to.
+    pub site: String,
+    /// Grows from leader to leader of a site: a node that has heard of a later one does not follow an earlier one.
+    pub term: u64,
+}
 
 /// The controller's side of the southbound link: where goals come from and reports go. Called on the link's tasks,
 /// so nothing here may block.
@@ -17,6 +27,9 @@ pub trait GoalSource: Debug + Send + Sync {
     /// A node has come (`true`) or gone. With several roles in one node: called for each. `true` is said again after each
     /// successful [`GoalSource::subscribe`], since a node may connect before it is configured.
     fn connected(&self, role: NodeRole, node: &str, connected: bool);
+
+    /// Whether this controller leads. `None` inside: another does, or will; nodes are sent to look for it.
+    fn lead(&self) -> watch::Receiver<Option<Lead>>;
 }
 
 /// How often an unknown node is looked for again: within this time of being configured it gets its goal.

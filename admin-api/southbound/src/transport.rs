@@ -19,6 +19,8 @@ pub enum CloseCode {
     Protocol = 2,
     /// The same node has connected again.
     Replaced = 3,
+    /// Another controller leads.
+    NotLeader = 4,
 }
 
 impl CloseCode {

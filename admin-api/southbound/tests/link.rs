@@ -78,11 +78,41 @@ async fn a_node_of_another_authority_is_refused_and_so_is_a_controller_of_anothe
 }
 
 #[tokio::test]
+async fn a_node_follows_the_controller_that_leads_and_none_that_led_before() {
+    let authority = Authority::new();
+    let start = || {
+        let controller = Controller::start(&authority.credentials("ctl", "controller"), any());
+        controller.hub.lead.0.send_replace(None);
+        controller
+    };
+    let (a, b) = (start(), start());
+    let lead = |controller: &Controller, term: Option<u64>, revision| {
+        controller.hub.set_mux("mux1", revision);
+        controller.hub.lead.0.send_replace(term.map(|term| Lead { site: "test".into(), term }));
+    };
+    let (state, credentials) = (TempDir::new(), authority.credentials("mux1", "mux"));
+    let mut node = Node::following(&[a.address, b.address], &credentials, state.path(), true);
+    lead(&b, Some(1), 10);
+    node.gets(10).await;
+    lead(&b, None, 11);
+    lead(&a, Some(2), 20);
+    node.gets(20).await;
+    // The first stood still meanwhile and believes that it leads; the second is gone.
+    lead(&b, Some(1), 12);
+    lead(&a, None, 21);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(node.goals.borrow().as_ref().map(|g| g.revision), Some(Revision(20)));
+    lead(&b, Some(3), 30);
+    node.gets(30).await;
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn a_certificate_without_the_role_is_refused_on_every_side() {
     let authority = Authority::new();
     // A node whose certificate does not grant what its configuration asks for.
     let host = authority.credentials("host1", "host");
-    let link = Link::new("127.0.0.1:1".to_owned(), &host, "/nonexistent".into()).unwrap();
+    let link = Link::new(vec!["127.0.0.1:1".to_owned()], &host, "/nonexistent".into()).unwrap();
     let (goal, status, stop) = (watch::channel(None), watch::channel(Default::default()), watch::channel(false));
     let refused = link.run::<Mux>(goal.0, status.1, stop.1).await;
     assert!(matches!(refused, Err(LinkError::Role { role: NodeRole::Mux, .. })), "{refused:?}");

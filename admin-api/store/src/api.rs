@@ -34,8 +34,19 @@ pub enum StoreError {
     Closed,
     #[error("the store's file is damaged: {0}")]
     Damaged(String),
+    #[error("the store's file {0} is open in another process")]
+    Locked(String),
+    #[error("the store's file {path}: {error}")]
+    File { path: String, error: std::io::Error },
     #[error("the store's file {path}: {error}")]
     Open { path: String, error: rusqlite::Error },
+    /// The outcome of what was asked is not known.
+    #[error("the store cannot be asked: {0}")]
+    Unavailable(String),
+    #[error("the store has no room left: {0}")]
+    Full(String),
+    #[error("the store refused it: {0}")]
+    Refused(String),
     #[error("the store failed: {0}")]
     Sqlite(#[from] rusqlite::Error),
 }
@@ -102,6 +113,20 @@ impl Operation {
             Self::Put { key, .. } | Self::Delete { key } => key,
         }
     }
+
+    pub(crate) fn value(&self) -> &[u8] {
+        match self {
+            Self::Put { value, .. } => value,
+            Self::Delete { .. } => &[],
+        }
+    }
+
+    pub(crate) fn lease(&self) -> Option<LeaseId> {
+        match self {
+            Self::Put { lease, .. } => *lease,
+            Self::Delete { .. } => None,
+        }
+    }
 }
 
 /// If all compares hold, `then`; else `otherwise`. Either at one revision, wholly or not at all.
@@ -155,9 +180,15 @@ impl Watch {
     }
 }
 
-/// etcd's semantics; one implementation is embedded, another may be etcd.
+/// etcd's semantics; one implementation is embedded, the other is etcd.
 pub trait Store: std::fmt::Debug + Send + Sync {
     fn limits(&self) -> Limits;
+
+    /// [`StoreError::Full`] while there is less room than what has to be written in any case may need: then operators' changes are not
+    /// taken any more.
+    fn room(&self) -> Answer<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 
     /// The key as it stands, or stood at a revision.
     fn get(&self, key: &str, at: Option<Rev>) -> Answer<'_, Option<Entry>>;

@@ -1,5 +1,6 @@
 //! The table: one row a change. Runs on the store's own thread.
 use crate::{Batch, Compare, Entry, Event, LeaseId, Limits, Operation, Range, Rev, StoreError, Txn, TxnResult};
+use crate::limits::check;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::path::Path;
 use std::time::Duration;
@@ -84,7 +85,7 @@ impl History {
     }
 
     pub(crate) fn txn(&mut self, txn: &Txn) -> Result<(TxnResult, Vec<Event>), StoreError> {
-        check_limits(txn)?;
+        check(txn, LIMITS)?;
         let mut succeeded = true;
         for compare in &txn.compares {
             succeeded &= self.holds(compare)?;
@@ -216,30 +217,6 @@ impl History {
         self.db.execute("DELETE FROM lease WHERE id = ?1", [lease.0])?;
         Ok((self.rev, events))
     }
-}
-
-fn check_limits(txn: &Txn) -> Result<(), StoreError> {
-    let too_large = |what, given, max| Err(StoreError::TooLarge { what, given, max });
-    for list in [&txn.then, &txn.otherwise] {
-        if list.len() > LIMITS.operations {
-            return too_large("operations", list.len(), LIMITS.operations);
-        }
-        let bytes: usize = list
-            .iter()
-            .map(|o| o.key().len() + if let Operation::Put { value, .. } = o { value.len() } else { 0 })
-            .sum();
-        if bytes > LIMITS.bytes {
-            return too_large("bytes", bytes, LIMITS.bytes);
-        }
-        let mut keys = std::collections::BTreeSet::new();
-        if let Some(twice) = list.iter().find(|o| !keys.insert(o.key())) {
-            return Err(StoreError::DuplicateKey(twice.key().to_owned()));
-        }
-    }
-    if txn.compares.len() > LIMITS.operations {
-        return too_large("compares", txn.compares.len(), LIMITS.operations);
-    }
-    Ok(())
 }
 
 fn event(row: &Row<'_>) -> rusqlite::Result<Event> {

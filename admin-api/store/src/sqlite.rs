@@ -2,7 +2,10 @@ use crate::history::{History, LIMITS};
 use crate::lease::Leases;
 use crate::watchers::Watchers;
 use crate::{Answer, Clock, Entry, Event, LeaseId, Limits, Range, Rev, Store, StoreError, Txn, TxnResult, Watch};
-use std::path::Path;
+use rusqlite::{Connection, OpenFlags};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -13,7 +16,14 @@ use tokio::sync::oneshot;
 #[derive(Debug, Clone)]
 pub struct SqliteStore {
     jobs: Sender<Job>,
+    path: PathBuf,
+    watermark: u64,
 }
+
+/// Bytes that the file system must have left for operators' changes to be taken. What the controller itself has to keep is written on.
+pub const WATERMARK: u64 = 256 << 20;
+/// For another process that is about to end.
+const LOCKED: Duration = Duration::from_secs(3);
 
 type Job = Box<dyn FnOnce(&mut Worker) + Send>;
 
@@ -22,6 +32,8 @@ struct Worker {
     leases: Leases,
     watchers: Watchers,
     clock: Clock,
+    /// One process alone.
+    _lock: File,
 }
 
 impl SqliteStore {
@@ -32,9 +44,9 @@ impl SqliteStore {
     pub async fn open(path: &Path, clock: Clock) -> Result<Self, StoreError> {
         let (jobs, queue) = channel();
         let (ready, opened) = oneshot::channel();
-        let path = path.to_owned();
+        let (path, file) = (path.to_owned(), path.to_owned());
         let spawned =
-            std::thread::Builder::new().name("store".to_owned()).spawn(move || match Worker::open(&path, clock) {
+            std::thread::Builder::new().name("store".to_owned()).spawn(move || match Worker::open(&file, clock) {
                 Ok(mut worker) => {
                     if ready.send(Ok(())).is_ok() {
                         worker.run(&queue);
@@ -44,7 +56,27 @@ impl SqliteStore {
             });
         drop(spawned.map_err(|_| StoreError::Closed)?);
         opened.await.map_err(|_| StoreError::Closed)??;
-        Ok(Self { jobs })
+        Ok(Self { jobs, path, watermark: WATERMARK })
+    }
+
+    /// With other room to be left than [`WATERMARK`].
+    #[must_use]
+    pub fn with_watermark(self, watermark: u64) -> Self {
+        Self { watermark, ..self }
+    }
+
+    /// Writes a copy of a store's file as it is at one moment, also while a controller uses it. Blocks the thread.
+    ///
+    /// # Errors
+    /// There is no store, or `to` is there already.
+    pub fn backup(from: &Path, to: &Path) -> Result<(), StoreError> {
+        let failed = |error| StoreError::Open { path: from.display().to_string(), error };
+        let create = |error| StoreError::File { path: to.display().to_string(), error };
+        let db = Connection::open_with_flags(from, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
+        // Nobody else may read it; SQLite takes an empty file for a new one.
+        drop(OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(create)?);
+        db.execute("VACUUM INTO ?1", [to.to_string_lossy()]).map_err(failed)?;
+        File::open(to).and_then(|f| f.sync_all()).map_err(create)
     }
 
     fn ask<T: Send + 'static>(
@@ -62,12 +94,13 @@ impl SqliteStore {
 
 impl Worker {
     fn open(path: &Path, clock: Clock) -> Result<Self, StoreError> {
+        let lock = lock(path)?;
         let history = History::open(path)?;
         let mut leases = Leases::default();
         for (id, ttl) in history.leases()? {
             leases.grant(id, ttl, clock());
         }
-        Ok(Self { history, leases, watchers: Watchers::default(), clock })
+        Ok(Self { history, leases, watchers: Watchers::default(), clock, _lock: lock })
     }
 
     fn run(&mut self, queue: &Receiver<Job>) {
@@ -121,9 +154,41 @@ impl Worker {
     }
 }
 
+/// Beside the file: SQLite itself lets several processes write in turn.
+fn lock(path: &Path) -> Result<File, StoreError> {
+    let beside = path.with_added_extension("lock");
+    let failed = |error| StoreError::File { path: beside.display().to_string(), error };
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&beside).map_err(failed)?;
+    let pause = Duration::from_millis(20);
+    for _ in 0..LOCKED.as_millis() / pause.as_millis() {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(pause),
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+    }
+    Err(StoreError::Locked(path.display().to_string()))
+}
+
+/// Bytes that are left for a file.
+fn free(path: &Path) -> Result<u64, StoreError> {
+    let failed = |e: rustix::io::Errno| StoreError::File { path: path.display().to_string(), error: e.into() };
+    let found = rustix::fs::statvfs(path).map_err(failed)?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
 impl Store for SqliteStore {
     fn limits(&self) -> Limits {
         LIMITS
+    }
+
+    fn room(&self) -> Answer<'_, ()> {
+        let room = free(&self.path).and_then(|free| {
+            let path = self.path.display();
+            let less = || format!("{} MiB are left for {path}: {} are needed", free >> 20, self.watermark >> 20);
+            if free >= self.watermark { Ok(()) } else { Err(StoreError::Full(less())) }
+        });
+        Box::pin(std::future::ready(room))
     }
 
     fn get(&self, key: &str, at: Option<Rev>) -> Answer<'_, Option<Entry>> {

@@ -2,7 +2,7 @@ use crate::{Batch, Event, Rev};
 use tokio::sync::mpsc;
 
 /// Batches that a reader may be behind before its watch ends.
-const BUFFER: usize = 1024;
+pub(crate) const BUFFER: usize = 1024;
 
 /// Readers that want to hear of changes.
 #[derive(Debug, Default)]

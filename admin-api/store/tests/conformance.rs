@@ -1,8 +1,16 @@
-//! What every store must do, written against the trait; run here against SQLite.
+//! What every store must do, written against the trait; run against SQLite and against etcd.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use penstock_admin_store::{Compare, Entry, Event, Operation, SqliteStore, Store, StoreError, Txn, Watch};
+#[path = "support/etcd.rs"]
+mod etcd;
+
+use etcd::{Cluster, until};
+use penstock_admin_store::{
+    Compare, ETCD_LIMITS, Election, Entry, EtcdConfig, EtcdStore, Event, Operation, SqliteStore, Store, StoreError, Txn,
+    Watch, migrate,
+};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -38,7 +46,7 @@ fn keys(entries: &[Entry]) -> Vec<&str> {
 }
 
 async fn next(watch: &mut Watch) -> (u64, Vec<String>) {
-    let batch = tokio::time::timeout(Duration::from_secs(5), watch.next()).await.unwrap().unwrap();
+    let batch = tokio::time::timeout(Duration::from_secs(20), watch.next()).await.unwrap().unwrap();
     let say = |e: &Event| match e {
         Event::Put(e) => format!("{}={}", e.key, String::from_utf8_lossy(&e.value)),
         Event::Delete { key } => format!("-{key}"),
@@ -114,6 +122,69 @@ async fn of_two_racing_transactions_one_wins<S: Store + Clone + 'static>(s: &S) 
         winners += usize::from(task.await.unwrap());
     }
     assert_eq!(winners, 1);
+}
+
+/// Each adds one to a counter that it has read. An increment that was acknowledged is in what is read afterwards, by anyone.
+async fn transactions_are_linearizable<S: Store + Clone + 'static>(s: &S) {
+    s.txn(put("/sum", "0")).await.unwrap();
+    let mut tasks = Vec::new();
+    for _ in 0..4 {
+        let s = s.clone();
+        tasks.push(tokio::spawn(async move {
+            let (mut done, mut last) = (0, 0);
+            while done < 25 {
+                let entry = s.get("/sum", None).await.unwrap().unwrap();
+                let sum: u64 = String::from_utf8(entry.value).unwrap().parse().unwrap();
+                assert!(sum >= last, "{sum} was read after {last}");
+                let txn = Txn {
+                    compares: vec![Compare::ModRev { key: "/sum".into(), is: entry.mod_rev }],
+                    then: vec![Operation::put("/sum", (sum + 1).to_string())],
+                    otherwise: vec![],
+                };
+                if s.txn(txn).await.unwrap().succeeded {
+                    (done, last) = (done + 1, sum + 1);
+                }
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(s.get("/sum", None).await.unwrap().unwrap().value, b"100");
+}
+
+async fn one_of_two_leads_and_what_a_former_leader_writes_is_refused<S: Store + Clone + 'static>(s: &S) {
+    let election = |name: &str| Election {
+        store: Arc::new(s.clone()),
+        key: "/leader".into(),
+        value: name.into(),
+        ttl: Duration::from_secs(2),
+    };
+    let (a, b) = (election("a"), election("b"));
+    let first = a.win().await;
+    assert!(first.is_valid());
+    assert_eq!(b.leader().await.unwrap().as_deref(), Some(&b"a"[..]));
+    let (waits, next) = (b.clone(), tokio::spawn(async move { b.win().await }));
+    tokio::select! {
+        () = first.hold() => panic!("it was lost"),
+        () = tokio::time::sleep(Duration::from_secs(3)) => assert!(!next.is_finished(), "two lead"),
+    }
+    // From here on the first stands still.
+    let second = tokio::time::timeout(Duration::from_secs(20), next).await.unwrap().unwrap();
+    assert!(!first.is_valid() && second.is_valid());
+    assert!(second.term() > first.term());
+    assert_eq!(waits.leader().await.unwrap().as_deref(), Some(&b"b"[..]));
+    let write = |leader: &penstock_admin_store::Leadership, value: &str| Txn {
+        compares: vec![leader.fence()],
+        then: vec![Operation::put("/led", value)],
+        otherwise: vec![],
+    };
+    assert!(s.txn(write(&second, "b")).await.unwrap().succeeded);
+    assert!(!s.txn(write(&first, "a")).await.unwrap().succeeded, "it leads no more");
+    assert_eq!(s.get("/led", None).await.unwrap().unwrap().value, b"b");
+    second.resign().await;
+    let third = tokio::time::timeout(Duration::from_secs(20), a.win()).await.unwrap();
+    assert!(third.term() > second.term());
 }
 
 async fn a_watch_is_complete_ordered_and_resumable<S: Store>(s: &S) {
@@ -204,6 +275,8 @@ async fn conforms<S: Store + Clone + 'static>(s: &S) {
     a_range_holds_the_prefix_in_order_at_one_revision(s).await;
     a_transaction_is_all_or_nothing_at_one_revision(s).await;
     of_two_racing_transactions_one_wins(s).await;
+    transactions_are_linearizable(s).await;
+    one_of_two_leads_and_what_a_former_leader_writes_is_refused(s).await;
     a_watch_is_complete_ordered_and_resumable(s).await;
     a_reader_that_falls_behind_is_cut_and_can_resume(s).await;
     a_lease_takes_its_keys_with_it(s).await;
@@ -215,6 +288,144 @@ async fn conforms<S: Store + Clone + 'static>(s: &S) {
 async fn sqlite_conforms() {
     let place = Place::new();
     conforms(&place.open().await).await;
+}
+
+async fn open(cluster: &Cluster) -> EtcdStore {
+    let config = EtcdConfig {
+        endpoints: cluster.endpoints(),
+        prefix: "/pst-test".into(),
+        tls: None,
+        limits: ETCD_LIMITS,
+    };
+    let store = EtcdStore::open(config).await.unwrap();
+    until(|| store.get("/", None)).await;
+    store
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn etcd_conforms() {
+    if !etcd::is_installed() {
+        return;
+    }
+    let cluster = Cluster::start(1);
+    conforms(&open(&cluster).await).await;
+}
+
+/// What was acknowledged is there after two of three members, one after the other, were killed in the middle of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn etcd_loses_no_acknowledged_write_with_a_member() {
+    if !etcd::is_installed() {
+        return;
+    }
+    let mut cluster = Cluster::start(3);
+    let s = open(&cluster).await;
+    let mut watch = s.watch("/k/", s.range("", None).await.unwrap().rev + 1).await.unwrap();
+    let mut acknowledged = Vec::new();
+    for i in 0..120 {
+        if i % 40 == 20 {
+            cluster.members[i / 40].kill();
+        }
+        if i == 50 {
+            cluster.members[0].start();
+        }
+        if i == 90 {
+            cluster.members[1].start();
+        }
+        let key = format!("/k/{i:03}");
+        // An unknown outcome is asked again: the same value does no harm.
+        until(|| s.txn(put(&key, "x"))).await;
+        acknowledged.push(key);
+    }
+    let range = s.range("/k/", None).await.unwrap();
+    assert_eq!(keys(&range.entries), acknowledged);
+    let mut seen = Vec::new();
+    let mut from = 1;
+    while seen.last() != acknowledged.last() {
+        match tokio::time::timeout(Duration::from_secs(20), watch.next()).await.unwrap() {
+            Some(batch) => {
+                from = batch.rev + 1;
+                seen.extend(batch.events.iter().map(|e| e.key().to_owned()));
+            }
+            None => watch = until(|| s.watch("/k/", from)).await,
+        }
+    }
+    seen.dedup();
+    assert_eq!(seen, acknowledged, "the watch was resumed without a gap");
+}
+
+#[tokio::test]
+async fn an_etcd_that_is_gone_is_an_error_and_not_an_empty_store() {
+    let endpoints = vec!["http://127.0.0.1:1".to_owned(), "http://127.0.0.1:2".to_owned()];
+    let config = EtcdConfig { endpoints, prefix: "/pst-test".into(), tls: None, limits: ETCD_LIMITS };
+    let s = EtcdStore::open(config).await.unwrap();
+    assert!(matches!(s.get("/a", None).await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(s.range("", None).await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(s.txn(put("/a", "1")).await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(s.watch("", 1).await, Err(StoreError::Unavailable(_))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_moves_whole_and_once() {
+    if !etcd::is_installed() {
+        return;
+    }
+    let (place, cluster) = (Place::new(), Cluster::start(1));
+    let from = place.open().await;
+    for i in 0..300 {
+        from.txn(put(&format!("/k/{i}"), &i.to_string())).await.unwrap();
+    }
+    from.txn(put("/large", &"x".repeat(1 << 20))).await.unwrap();
+    let lease = from.lease(Duration::from_secs(600)).await.unwrap();
+    let leased = Operation::Put { key: "/leased".into(), value: vec![], lease: Some(lease) };
+    from.txn(Txn { then: vec![leased], ..Txn::default() }).await.unwrap();
+    let to = open(&cluster).await;
+    let last = || Operation::put("/last", "300");
+    assert_eq!(migrate(&from, &to, last()).await.unwrap(), 302);
+    let values = |entries: Vec<Entry>| entries.into_iter().map(|e| (e.key, e.value)).collect::<Vec<_>>();
+    assert_eq!(
+        values(from.range("/k/", None).await.unwrap().entries),
+        values(to.range("/k/", None).await.unwrap().entries)
+    );
+    assert_eq!(to.get("/last", None).await.unwrap().unwrap().value, b"300");
+    assert_eq!(to.get("/leased", None).await.unwrap(), None);
+    assert!(matches!(migrate(&from, &to, last()).await, Err(StoreError::Refused(_))), "it is there already");
+}
+
+#[tokio::test]
+async fn a_file_is_one_processs_and_a_backup_is_made_while_it_is_written() {
+    let place = Place::new();
+    let s = place.open().await;
+    for i in 0..50 {
+        s.txn(put(&format!("/k/{i}"), "x")).await.unwrap();
+    }
+    let again = SqliteStore::open(&place.0.join("store.db"), Box::new(|| Duration::ZERO)).await;
+    assert!(matches!(again, Err(StoreError::Locked(_))));
+    let (from, to) = (place.0.join("store.db"), place.0.join("copy.db"));
+    let writes = async {
+        for i in 50..100 {
+            s.txn(put(&format!("/k/{i}"), "x")).await.unwrap();
+        }
+    };
+    let copy = tokio::task::spawn_blocking(move || {
+        SqliteStore::backup(&from, &to).map(|()| assert!(SqliteStore::backup(&from, &to).is_err(), "it is there"))
+    });
+    let (copied, ()) = tokio::join!(copy, writes);
+    copied.unwrap().unwrap();
+    let start = Instant::now();
+    let copy = SqliteStore::open(&place.0.join("copy.db"), Box::new(move || start.elapsed())).await.unwrap();
+    let range = copy.range("/k/", None).await.unwrap();
+    assert!((50..=100).contains(&range.entries.len()));
+    assert_eq!(range.rev, range.entries.iter().map(|e| e.mod_rev).max().unwrap(), "as it was at one moment");
+}
+
+#[tokio::test]
+async fn a_disk_that_is_nearly_full_is_said_before_it_is_full() {
+    let place = Place::new();
+    let s = place.open().await.with_watermark(0);
+    s.room().await.unwrap();
+    let full = s.clone().with_watermark(u64::MAX);
+    assert!(matches!(full.room().await, Err(StoreError::Full(_))));
+    assert!(full.txn(put("/own", "x")).await.unwrap().succeeded, "what must be kept is kept");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-use penstock_admin_server::{ControllerConfig, DEFAULT_HOST_HOLD_OFF, DEFAULT_REQUESTS_PER_SECOND};
+use penstock_admin_server::{ControllerConfig, EtcdTable, DEFAULT_HOST_HOLD_OFF, DEFAULT_REQUESTS_PER_SECOND};
 use penstock_gateway_server::GatewayConfig;
 use penstock_mux_server::MuxConfig;
 use penstock_slb_server::HostConfig;
@@ -27,9 +27,9 @@ pub(crate) struct Config {
 pub(crate) struct NodeConfig {
     /// Must be the name in the certificate; may be left out.
     pub(crate) name: Option<String>,
-    /// `host:port` of the controller's southbound interface. Not needed beside a `[controller]` table: then the process follows
-    /// its own controller, without a network between.
-    pub(crate) controller: Option<String>,
+    /// `host:port` of the controller's southbound interface, or a list of all controllers'. Not needed beside a `[controller]` table
+    /// without `[controller.etcd]`: then the process follows its own controller, without a network between.
+    pub(crate) controller: Option<Addresses>,
     /// The authority that both sides of every connection must have their certificate from.
     pub(crate) ca: PathBuf,
     #[serde(alias = "cert")]
@@ -38,6 +38,23 @@ pub(crate) struct NodeConfig {
     /// Where the last goal state (and a controller's store) is kept.
     #[serde(default = "default_state_dir")]
     pub(crate) state_dir: PathBuf,
+}
+
+/// One, or a list.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Addresses {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Addresses {
+    pub(crate) fn all(self) -> Vec<String> {
+        match self {
+            Self::One(address) => vec![address],
+            Self::Several(addresses) => addresses,
+        }
+    }
 }
 
 fn default_state_dir() -> PathBuf {
@@ -58,6 +75,8 @@ pub(crate) struct ControllerTable {
     pub(crate) southbound_listen: SocketAddr,
     /// Seconds after which a host that is not connected has its probed backends counted as failed, if another host is connected.
     pub(crate) host_hold_off: u32,
+    /// Several controllers: the store that they share.
+    pub(crate) etcd: Option<EtcdTable>,
 }
 
 impl Default for ControllerTable {
@@ -69,6 +88,7 @@ impl Default for ControllerTable {
             requests_per_second: DEFAULT_REQUESTS_PER_SECOND,
             southbound_listen: any(8444),
             host_hold_off: DEFAULT_HOST_HOLD_OFF,
+            etcd: None,
         }
     }
 }
@@ -136,8 +156,10 @@ impl Config {
         if config.roles().is_empty() {
             return Err(ConfigError::NoRole(path.to_owned()));
         }
-        if config.node.controller.is_none()
-            && config.controller.is_none()
+        // One of several controllers may be another's follower: its nodes look for the leader like all others.
+        let beside = config.controller.as_ref().is_some_and(|c| c.etcd.is_none());
+        if config.node.controller.clone().is_none_or(|c| c.all().is_empty())
+            && !beside
             && let Some(role) = config.node_roles().first()
         {
             return Err(ConfigError::NoController { path: path.to_owned(), role: *role });
@@ -174,12 +196,13 @@ impl Config {
             cert: node.certificate.clone(),
             key: node.key.clone(),
             host_hold_off: table.host_hold_off,
+            etcd: table.etcd.clone(),
         })
     }
 
     /// The controller that the nodes of this process follow over the network; none: the one beside them.
-    pub(crate) fn controller_address(&self) -> Option<String> {
-        self.node.controller.clone().filter(|_| !self.node_roles().is_empty())
+    pub(crate) fn controller_addresses(&self) -> Option<Vec<String>> {
+        self.node.controller.clone().filter(|_| !self.node_roles().is_empty()).map(Addresses::all)
     }
 
     pub(crate) fn roles(&self) -> Vec<CertRole> {
@@ -231,10 +254,12 @@ mod tests {
         let mux = "[mux]\ninterface = \"eth0\"\nunderlay_address = \"10.0.0.1\"\n";
         let address = |node: &str| {
             let text = format!("{NODE}{node}[controller]\n{mux}");
-            Config::parse(Path::new("p.toml"), &text).unwrap().controller_address()
+            Config::parse(Path::new("p.toml"), &text).unwrap().controller_addresses()
         };
         assert_eq!(address(""), None);
-        assert_eq!(address("controller = \"10.1.1.2:9\"\n").as_deref(), Some("10.1.1.2:9"));
+        assert_eq!(address("controller = \"10.1.1.2:9\"\n"), Some(vec!["10.1.1.2:9".to_owned()]));
+        let several = address("controller = [\"a:9\", \"b:9\"]\n");
+        assert_eq!(several, Some(vec!["a:9".to_owned(), "b:9".to_owned()]));
     }
 
     #[test]
@@ -268,6 +293,16 @@ mod tests {
         let controller = "[controller]\nlisten = \"127.0.0.1:443\"\nsouthbound_listen = \"127.0.0.1:8443\"\n";
         let config = Config::parse(Path::new("p.toml"), &format!("{NODE}{mux}{controller}")).unwrap();
         assert_eq!(config.role_names(), "controller, mux");
+    }
+
+    #[test]
+    fn a_node_beside_one_of_several_controllers_says_where_all_of_them_are() {
+        let etcd = "[controller.etcd]\nendpoints = [\"http://10.0.0.9:2379\"]\nadvertise = \"https://10.0.0.1\"\n";
+        let mux = "[mux]\ninterface = \"eth0\"\nunderlay_address = \"10.0.0.1\"\n";
+        assert!(refused(&format!("{NODE}{mux}{etcd}")).contains("node.controller: needed by [mux]"));
+        let config = Config::parse(Path::new("p.toml"), &format!("{NODE}controller = [\"a:9\"]\n{mux}{etcd}")).unwrap();
+        let table = config.controller_config().unwrap().etcd.unwrap();
+        assert_eq!((table.max_operations, table.prefix.as_str()), (128, "/penstock-site"));
     }
 
     #[test]

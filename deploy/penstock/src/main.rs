@@ -36,19 +36,58 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// The controller's store: back it up, or move it to etcd
+    Store {
+        /// TOML with a [controller]
+        #[arg(long, short, value_name = "FILE", default_value = "/etc/penstock/penstock.toml")]
+        config: PathBuf,
+        #[command(subcommand)]
+        command: StoreCommand,
+    },
     #[command(flatten)]
     Operator(penstock_admin_cli::Command),
+}
+
+#[derive(Debug, Subcommand)]
+enum StoreCommand {
+    /// Copy the embedded store as it is at one moment, also while the controller runs
+    Backup {
+        /// A file that is not there yet
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+    },
+    /// Move a stopped controller's store, with history and revisions, to the cluster in [controller.etcd]
+    Migrate,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match arguments.command {
         Command::Operator(command) => penstock_admin_cli::main(arguments.global, command, Arguments::command()),
-        Command::Run { config, check } => run(&config, check).unwrap_or_else(|error| {
-            eprintln!("penstock: {error}");
-            ExitCode::FAILURE
-        }),
+        Command::Run { config, check } => told(run(&config, check)),
+        Command::Store { config, command } => told(store(&config, &command)),
     }
+}
+
+fn told(result: Result<ExitCode, Failure>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        eprintln!("penstock: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+fn store(path: &Path, command: &StoreCommand) -> Result<ExitCode, Failure> {
+    let (config, _) = Config::load(path)?;
+    let controller = config.controller_config().ok_or("there is no [controller] in the file")?;
+    match command {
+        StoreCommand::Backup { to } => penstock_admin_server::backup(&controller, to)?,
+        StoreCommand::Migrate => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let moved = runtime.block_on(penstock_admin_server::migrate(&controller))?;
+            println!("{moved} keys moved; {} is kept as store.db.migrated", controller.state_dir.join("store.db").display());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Errors before there is a log are returned, later ones are logged.

@@ -57,9 +57,9 @@ fn start(
     if config.node_roles().is_empty() {
         return Ok(());
     }
-    let controller = match config.controller_address() {
-        Some(address) => {
-            let link = Link::new(address, credentials, config.node.state_dir)
+    let controller = match config.controller_addresses() {
+        Some(addresses) => {
+            let link = Link::new(addresses, credentials, config.node.state_dir)
                 .map_err(|error| RunError::Part { part: LINK, error: error.into() })?;
             Controller::Network(Arc::new(link))
         }

@@ -1,5 +1,5 @@
 //! What the compiler must find again after a restart: the planner with its tables, the muxes' hash seed, the count of starts.
-use penstock_admin_store::{Compare, Operation, Store, StoreError, Txn};
+use penstock_admin_store::{Compare, Operation, Rev, Store, StoreError, Txn};
 use penstock_slb_proto::Planner;
 use ring::rand::{SecureRandom, SystemRandom};
 use std::sync::Arc;
@@ -11,6 +11,8 @@ const PLANNER: &str = "/penstock/planner";
 /// The planner may be larger than one request of the store: 8 KiB and more a pool.
 const PIECE: usize = 1 << 20;
 const COMPACT_EVERY: u64 = 16;
+/// Of counting a start, beside another controller that does.
+const TRIES: usize = 10;
 
 #[derive(Debug, thiserror::Error)]
 pub enum KeepError {
@@ -20,36 +22,46 @@ pub enum KeepError {
     Damaged { key: String, reason: String },
     #[error("the system has no randomness to give")]
     Random,
+    #[error("another controller leads")]
+    NotLeader,
 }
 
 pub(super) struct Kept {
     store: Arc<dyn Store>,
+    /// Holds as long as this controller leads: part of everything that is written here.
+    fence: Vec<Compare>,
     generation: u64,
     pieces: usize,
 }
 
 impl Kept {
-    pub(super) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, generation: 0, pieces: 0 }
+    pub(super) fn new(store: Arc<dyn Store>, fence: Vec<Compare>) -> Self {
+        Self { store, fence, generation: 0, pieces: 0 }
     }
 
-    /// How often a controller has started with this store, this time included.
+    /// Writes as the leader, or not at all.
+    async fn write(&self, then: Vec<Operation>) -> Result<Rev, KeepError> {
+        let txn = Txn { compares: self.fence.clone(), then, otherwise: Vec::new() };
+        let result = self.store.txn(txn).await?;
+        if result.succeeded { Ok(result.rev) } else { Err(KeepError::NotLeader) }
+    }
+
+    /// How often a controller has begun to lead with this store, this time included.
     pub(super) async fn count_start(&self) -> Result<u64, KeepError> {
-        loop {
+        for _ in 0..TRIES {
             let before = self.store.get(STARTS, None).await?;
             let (rev, count) = match &before {
                 None => (0, 0),
                 Some(e) => (e.mod_rev, parsed(STARTS, &e.value)?),
             };
-            let txn = Txn {
-                compares: vec![Compare::ModRev { key: STARTS.to_owned(), is: rev }],
-                then: vec![Operation::put(STARTS, (count + 1).to_string())],
-                otherwise: Vec::new(),
-            };
-            if self.store.txn(txn).await?.succeeded {
+            let mut compares = self.fence.clone();
+            compares.push(Compare::ModRev { key: STARTS.to_owned(), is: rev });
+            let then = vec![Operation::put(STARTS, (count + 1).to_string())];
+            if self.store.txn(Txn { compares, then, otherwise: Vec::new() }).await?.succeeded {
                 return Ok(count + 1);
             }
         }
+        Err(KeepError::NotLeader)
     }
 
     /// Made once for the deployment.
@@ -93,13 +105,13 @@ impl Kept {
             if i + 1 == pieces.len() {
                 last.push(put);
             } else {
-                self.store.txn(Txn { then: vec![put], ..Txn::default() }).await?;
+                self.write(vec![put]).await?;
             }
         }
         last.push(Operation::put(PLANNER, format!("{generation} {}", pieces.len())));
         let old = self.pieces.min(self.store.limits().operations.saturating_sub(2));
         last.extend((0..old).map(|i| Operation::delete(piece(self.generation, i))));
-        let rev = self.store.txn(Txn { then: last, ..Txn::default() }).await?.rev;
+        let rev = self.write(last).await?;
         (self.generation, self.pieces) = (generation, pieces.len());
         // Old tables are of no use to anyone, and would fill the disk.
         if generation.is_multiple_of(COMPACT_EVERY) {

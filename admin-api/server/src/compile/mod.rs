@@ -15,7 +15,7 @@ use crate::state::State;
 pub(crate) use balance::Members;
 pub use keep::KeepError;
 use keep::Kept;
-use penstock_admin_store::Store;
+use penstock_admin_store::{Leadership, Store};
 use penstock_admin_types::Intent;
 use penstock_clock::{MonotonicClock, WallClock};
 use penstock_model::{Nanos, Revision, Underlay};
@@ -46,6 +46,8 @@ pub(crate) enum CompileError {
     Keep(#[from] KeepError),
     #[error(transparent)]
     Secret(#[from] SecretError),
+    #[error("this controller does not lead any more")]
+    NotLeader,
 }
 
 /// Compiles whenever resources or health change, and publishes to the hub.
@@ -68,6 +70,8 @@ pub(crate) struct Compiler {
     revision: u64,
     hash_seed: [u64; 2],
     host_hold_off: Duration,
+    /// Where there are several controllers.
+    leadership: Option<Arc<Leadership>>,
 }
 
 impl Compiler {
@@ -76,8 +80,10 @@ impl Compiler {
         resources: Arc<Resources>,
         hub: Arc<GoalHub>,
         host_hold_off: Duration,
+        leadership: Option<Arc<Leadership>>,
     ) -> Result<Self, KeepError> {
-        let mut kept = Kept::new(store);
+        let fence = leadership.iter().map(|l| l.fence()).collect();
+        let mut kept = Kept::new(store, fence);
         let planner = kept.planner().await?.unwrap_or_default();
         let hash_seed = kept.hash_seed().await?;
         let revision = kept.count_start().await? << 32;
@@ -97,7 +103,13 @@ impl Compiler {
             revision,
             hash_seed,
             host_hold_off,
+            leadership,
         })
+    }
+
+    /// Which start this is: grows from leader to leader.
+    pub(crate) fn term(&self) -> u64 {
+        self.revision >> 32
     }
 
     pub(crate) async fn run(mut self) {
@@ -153,6 +165,10 @@ impl Compiler {
         // Tables are on the disk before any mux has them: after a restart they must not be others.
         if plan.changed || leased.changed {
             self.kept.keep_planner(&planner).await?;
+        }
+        // The last moment: a process that stood still since the last write has not been told yet that another leads.
+        if self.leadership.as_ref().is_some_and(|l| !l.is_valid()) {
+            return Err(CompileError::NotLeader);
         }
         self.planner = planner;
         self.revision += 1;

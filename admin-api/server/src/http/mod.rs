@@ -18,10 +18,11 @@ use crate::{status, tokens, trace};
 use asked::Asked;
 use axum::body::{Bytes, HttpBody as _};
 use axum::extract::{DefaultBodyLimit, FromRequest as _, Request, State};
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json, Router};
 use operations::Operations;
+use penstock_admin_store::Election;
 use penstock_admin_types::VERSIONS;
 use penstock_clock::MonotonicClock;
 use penstock_southbound::Identity;
@@ -44,6 +45,8 @@ const BODY: Duration = Duration::from_secs(30);
 pub(crate) struct Api {
     pub resources: Arc<Resources>,
     pub hub: Arc<GoalHub>,
+    /// Where there are several controllers: which one nodes report to.
+    leader: Option<Election>,
     pub operations: Operations,
     pub audit: Audit,
     rates: Rates,
@@ -59,13 +62,14 @@ impl Api {
     pub(crate) fn new(
         resources: Arc<Resources>,
         hub: Arc<GoalHub>,
+        leader: Option<Election>,
         audit: Audit,
         requests_per_second: u32,
         shutdown: signal::Receiver<bool>,
     ) -> Arc<Self> {
         let (operations, rates, streams) = (Operations::default(), Rates::new(), Shares::default());
         let bodies = Semaphore::new(BODIES);
-        Arc::new(Self { resources, hub, operations, audit, rates, streams, bodies, requests_per_second, shutdown })
+        Arc::new(Self { resources, hub, leader, operations, audit, rates, streams, bodies, requests_per_second, shutdown })
     }
 }
 
@@ -172,6 +176,9 @@ async fn dispatch(
     let get = matches!(method, Method::GET | Method::HEAD);
     let target = url::parse(uri.path())?;
     caller.may(deed(&target, get))?;
+    if matches!(target, Target::Status | Target::Trace) {
+        ask_leader(api, &uri).await?;
+    }
     // Until the answer is made: what is made of a body takes as much again.
     let (_room, body) = if matches!(method, Method::PUT | Method::POST) {
         let length = request.body().size_hint().upper().unwrap_or(MAX_BODY as u64);
@@ -199,6 +206,16 @@ async fn dispatch(
         Target::Own(own) => own::handle(api, asked, own).await,
         _ => Err(Refusal::MethodNotAllowed(format!("{} is not for {}", asked.method, asked.uri.path()))),
     }
+}
+
+/// What nodes report, the leader alone knows: others send there.
+async fn ask_leader(api: &Api, uri: &Uri) -> Result<(), Refusal> {
+    let Some(election) = api.leader.as_ref().filter(|_| !api.hub.leads()) else { return Ok(()) };
+    let none = || Refusal::Unavailable("no controller leads at the moment".to_owned());
+    // Elected already, and about to begin: not to be sent to itself.
+    let leader = election.leader().await?.filter(|l| *l != election.value).ok_or_else(none)?;
+    let asked = uri.path_and_query().map_or("/", |p| p.as_str());
+    Err(Refusal::AskLeader(format!("{}{asked}", String::from_utf8_lossy(&leader))))
 }
 
 /// Waits until there is memory for a body.

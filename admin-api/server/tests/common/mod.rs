@@ -56,11 +56,19 @@ impl Lab {
             cert: dir.join("pki/ctl.pem"),
             key: dir.join("pki/ctl.key"),
             host_hold_off: penstock_admin_server::DEFAULT_HOST_HOLD_OFF,
+            etcd: None,
         };
         let operator = client(&dir, "alice");
         let mut lab = Self { dir, config, stop: watch::Sender::new(false), task: None, operator };
         lab.run().await;
         lab
+    }
+
+    /// Of another controller with the same authority and operators; its directory goes with the first one's.
+    pub fn twin(&self, name: &str) -> Self {
+        let dir = self.dir.join("twins").join(name);
+        std::fs::create_dir_all(&dir).unwrap();
+        Self { dir, config: self.config.clone(), stop: watch::Sender::new(false), task: None, operator: self.operator.clone() }
     }
 
     async fn run(&mut self) {
@@ -162,7 +170,12 @@ where
     R::Status: Default,
 {
     pub fn start(lab: &Lab, name: &str) -> Self {
-        let link = Link::new(lab.southbound().to_string(), &lab.credentials(name), lab.dir.join(name)).unwrap();
+        Self::following(lab, name, &[lab.southbound()])
+    }
+
+    pub fn following(lab: &Lab, name: &str, controllers: &[SocketAddr]) -> Self {
+        let controllers = controllers.iter().map(ToString::to_string).collect();
+        let link = Link::new(controllers, &lab.credentials(name), lab.dir.join(name)).unwrap();
         let (goals, goal) = watch::channel(None);
         let (status, statuses) = watch::channel(R::Status::default());
         let stop = watch::Sender::new(false);
@@ -173,8 +186,17 @@ where
 
     /// The first goal that satisfies `f`, and how long it took to come.
     pub async fn wait(&mut self, f: impl Fn(&R::Goal) -> bool) -> (Arc<R::Goal>, Duration) {
+        self.wait_for(f, 10).await
+    }
+
+    /// The same, over an election.
+    pub async fn wait_long(&mut self, f: impl Fn(&R::Goal) -> bool) -> (Arc<R::Goal>, Duration) {
+        self.wait_for(f, 60).await
+    }
+
+    async fn wait_for(&mut self, f: impl Fn(&R::Goal) -> bool, seconds: u64) -> (Arc<R::Goal>, Duration) {
         let start = Instant::now();
-        let found = tokio::time::timeout(Duration::from_secs(10), self.goal.wait_for(|g| g.as_deref().is_some_and(&f)));
+        let found = tokio::time::timeout(Duration::from_secs(seconds), self.goal.wait_for(|g| g.as_deref().is_some_and(&f)));
         let goal = found.await.expect("no such goal").unwrap().clone().unwrap();
         (goal, start.elapsed())
     }
@@ -199,6 +221,13 @@ fn credentials(dir: &Path, name: &str) -> Credentials {
 pub fn client(dir: &Path, name: &str) -> reqwest::Client {
     let tls = credentials(dir, name).client_config(&[b"h2", b"http/1.1"]).unwrap();
     reqwest::Client::builder().use_preconfigured_tls(tls).timeout(Duration::from_secs(10)).build().unwrap()
+}
+
+/// One that goes nowhere else when it is told to.
+pub fn client_that_stays(dir: &Path, name: &str) -> reqwest::Client {
+    let tls = credentials(dir, name).client_config(&[b"h2", b"http/1.1"]).unwrap();
+    let stays = reqwest::redirect::Policy::none();
+    reqwest::Client::builder().use_preconfigured_tls(tls).redirect(stays).build().unwrap()
 }
 
 /// A client without a certificate.

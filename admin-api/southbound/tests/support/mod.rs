@@ -2,7 +2,7 @@ use penstock_model::Revision;
 use penstock_mux_proto::{MuxGoal, MuxStatus};
 use penstock_southbound::pki::{DEFAULT_VALIDITY, Pki, Request};
 use penstock_southbound::{
-    CredentialFiles, Credentials, GoalSource, Identity, Link, Mux, NodeGoal, NodeReport, NodeRole, Server,
+    CredentialFiles, Credentials, GoalSource, Identity, Lead, Link, Mux, NodeGoal, NodeReport, NodeRole, Server,
 };
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -70,9 +70,24 @@ pub struct Hub {
     pub heard: watch::Sender<Vec<(String, NodeReport)>>,
     /// Changes of who is there.
     pub present: watch::Sender<Vec<(NodeRole, String, bool)>>,
+    pub lead: Leads,
+}
+
+/// One that leads.
+#[derive(Debug)]
+pub struct Leads(pub watch::Sender<Option<Lead>>);
+
+impl Default for Leads {
+    fn default() -> Self {
+        Self(watch::Sender::new(Some(Lead { site: "test".into(), term: 1 })))
+    }
 }
 
 impl GoalSource for Hub {
+    fn lead(&self) -> watch::Receiver<Option<Lead>> {
+        self.lead.0.subscribe()
+    }
+
     fn subscribe(&self, role: NodeRole, node: &str) -> Option<watch::Receiver<Option<Arc<NodeGoal>>>> {
         self.nodes.lock().unwrap().get(&(role, node.to_owned())).map(watch::Sender::subscribe)
     }
@@ -156,7 +171,12 @@ pub struct Node {
 
 impl Node {
     pub fn start(controller: SocketAddr, credentials: &Credentials, state: &Path, works: bool) -> Self {
-        let link = Link::new(controller.to_string(), credentials, state.to_owned()).unwrap();
+        Self::following(&[controller], credentials, state, works)
+    }
+
+    pub fn following(controllers: &[SocketAddr], credentials: &Credentials, state: &Path, works: bool) -> Self {
+        let controllers = controllers.iter().map(ToString::to_string).collect();
+        let link = Link::new(controllers, credentials, state.to_owned()).unwrap();
         let (goal_tx, goals) = watch::channel(None::<Arc<MuxGoal>>);
         let (status, status_rx) = watch::channel(MuxStatus::default());
         let (stop, stopped) = watch::channel(false);
