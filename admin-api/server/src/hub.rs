@@ -6,6 +6,7 @@ use penstock_slb_host::{HostStatus, ProbeStatus, SnatUse};
 use penstock_southbound::{GoalSource, Lead, NodeGoal, NodeReport, NodeRole};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -24,6 +25,8 @@ pub struct GoalHub {
     growing: Mutex<Addresses>,
     /// What is drained, and how much of it there was.
     pub(crate) drains: Drains,
+    /// The change that goals were last compiled from.
+    compiled: AtomicU64,
     /// While this controller gives goals.
     lead: watch::Sender<Option<Lead>>,
 }
@@ -39,11 +42,39 @@ pub struct NodeState {
     /// A report a second or more before, to tell rates from; and when each came.
     pub earlier: Option<(Nanos, Arc<NodeReport>)>,
     pub reported_at: Nanos,
+    /// When the goal changed.
+    pub goal_at: Nanos,
     pub connected: bool,
     /// When `connected` changed, or the node was configured.
     pub since: Nanos,
     /// A host that has been gone so long that its probed backends count as failed.
     pub absent: bool,
+}
+
+/// Which nodes hold the newest goals.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rollout {
+    /// The change that they were compiled from.
+    pub compiled: u64,
+    pub nodes: usize,
+    /// Connected, and forwarding by the newest goal.
+    pub live: usize,
+    pub waiting: Vec<String>,
+    /// Not connected.
+    pub absent: Vec<String>,
+    /// With the reason.
+    pub refused: Vec<String>,
+}
+
+/// In which a node that gets a goal has said what it makes of it.
+const SETTLED: Duration = Duration::from_secs(2);
+
+fn refusal(report: Option<&NodeReport>) -> Option<&str> {
+    match report? {
+        NodeReport::Mux(status) => status.goal_error.as_deref(),
+        NodeReport::Gateway(status) => status.goal_error.as_deref(),
+        NodeReport::Host(_) => None,
+    }
 }
 
 impl NodeState {
@@ -78,6 +109,7 @@ impl Default for GoalHub {
             pressure: watch::Sender::new(0),
             growing: Mutex::default(),
             drains: Drains::default(),
+            compiled: AtomicU64::new(0),
             lead: watch::Sender::new(None),
         }
     }
@@ -96,6 +128,7 @@ impl GoalHub {
     /// Nodes are sent to another controller, and what they said here is forgotten.
     pub fn step_down(&self) {
         self.lead.send_replace(None);
+        self.compiled.store(0, Ordering::Release);
         self.nodes().clear();
     }
 
@@ -115,18 +148,55 @@ impl GoalHub {
                 report: None,
                 earlier: None,
                 reported_at: Nanos(0),
+                goal_at: Nanos(0),
                 connected: false,
                 since: MonotonicClock::now(),
                 absent: false,
             });
+            let goal_at = &mut node.goal_at;
             node.goal.send_if_modified(|current| {
                 let changed = current.as_ref() != Some(&goal);
                 if changed {
                     *current = Some(goal);
+                    *goal_at = MonotonicClock::now();
                 }
                 changed
             });
         }
+    }
+
+    /// All goals are those of `change`, or of a later one.
+    pub fn compiled(&self, change: u64) {
+        self.compiled.store(change, Ordering::Release);
+    }
+
+    /// How far the goals have come.
+    #[must_use]
+    pub fn rollout(&self) -> Rollout {
+        self.rollout_at(MonotonicClock::now())
+    }
+
+    fn rollout_at(&self, now: Nanos) -> Rollout {
+        // Before the nodes are looked at: their goals may be newer, and never older.
+        let mut rollout = Rollout { compiled: self.compiled.load(Ordering::Acquire), ..Rollout::default() };
+        self.each(|role, name, node| {
+            let goal = node.goal.borrow().as_ref().map(|g| g.revision());
+            let applied = node.report.as_ref().map(|r| r.revision());
+            let name = format!("{role} {name}");
+            rollout.nodes += 1;
+            if !node.connected {
+                rollout.absent.push(name);
+            } else if goal.is_some() && goal == applied {
+                rollout.live += 1;
+            } else {
+                // A report from before the goal may tell of the one before.
+                match refusal(node.report.as_deref()).filter(|_| now.since(node.goal_at) >= SETTLED) {
+                    Some(why) => rollout.refused.push(format!("{name}: {why}")),
+                    None => rollout.waiting.push(name),
+                }
+            }
+        });
+        rollout
     }
 
     #[must_use]
@@ -415,6 +485,35 @@ mod tests {
             ((NodeRole::Host, "other".into()), Arc::new(NodeGoal::Host(Default::default()))),
         ]));
         hub
+    }
+
+    #[test]
+    fn a_change_is_live_on_the_nodes_that_report_its_goal() {
+        let hub = GoalHub::default();
+        let key = |name: &str| (NodeRole::Mux, name.to_owned());
+        hub.publish(BTreeMap::from([(key("mux1"), goal(5)), (key("mux2"), goal(5))]));
+        hub.compiled(3);
+        let applied = |name: &str, revision, goal_error: Option<&str>| {
+            let status = penstock_mux_proto::MuxStatus {
+                applied: Revision(revision),
+                goal_error: goal_error.map(str::to_owned),
+                ..Default::default()
+            };
+            hub.report(name, NodeReport::Mux(status));
+        };
+        hub.connected(NodeRole::Mux, "mux1", true);
+        let (one, two) = (vec!["mux mux1".to_owned()], vec!["mux mux2".to_owned()]);
+        let mut expected = Rollout { compiled: 3, nodes: 2, waiting: one, absent: two, ..Rollout::default() };
+        assert_eq!(hub.rollout(), expected);
+        applied("mux1", 4, Some("too many pools"));
+        assert_eq!(hub.rollout(), expected, "it may tell of the goal before");
+        expected.waiting = vec![];
+        expected.refused = vec!["mux mux1: too many pools".to_owned()];
+        let later = MonotonicClock::now().plus(SETTLED);
+        assert_eq!(hub.rollout_at(later), expected);
+        applied("mux1", 5, None);
+        (expected.refused, expected.live) = (vec![], 1);
+        assert_eq!(hub.rollout_at(later), expected);
     }
 
     #[test]

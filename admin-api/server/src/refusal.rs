@@ -70,7 +70,14 @@ impl From<crate::secrets::SecretError> for Refusal {
 impl Refusal {
     /// Whether it says what is wrong with one resource, rather than that nothing can be done now.
     pub(crate) fn is_of_one_resource(&self) -> bool {
-        !matches!(self, Self::NoRoom(_) | Self::Conflict | Self::ConfirmationPending { .. } | Self::Internal(_) | Self::Unavailable(_))
+        !matches!(
+            self,
+            Self::NoRoom(_)
+                | Self::Conflict
+                | Self::ConfirmationPending { .. }
+                | Self::Internal(_)
+                | Self::Unavailable(_)
+        )
     }
 
     pub(crate) fn into_parts(self) -> (StatusCode, ErrorBody) {

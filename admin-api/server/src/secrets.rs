@@ -32,7 +32,9 @@ pub enum SecretError {
     Mode { path: PathBuf, mode: u32 },
     #[error("a secret in the store cannot be opened with this controller's key")]
     Open,
-    #[error("the secrets in the store are sealed with another key than this controller's secrets.key: all controllers of a site have the same")]
+    #[error(
+        "the secrets in the store are sealed with another key than this controller's secrets.key: all controllers of a site have the same"
+    )]
     OtherKey,
     #[error("the system has no randomness to give")]
     Random,

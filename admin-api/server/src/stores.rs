@@ -29,9 +29,7 @@ pub(crate) async fn embedded(state_dir: &Path) -> Result<SqliteStore, StoreError
 }
 
 pub(crate) async fn cluster(table: &EtcdTable) -> Result<EtcdStore, Error> {
-    let read = |path: &PathBuf| {
-        std::fs::read(path).map_err(|error| Error::EtcdFile { path: path.clone(), error })
-    };
+    let read = |path: &PathBuf| std::fs::read(path).map_err(|error| Error::EtcdFile { path: path.clone(), error });
     let tls = match (&table.ca, &table.cert, &table.key) {
         (Some(ca), Some(cert), Some(key)) => Some(EtcdTls { ca: read(ca)?, cert: read(cert)?, key: read(key)? }),
         (None, None, None) => None,

@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod common;
 
-use common::{Lab, fabric, reference};
+use common::{Lab, Node, fabric, reference};
+use penstock_southbound::Mux;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -22,6 +23,50 @@ async fn fabric_lab() -> Lab {
     let (status, body) = lab.batch(fabric()).await;
     assert_eq!(status, StatusCode::OK, "{body:#}");
     lab
+}
+
+/// A mux that says what it has applied and no more: the change is live when it says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operation_goes_on_until_the_nodes_hold_the_change() {
+    let lab = fabric_lab().await;
+    let mut mux = Node::<Mux>::start(&lab, "mux1");
+    let goal = mux.wait(|g| !g.services.is_empty()).await.0;
+    mux.status.send_modify(|s| s.applied = goal.revision);
+    let vip = json!({"properties": {"ipAddress": "203.0.113.77", "publicIPAllocationMethod": "Static"}});
+    let frontend = json!({"properties": {"publicIPAddress": reference("/publicIPAddresses/vip7")}});
+    lab.call(Method::PUT, "/networking/v1/publicIPAddresses/vip7", Some(&vip)).await;
+    let path = "/networking/v1/loadBalancers/web/frontendIPConfigurations/fe7";
+    let (status, _, body) = lab.full(Method::PUT, path, Some(&frontend), &[]).await;
+    assert_eq!(status, StatusCode::CREATED, "{body}");
+    let rule = json!({"properties": {
+        "frontendIPConfigurations": [reference("/loadBalancers/web/frontendIPConfigurations/fe7")],
+        "backendAddressPool": reference("/loadBalancers/web/backendAddressPools/servers"),
+        "protocol": "Tcp", "frontendPort": 81, "backendPort": 81}});
+    let path = "/networking/v1/loadBalancers/web/loadBalancingRules/seven";
+    let (status, headers, body) = lab.full(Method::PUT, path, Some(&rule), &[]).await;
+    assert_eq!(status, StatusCode::CREATED, "{body}");
+    let operation = headers["azure-asyncoperation"].to_str().unwrap().to_owned();
+    let next = mux.wait(|g| g.services.len() > goal.services.len()).await.0;
+    let (_, under_way) = lab.call(Method::GET, &operation, None).await;
+    assert_eq!(under_way["status"], "InProgress", "{under_way}");
+    assert_eq!(under_way["properties"]["waiting"], json!(["mux mux1"]));
+    let result = operation.replace("operations", "operationResults");
+    let (status, headers, _) = lab.full(Method::GET, &result, None, &[]).await;
+    assert_eq!((status, headers["location"].to_str().unwrap()), (StatusCode::ACCEPTED, result.as_str()));
+    assert_eq!(headers["retry-after"], "1");
+
+    mux.status.send_modify(|s| s.goal_error = Some("no room for it".to_owned()));
+    let refused = lab.operation(&operation).await;
+    assert_eq!(refused["status"], "Failed");
+    assert_eq!(refused["properties"]["refused"], json!(["mux mux1: no room for it"]));
+    mux.status.send_modify(|s| (s.applied, s.goal_error) = (next.revision, None));
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    while lab.operation(&operation).await["status"] != "Succeeded" {
+        assert!(std::time::Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let done = lab.operation(&operation).await;
+    assert!(done["properties"]["detail"].as_str().unwrap().contains("is live on 1 of "), "{done}");
 }
 
 /// Server-sent events, as they come in.

@@ -132,7 +132,8 @@ async fn a_site_moves_to_etcd_and_three_controllers_serve_it() {
     // A controller with another key for secrets is not let in.
     b.stop().await;
     std::fs::remove_file(b.config.state_dir.join("secrets.key")).unwrap();
-    let refused = penstock_admin_server::run(b.config.clone(), tokio::sync::watch::Sender::new(false).subscribe()).await;
+    let refused =
+        penstock_admin_server::run(b.config.clone(), tokio::sync::watch::Sender::new(false).subscribe()).await;
     assert!(refused.unwrap_err().to_string().contains("secrets.key"));
 }
 

@@ -35,7 +35,11 @@ async fn a_resource_is_put_read_listed_and_deleted() {
     assert_eq!(body["properties"]["encapsulationId"], 4096);
     assert_eq!(body["properties"]["subnets"][0]["properties"]["VirtualSubnetId"], 4096);
     let operation = headers["azure-asyncoperation"].to_str().unwrap().to_owned();
-    assert_eq!(lab.call(Method::GET, &operation, None).await.1, json!({"status": "Succeeded"}));
+    let done = lab.operation(&operation).await;
+    assert_eq!(done["status"], "Succeeded");
+    assert_eq!(done["properties"]["detail"], "revision 1 is live on 0 of 0 nodes");
+    let unknown = operation.replace("operations/0000", "operations/7777");
+    assert_eq!(lab.call(Method::GET, &unknown, None).await.0, StatusCode::NOT_FOUND);
     assert_eq!(lab.get("/virtualNetworks/blue").await, body);
     assert_eq!(lab.get("/virtualNetworks/").await["value"], json!([body]));
     assert_eq!(
@@ -55,6 +59,7 @@ async fn a_resource_is_put_read_listed_and_deleted() {
     let (status, headers, _) = lab.full(Method::DELETE, url, None, &[]).await;
     assert_eq!(status, StatusCode::ACCEPTED);
     let result = headers["location"].to_str().unwrap().to_owned();
+    lab.operation(&result.replace("operationResults", "operations")).await;
     assert_eq!(lab.call(Method::GET, &result, None).await.0, StatusCode::NO_CONTENT);
     assert_eq!(lab.call(Method::GET, url, None).await.0, StatusCode::NOT_FOUND);
     assert_eq!(lab.call(Method::DELETE, url, None).await.0, StatusCode::NO_CONTENT);

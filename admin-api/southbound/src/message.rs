@@ -121,7 +121,6 @@ pub enum ToController {
 /// From the controller, on the same stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[expect(clippy::large_enum_variant, reason = "one exists at a time, and almost all are goals")]
 pub enum ToNode {
     /// First on the stream: who gives the goals.
     Welcome(Lead),

@@ -177,9 +177,8 @@ impl Link {
 
     /// Tries each address of the controller.
     async fn dial(&self, endpoint: &Endpoint, controller: &str) -> Result<Connection, SessionError> {
-        let addresses = tokio::net::lookup_host(controller)
-            .await
-            .map_err(|e| SessionError::Resolve(controller.to_owned(), e))?;
+        let addresses =
+            tokio::net::lookup_host(controller).await.map_err(|e| SessionError::Resolve(controller.to_owned(), e))?;
         let mut error = SessionError::NoAddress(controller.to_owned());
         for address in addresses {
             let address = mapped(address, endpoint);

@@ -5,7 +5,7 @@
 mod support;
 
 use penstock_model::Revision;
-use penstock_southbound::{Link, LinkError, Mux, NodeReport, NodeRole, Server, ServerError, local};
+use penstock_southbound::{Lead, Link, LinkError, Mux, NodeReport, NodeRole, Server, ServerError, local};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;

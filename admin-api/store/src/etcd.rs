@@ -1,7 +1,8 @@
 use crate::limits::check;
 use crate::watchers::BUFFER;
 use crate::{
-    Answer, Batch, Compare, Entry, Event, LeaseId, Limits, Operation, Range, Rev, Store, StoreError, Txn, TxnResult, Watch,
+    Answer, Batch, Compare, Entry, Event, LeaseId, Limits, Operation, Range, Rev, Store, StoreError, Txn, TxnResult,
+    Watch,
 };
 use etcd_client::{
     Certificate, Client, CompareOp, ConnectOptions, Error, EventType, GetOptions, Identity, KeyValue, PutOptions,
@@ -323,9 +324,7 @@ impl Shared {
             Compare::ModRev { key, is } => {
                 etcd_client::Compare::mod_revision(self.key(&key), CompareOp::Equal, signed(is))
             }
-            Compare::Version { key, is } => {
-                etcd_client::Compare::version(self.key(&key), CompareOp::Equal, signed(is))
-            }
+            Compare::Version { key, is } => etcd_client::Compare::version(self.key(&key), CompareOp::Equal, signed(is)),
             Compare::Value { key, is } => etcd_client::Compare::value(self.key(&key), CompareOp::Equal, is),
         };
         let operation = |o: Operation| match o {
@@ -375,16 +374,14 @@ impl Store for EtcdStore {
     }
 
     fn keep_alive(&self, lease: LeaseId) -> Answer<'_, ()> {
-        let kept = self.ask(any, move |client| {
-            Box::pin(async move { client.lease_client().keep_alive(lease.0).await.map(drop) })
-        });
+        let kept = self
+            .ask(any, move |client| Box::pin(async move { client.lease_client().keep_alive(lease.0).await.map(drop) }));
         Box::pin(async move { kept.await.map_err(|e| with_lease(e, Some(lease))) })
     }
 
     fn revoke(&self, lease: LeaseId) -> Answer<'_, ()> {
-        let revoked = self.ask(any, move |client| {
-            Box::pin(async move { client.lease_client().revoke(lease.0).await.map(drop) })
-        });
+        let revoked =
+            self.ask(any, move |client| Box::pin(async move { client.lease_client().revoke(lease.0).await.map(drop) }));
         Box::pin(async move { revoked.await.map_err(|e| with_lease(e, Some(lease))) })
     }
 

@@ -1,6 +1,6 @@
 //! The table: one row a change. Runs on the store's own thread.
-use crate::{Batch, Compare, Entry, Event, LeaseId, Limits, Operation, Range, Rev, StoreError, Txn, TxnResult};
 use crate::limits::check;
+use crate::{Batch, Compare, Entry, Event, LeaseId, Limits, Operation, Range, Rev, StoreError, Txn, TxnResult};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::path::Path;
 use std::time::Duration;

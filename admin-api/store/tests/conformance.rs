@@ -6,8 +6,8 @@ mod etcd;
 
 use etcd::{Cluster, until};
 use penstock_admin_store::{
-    Compare, ETCD_LIMITS, Election, Entry, EtcdConfig, EtcdStore, Event, Operation, SqliteStore, Store, StoreError, Txn,
-    Watch, migrate,
+    Compare, ETCD_LIMITS, Election, Entry, EtcdConfig, EtcdStore, Event, Operation, SqliteStore, Store, StoreError,
+    Txn, Watch, migrate,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -291,12 +291,8 @@ async fn sqlite_conforms() {
 }
 
 async fn open(cluster: &Cluster) -> EtcdStore {
-    let config = EtcdConfig {
-        endpoints: cluster.endpoints(),
-        prefix: "/pst-test".into(),
-        tls: None,
-        limits: ETCD_LIMITS,
-    };
+    let config =
+        EtcdConfig { endpoints: cluster.endpoints(), prefix: "/pst-test".into(), tls: None, limits: ETCD_LIMITS };
     let store = EtcdStore::open(config).await.unwrap();
     until(|| store.get("/", None)).await;
     store

@@ -1,4 +1,4 @@
-use penstock_admin_server::{ControllerConfig, EtcdTable, DEFAULT_HOST_HOLD_OFF, DEFAULT_REQUESTS_PER_SECOND};
+use penstock_admin_server::{ControllerConfig, DEFAULT_HOST_HOLD_OFF, DEFAULT_REQUESTS_PER_SECOND, EtcdTable};
 use penstock_gateway_server::GatewayConfig;
 use penstock_mux_server::MuxConfig;
 use penstock_slb_server::HostConfig;

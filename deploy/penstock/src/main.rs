@@ -84,7 +84,10 @@ fn store(path: &Path, command: &StoreCommand) -> Result<ExitCode, Failure> {
         StoreCommand::Migrate => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let moved = runtime.block_on(penstock_admin_server::migrate(&controller))?;
-            println!("{moved} keys moved; {} is kept as store.db.migrated", controller.state_dir.join("store.db").display());
+            println!(
+                "{moved} keys moved; {} is kept as store.db.migrated",
+                controller.state_dir.join("store.db").display()
+            );
         }
     }
     Ok(ExitCode::SUCCESS)

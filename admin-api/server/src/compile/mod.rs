@@ -176,6 +176,7 @@ impl Compiler {
         self.hub.let_grow(balance::growing(&plan, &leased));
         self.hub.drains.follow(intent, &self.hub);
         self.hub.publish(goals.clone());
+        self.hub.compiled(state.rev);
         self.last = goals;
         metrics::gauge!("penstock_controller_goal_revision").set(self.revision as f64);
         metrics::gauge!("penstock_controller_resources").set(state.documents.len() as f64);

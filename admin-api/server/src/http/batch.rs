@@ -46,7 +46,7 @@ pub(super) async fn handle(api: &Api, asked: &Asked<'_>) -> Result<Response, Ref
     }
     extend(&mut body, json!({"revision": applied.after.rev}));
     let mut response = Json(body).into_response();
-    operations::done(api, response.headers_mut(), false);
+    operations::done(response.headers_mut(), applied.after.rev, false);
     Ok(response)
 }
 

@@ -21,7 +21,6 @@ use axum::extract::{DefaultBodyLimit, FromRequest as _, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json, Router};
-use operations::Operations;
 use penstock_admin_store::Election;
 use penstock_admin_types::VERSIONS;
 use penstock_clock::MonotonicClock;
@@ -47,7 +46,6 @@ pub(crate) struct Api {
     pub hub: Arc<GoalHub>,
     /// Where there are several controllers: which one nodes report to.
     leader: Option<Election>,
-    pub operations: Operations,
     pub audit: Audit,
     rates: Rates,
     /// Of each caller.
@@ -67,9 +65,9 @@ impl Api {
         requests_per_second: u32,
         shutdown: signal::Receiver<bool>,
     ) -> Arc<Self> {
-        let (operations, rates, streams) = (Operations::default(), Rates::new(), Shares::default());
+        let (rates, streams) = (Rates::new(), Shares::default());
         let bodies = Semaphore::new(BODIES);
-        Arc::new(Self { resources, hub, leader, operations, audit, rates, streams, bodies, requests_per_second, shutdown })
+        Arc::new(Self { resources, hub, leader, audit, rates, streams, bodies, requests_per_second, shutdown })
     }
 }
 
@@ -176,7 +174,7 @@ async fn dispatch(
     let get = matches!(method, Method::GET | Method::HEAD);
     let target = url::parse(uri.path())?;
     caller.may(deed(&target, get))?;
-    if matches!(target, Target::Status | Target::Trace) {
+    if matches!(target, Target::Status | Target::Trace | Target::Operation(_) | Target::OperationResult(_)) {
         ask_leader(api, &uri).await?;
     }
     // Until the answer is made: what is made of a body takes as much again.
@@ -195,7 +193,7 @@ async fn dispatch(
         Target::Resource(path) => resource::handle(api, asked, &path).await,
         Target::Collection { parent, kind } if get => resource::list(api, asked, parent.as_ref(), kind),
         Target::Batch if asked.method == Method::POST => batch::handle(api, asked).await,
-        Target::Operation(id) if get => operations::status(api, &id),
+        Target::Operation(id) if get => operations::status(api, &asked.caller, &id),
         Target::OperationResult(id) if get => operations::result(api, &id),
         Target::Instance(id) if get => resource::of_instance(api, asked, &id),
         Target::Discovery if get => Ok(Json(discovery()).into_response()),

@@ -127,7 +127,7 @@ async fn put(api: &Api, asked: &Asked<'_>, path: &ResourcePath) -> Result<Respon
         _ => StatusCode::OK,
     };
     let mut response = with_etag(status, Observer::new(state, &api.hub, &asked.caller).render(path, node));
-    operations::done(api, response.headers_mut(), false);
+    operations::done(response.headers_mut(), state.rev, false);
     Ok(response)
 }
 
@@ -150,7 +150,7 @@ async fn delete(api: &Api, asked: &Asked<'_>, path: &ResourcePath) -> Result<Res
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let mut response = StatusCode::ACCEPTED.into_response();
-    operations::done(api, response.headers_mut(), true);
+    operations::done(response.headers_mut(), applied.after.rev, true);
     Ok(response)
 }
 

@@ -68,7 +68,13 @@ impl Lab {
     pub fn twin(&self, name: &str) -> Self {
         let dir = self.dir.join("twins").join(name);
         std::fs::create_dir_all(&dir).unwrap();
-        Self { dir, config: self.config.clone(), stop: watch::Sender::new(false), task: None, operator: self.operator.clone() }
+        Self {
+            dir,
+            config: self.config.clone(),
+            stop: watch::Sender::new(false),
+            task: None,
+            operator: self.operator.clone(),
+        }
     }
 
     async fn run(&mut self) {
@@ -131,6 +137,20 @@ impl Lab {
         let bytes = response.bytes().await.unwrap();
         let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap() };
         (status, headers, body)
+    }
+
+    /// An operation, once it is not under way any more.
+    pub async fn operation(&self, url: &str) -> Value {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let (status, body) = self.call(Method::GET, url, None).await;
+            assert_eq!(status, StatusCode::OK, "{body}");
+            if body["status"] != "InProgress" {
+                return body;
+            }
+            assert!(Instant::now() < deadline, "{body}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     pub async fn get(&self, path: &str) -> Value {
@@ -196,7 +216,8 @@ where
 
     async fn wait_for(&mut self, f: impl Fn(&R::Goal) -> bool, seconds: u64) -> (Arc<R::Goal>, Duration) {
         let start = Instant::now();
-        let found = tokio::time::timeout(Duration::from_secs(seconds), self.goal.wait_for(|g| g.as_deref().is_some_and(&f)));
+        let found =
+            tokio::time::timeout(Duration::from_secs(seconds), self.goal.wait_for(|g| g.as_deref().is_some_and(&f)));
         let goal = found.await.expect("no such goal").unwrap().clone().unwrap();
         (goal, start.elapsed())
     }

@@ -51,7 +51,8 @@ impl Cluster {
         let base = if PathBuf::from("/dev/shm").is_dir() { "/dev/shm".into() } else { std::env::temp_dir() };
         let dir = base.join(format!("pst-etcd-{}-{n}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
-        let peer = |i: usize, (_, host, _, port): &(Vec<String>, String, u16, u16)| format!("m{i}=http://{host}:{port}");
+        let peer =
+            |i: usize, (_, host, _, port): &(Vec<String>, String, u16, u16)| format!("m{i}=http://{host}:{port}");
         let all: Vec<String> = places.iter().enumerate().map(|(i, p)| peer(i, p)).collect();
         let mut members = Vec::new();
         for (i, (within, host, client, peer)) in places.into_iter().enumerate() {
