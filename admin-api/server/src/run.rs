@@ -9,6 +9,8 @@ use crate::secrets::{Sealer, SecretError};
 use crate::serve::serve;
 use crate::stores;
 use penstock_admin_store::{Election, Store, StoreError};
+use penstock_clock::MonotonicClock;
+use penstock_model::Nanos;
 use penstock_southbound::{CredentialError, CredentialFiles, ServerError};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -66,6 +68,7 @@ fn election(store: Arc<dyn Store>, table: &EtcdTable) -> Election {
         key: LEADER.to_owned(),
         value: table.advertise.trim_end_matches('/').into(),
         ttl: Duration::from_secs(table.leader_ttl.max(1).into()),
+        clock: || MonotonicClock::now().since(Nanos(0)),
     }
 }
 

@@ -80,8 +80,9 @@ async fn a_node_of_another_authority_is_refused_and_so_is_a_controller_of_anothe
 #[tokio::test]
 async fn a_node_follows_the_controller_that_leads_and_none_that_led_before() {
     let authority = Authority::new();
+    let own = authority.credentials("ctl", "controller");
     let start = || {
-        let controller = Controller::start(&authority.credentials("ctl", "controller"), any());
+        let controller = Controller::start(&own, any());
         controller.hub.lead.0.send_replace(None);
         controller
     };
@@ -135,7 +136,7 @@ async fn a_hello_for_a_role_that_the_certificate_does_not_grant_is_refused_by_th
     let connection = endpoint.connect_with(config, controller.address, name).unwrap().await.unwrap();
     let (mut send, _receive) = connection.open_bi().await.unwrap();
     let hello = br#"{"hello":{"role":"mux"}}"#;
-    let mut frame = b"PS\x00\x01\x00\x00\x00".to_vec();
+    let mut frame = b"PS\x00\x02\x00\x00\x00".to_vec();
     frame.push(hello.len() as u8);
     frame.extend_from_slice(hello);
     send.write_all(&frame).await.unwrap();

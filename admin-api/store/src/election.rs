@@ -1,7 +1,6 @@
 use crate::{Compare, Event, LeaseId, Operation, Rev, Store, StoreError, Txn};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// Between two tries after the store could not be asked.
 const RETRY: Duration = Duration::from_millis(250);
@@ -17,6 +16,8 @@ pub struct Election {
     pub value: Vec<u8>,
     /// In which a leader that is gone is noticed.
     pub ttl: Duration,
+    /// Time since an arbitrary start; it goes on while the process stands still.
+    pub clock: fn() -> Duration,
 }
 
 /// The right to act, as long as [`Leadership::hold`] runs.
@@ -30,7 +31,8 @@ pub struct Leadership {
     lease: LeaseId,
     fence: Rev,
     ttl: Duration,
-    until: Mutex<Instant>,
+    clock: fn() -> Duration,
+    until: Mutex<Duration>,
 }
 
 impl Election {
@@ -77,7 +79,7 @@ impl Election {
     }
 
     async fn take(&self) -> Result<Option<Leadership>, StoreError> {
-        let asked = Instant::now();
+        let asked = (self.clock)();
         let lease = self.store.lease(self.ttl).await?;
         let put = Operation::Put { key: self.key.clone(), value: self.value.clone(), lease: Some(lease) };
         let txn = Txn {
@@ -92,6 +94,7 @@ impl Election {
                 lease,
                 fence: result.rev,
                 ttl: self.ttl,
+                clock: self.clock,
                 until: Mutex::new(asked + self.ttl),
             })),
             other => {
@@ -119,11 +122,11 @@ impl Leadership {
     /// Whether nobody else can lead yet. Only [`Leadership::fence`] can say so of a later moment.
     #[must_use]
     pub fn is_valid(&self) -> bool {
-        Instant::now() < self.until()
+        !self.left().is_zero()
     }
 
-    fn until(&self) -> Instant {
-        *self.until.lock().unwrap_or_else(PoisonError::into_inner)
+    fn left(&self) -> Duration {
+        self.until.lock().unwrap_or_else(PoisonError::into_inner).saturating_sub((self.clock)())
     }
 
     /// Keeps it. Returns when it is lost.
@@ -131,8 +134,8 @@ impl Leadership {
         let mut pause = self.ttl / 4;
         loop {
             tokio::time::sleep(pause).await;
-            let asked = Instant::now();
-            match tokio::time::timeout_at(self.until(), self.store.keep_alive(self.lease)).await {
+            let asked = (self.clock)();
+            match tokio::time::timeout(self.left(), self.store.keep_alive(self.lease)).await {
                 Ok(Ok(())) => {
                     *self.until.lock().unwrap_or_else(PoisonError::into_inner) = asked + self.ttl;
                     pause = self.ttl / 4;

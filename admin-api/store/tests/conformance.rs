@@ -10,9 +10,11 @@ use penstock_admin_store::{
     Txn, Watch, migrate,
 };
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
+
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 struct Place(PathBuf);
 
@@ -159,6 +161,7 @@ async fn one_of_two_leads_and_what_a_former_leader_writes_is_refused<S: Store + 
         key: "/leader".into(),
         value: name.into(),
         ttl: Duration::from_secs(2),
+        clock: || START.elapsed(),
     };
     let (a, b) = (election("a"), election("b"));
     let first = a.win().await;

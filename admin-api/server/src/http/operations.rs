@@ -70,7 +70,7 @@ pub(super) fn status(api: &Api, caller: &Caller, id: &str) -> Result<Response, R
         map.insert("error".to_owned(), json!({"code": "PolicyConfigurationFailure", "message": message}));
     }
     let mut response = Json(body).into_response();
-    if progress == Progress::InProgress {
+    if progress == Progress::UnderWay {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(AGAIN));
     }
     Ok(response)
@@ -79,7 +79,7 @@ pub(super) fn status(api: &Api, caller: &Caller, id: &str) -> Result<Response, R
 pub(super) fn result(api: &Api, id: &str) -> Result<Response, Refusal> {
     let change = change(api, id)?;
     match progress(&api.hub.rollout(), change) {
-        Progress::InProgress => {
+        Progress::UnderWay => {
             let again = [
                 (header::LOCATION, format!("/networking/v1/operationResults/{id}")),
                 (header::RETRY_AFTER, AGAIN.to_string()),
@@ -92,7 +92,7 @@ pub(super) fn result(api: &Api, id: &str) -> Result<Response, Refusal> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Progress {
-    InProgress,
+    UnderWay,
     Succeeded,
     Failed,
 }
@@ -100,7 +100,7 @@ enum Progress {
 impl Progress {
     const fn word(self) -> &'static str {
         match self {
-            Self::InProgress => "InProgress",
+            Self::UnderWay => "InProgress",
             Self::Succeeded => "Succeeded",
             Self::Failed => "Failed",
         }
@@ -110,11 +110,11 @@ impl Progress {
 /// A node that is not connected is not waited for: it gets its goal when it comes.
 fn progress(rollout: &Rollout, change: u64) -> Progress {
     if rollout.compiled < change {
-        Progress::InProgress
+        Progress::UnderWay
     } else if !rollout.refused.is_empty() {
         Progress::Failed
     } else if !rollout.waiting.is_empty() {
-        Progress::InProgress
+        Progress::UnderWay
     } else {
         Progress::Succeeded
     }
@@ -135,10 +135,10 @@ mod tests {
     fn an_operation_waits_for_the_nodes_that_are_there() {
         let all_live = Rollout { compiled: 7, nodes: 2, live: 2, ..Rollout::default() };
         assert_eq!(progress(&all_live, 7), Progress::Succeeded);
-        assert_eq!(progress(&all_live, 8), Progress::InProgress);
+        assert_eq!(progress(&all_live, 8), Progress::UnderWay);
         assert_eq!(detail(&all_live, 7), "revision 7 is live on 2 of 2 nodes");
         let waits = Rollout { live: 1, waiting: vec!["mux mux1".into()], ..all_live.clone() };
-        assert_eq!(progress(&waits, 7), Progress::InProgress);
+        assert_eq!(progress(&waits, 7), Progress::UnderWay);
         let refused = Rollout { live: 1, refused: vec!["mux mux1: no".into()], ..all_live.clone() };
         assert_eq!(progress(&refused, 7), Progress::Failed);
         let absent = Rollout { live: 1, absent: vec!["mux mux1".into()], ..all_live };
