@@ -9,6 +9,7 @@
 mod apply;
 mod encap;
 mod explain;
+mod fragments;
 mod port;
 mod resolver;
 mod super_frame;
@@ -18,6 +19,7 @@ mod trace;
 pub use apply::apply;
 pub use encap::EncapTemplate;
 pub use explain::{Ending, Explanation, Step, Why};
+pub use fragments::{FragmentCounts, Fragments};
 pub use port::{Counter, Port};
 pub use resolver::{Account, Class, Expressed, Prior, Resolution, Resolver};
 pub use tcp::TcpIdle;

@@ -204,7 +204,7 @@ impl<R: Resolver> Port<R> {
             (_, Class::Direct { token, hash }) => {
                 (self.resolver.direct(*token, *hash, h).map_err(Verdict::Drop), *hash)
             }
-            (_, Class::Local) => (Err(self.resolver.local(packet, h, now)), 0),
+            (_, Class::Local) => (Err(local(&mut self.resolver, &self.flows, packet, h, now)), 0),
             (_, Class::Pass) => (Err(Verdict::Pass), 0),
             (_, Class::Drop(reason)) => (Err(Verdict::Drop(*reason)), 0),
             (_, Class::Flow { .. }) => (Err(Verdict::Pending), 0),
@@ -488,6 +488,21 @@ impl<R: Resolver> Port<R> {
     pub fn resolver_mut(&mut self) -> &mut R {
         &mut self.resolver
     }
+}
+
+/// A packet for this node, with what is known of the flow that it is about.
+#[cold]
+fn local<R: Resolver>(
+    resolver: &mut R,
+    flows: &FlowTable<R::Key, R::Value>,
+    packet: &mut Packet<'_>,
+    h: &Headers,
+    now: Nanos,
+) -> Verdict {
+    let Some(about) = resolver.about(packet, h) else { return resolver.local(packet, h, now) };
+    let known = flows.peek(&about, resolver.hash(&about), now.coarse());
+    let known = known.map(|hit| *resolver.transposition(&hit.value));
+    resolver.local_about(packet, h, known.as_ref(), now)
 }
 
 /// Whether the packet may take its connection from one stage to the next. Says no at compile time for who does not care.

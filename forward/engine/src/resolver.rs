@@ -200,6 +200,25 @@ pub trait Resolver {
     /// Deals with a packet for this node; may rewrite it in place into an answer. Returns the verdict.
     fn local(&mut self, packet: &mut Packet<'_>, headers: &Headers, now: Nanos) -> Verdict;
 
+    /// The flow that a packet for this node is about, if what is known of it matters: [`Resolver::local_about`] is then called in the
+    /// place of [`Resolver::local`].
+    fn about(&self, packet: &Packet<'_>, headers: &Headers) -> Option<Self::Key> {
+        let _ = (packet, headers);
+        None
+    }
+
+    /// Deals with a packet that is about a flow; `known`: what the table has of it, under whichever epoch.
+    fn local_about(
+        &mut self,
+        packet: &mut Packet<'_>,
+        headers: &Headers,
+        known: Option<&Transposition>,
+        now: Nanos,
+    ) -> Verdict {
+        let _ = known;
+        self.local(packet, headers, now)
+    }
+
     /// The key of the opposite direction of a flow that was installed with a peer, if it follows from the flow itself. When
     /// the flow proves to be more than one packet, the engine keeps its peer too; a `REPLY` is kept only once its peer is, so
     /// that an answer alone establishes nothing. `None`: the peer proves itself.

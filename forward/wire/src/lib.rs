@@ -16,6 +16,7 @@ pub mod build;
 pub mod checksum;
 pub mod ecn;
 pub mod fragment;
+mod fragment_id;
 pub mod geneve;
 mod glance;
 pub mod gre;
@@ -27,6 +28,7 @@ pub mod rewrite;
 mod usual;
 pub mod vxlan;
 
+pub use fragment_id::fragment_id;
 pub use glance::Glance;
 pub use headers::{
     Fragment, Headers, TcpFlags, VXLAN_HEADER_LEN, VXLAN_PORT, ethertype, parse, parse_gre, parse_into, parse_ip,

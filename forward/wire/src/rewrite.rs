@@ -19,6 +19,8 @@ pub struct Rewrite {
 /// Writes new addresses and ports and updates `headers` to match. `partial_checksum`: the transport checksum field holds the
 /// folded, not inverted, sum of the pseudo-header (addresses, protocol, length) alone; ports are not part of it.
 ///
+/// A later fragment has no ports, so those of its flow are left alone.
+///
 /// # Errors
 /// `Unsupported` if an address is of the other family than the packet or a port is to change where there is none;
 /// `TruncatedTransport` if `headers` were not parsed from `frame`. Nothing has been changed then.
@@ -29,6 +31,10 @@ pub fn rewrite(
     change: &Rewrite,
     partial_checksum: bool,
 ) -> Result<(), DropReason> {
+    if headers.fragment == Fragment::Later && (change.src_port.is_some() || change.dst_port.is_some()) {
+        let addresses = Rewrite { src_port: None, dst_port: None, ..*change };
+        return rewrite(frame, headers, &addresses, partial_checksum);
+    }
     check(frame, headers, change)?;
     let l3 = usize::from(headers.l3);
     if let Some(src) = change.src {

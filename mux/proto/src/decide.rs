@@ -75,13 +75,11 @@ pub(crate) fn decide(policy: &Policy, frame: &[u8], h: &Headers, why: &mut impl 
     if !h.is_ip() {
         return Decision::Foreign;
     }
+    if h.fragment == Fragment::Later && !has_ports(h) {
+        return without_ports(policy, h, why);
+    }
     match rule_of(policy, h) {
-        Some(entry) if h.fragment == Fragment::No => place(policy, entry, &tuple_of(h), why),
-        Some(entry) if entry.distribution() != Distribution::Default => portless(policy, h, why),
-        Some(_) => {
-            why.because("vip", || "a fragment; the rule chooses by ports, which later fragments lack".to_owned());
-            Decision::Drop(DropReason::FragmentUnsupported)
-        }
+        Some(entry) => place(policy, entry, &tuple_of(h), why),
         None => match leased(policy, &tuple_of(h), h, why) {
             Some(decision) => decision,
             None => without_service(policy, frame, h, why),
@@ -129,18 +127,17 @@ fn rule_for<'a>(policy: &'a Policy, vip: &Addr16, protocol: Protocol, port: u16)
 #[inline]
 fn leased(policy: &Policy, t: &Tuple, h: &Headers, why: &mut impl Why) -> Option<Decision> {
     let is_echo_reply = match h.protocol {
+        // A later fragment has no type; of requests to the mux itself nothing is noted.
         Protocol::ICMP => h.icmp_type == 0,
-        Protocol::ICMPV6 => h.icmp_type == 129,
+        Protocol::ICMPV6 => h.icmp_type == 129 || h.fragment == Fragment::Later,
         _ => false,
     };
     let has_port = [Protocol::TCP, Protocol::UDP].contains(&t.protocol) || is_echo_reply;
-    if !policy.tables.has_snat || !has_port || h.fragment == Fragment::Later {
+    if !policy.tables.has_snat || !has_port || (h.fragment == Fragment::Later && !has_ports(h)) {
         return None;
     }
-    let vips = &policy.tables.vips;
-    let shift = vips.find(&t.vip, Protocol(0), 0, Kind::Vip)?.blocks()?;
-    let first = t.vip_port >> shift << shift;
-    let backend = vips.find(&t.vip, Protocol(0), first, Kind::Snat)?.backend();
+    let (backend, first) = lessee(policy, &t.vip, t.protocol, t.vip_port)?;
+    let shift = policy.tables.vips.find(&t.vip, Protocol(0), 0, Kind::Vip)?.blocks()?;
     why.because("vip", || format!("{} is a virtual IP of this mux", t.vip.to_ip()));
     why.because("snat", || {
         let last = first | !(u16::MAX << shift);
@@ -148,6 +145,19 @@ fn leased(policy: &Policy, t: &Tuple, h: &Headers, why: &mut impl Why) -> Option
     });
     let (_, entropy) = slot_of(policy, Distribution::Default, t);
     Some(Decision::Leased { backend, entropy })
+}
+
+/// Who has leased a port of a virtual IP, and the first of its block.
+#[inline]
+fn lessee(policy: &Policy, vip: &Addr16, protocol: Protocol, port: u16) -> Option<(BackendId, u16)> {
+    let has_ports = [Protocol::TCP, Protocol::UDP, Protocol::ICMP, Protocol::ICMPV6].contains(&protocol);
+    if !policy.tables.has_snat || !has_ports {
+        return None;
+    }
+    let vips = &policy.tables.vips;
+    let shift = vips.find(vip, Protocol(0), 0, Kind::Vip)?.blocks()?;
+    let first = port >> shift << shift;
+    Some((vips.find(vip, Protocol(0), first, Kind::Snat)?.backend(), first))
 }
 
 /// Chooses for a flow that the table has no valid entry for. `prior` is what an older entry says.
@@ -244,12 +254,36 @@ fn slot_of(policy: &Policy, distribution: Distribution, t: &Tuple) -> (usize, u6
     (SlotTable::slot(chosen), all)
 }
 
-/// A fragment: if all services of its VIP and protocol agree, ports do not matter. It follows the slot's previous owner while
-/// a change settles and never enters the flow table, because its siblings could not find the entry.
-fn portless(policy: &Policy, h: &Headers, why: &mut impl Why) -> Decision {
+/// Whether the packet has ports, of its own or as a later fragment whose first is known.
+#[inline]
+fn has_ports(h: &Headers) -> bool {
+    (h.src_port, h.dst_port) != (0, 0)
+}
+
+/// Whether the packet is one of several that one was cut into, to one of our addresses: by what its ports are found, or noted.
+pub(crate) fn is_piece(policy: &Policy, h: &Headers) -> bool {
+    let is_noted = match h.protocol {
+        Protocol::TCP | Protocol::UDP => true,
+        Protocol::ICMP => h.fragment == Fragment::Later || h.icmp_type == 0,
+        Protocol::ICMPV6 => h.fragment == Fragment::Later || h.icmp_type == 129,
+        _ => false,
+    };
+    is_noted && h.is_ip() && policy.tables.vips.find(&h.dst, Protocol(0), 0, Kind::Vip).is_some()
+}
+
+/// A later fragment whose first is not known: if all services of its VIP and protocol agree, ports do not matter. It follows the
+/// slot's previous owner while a change settles and never enters the flow table, because its siblings could not find the entry.
+#[cold]
+fn without_ports(policy: &Policy, h: &Headers, why: &mut impl Why) -> Decision {
+    if policy.tables.vips.find(&h.dst, Protocol(0), 0, Kind::Vip).is_none() {
+        why.because("vip", || format!("{} is no virtual IP of this mux", h.dst.to_ip()));
+        return Decision::Foreign;
+    }
     let Some(entry) = policy.tables.vips.find(&h.dst, h.protocol, 0, Kind::Portless) else {
         why.because("vip", || {
-            "a fragment; the rules of this virtual IP do not all choose one pool by addresses".to_owned()
+            "a later fragment, whose first one is not known here, and the rules of this virtual IP do not all choose one pool by \
+             addresses"
+                .to_owned()
         });
         return Decision::Drop(DropReason::FragmentUnsupported);
     };
@@ -263,9 +297,6 @@ fn without_service(policy: &Policy, frame: &[u8], h: &Headers, why: &mut impl Wh
     if policy.tables.vips.find(&h.dst, Protocol(0), 0, Kind::Vip).is_none() {
         why.because("vip", || format!("{} is no virtual IP of this mux", h.dst.to_ip()));
         return Decision::Foreign;
-    }
-    if h.fragment == Fragment::Later {
-        return portless(policy, h, why);
     }
     if is_echo_request(h) {
         // Every mux of the segment would answer, from a group address that is nobody's source (RFC 1122 section 3.2.2.6).
@@ -293,26 +324,46 @@ fn is_to_group(frame: &[u8], h: &Headers) -> bool {
 /// An ICMP error goes where the packets go that it is about (path MTU discovery depends on it, RFC 1191, RFC 8201).
 fn about(policy: &Policy, frame: &[u8], h: &Headers, why: &mut impl Why) -> Decision {
     let entry = |q: &Quote| rule_for(policy, &q.vip, q.protocol, q.vip_port);
-    match read_quote(frame, h).and_then(|q| Some((q, entry(&q)?))) {
+    let quote = read_quote(frame, h);
+    if let Some(q) = quote.filter(|q| entry(q).is_none())
+        && let Some((backend, block)) = lessee(policy, &q.vip, q.protocol, q.vip_port)
+    {
+        why.because("icmp", || {
+            let (vip, client) = (q.vip.to_ip(), q.client.to_ip());
+            format!(
+                "an error about {} {vip} port {} to {client}, leased to {}",
+                q.protocol,
+                block,
+                policy.backend_name(backend)
+            )
+        });
+        let (_, entropy) = slot_of(policy, Distribution::Default, &about_tuple(&q));
+        return Decision::Leased { backend, entropy };
+    }
+    match quote.and_then(|q| Some((q, entry(&q)?))) {
         Some((q, entry)) => {
             why.because("icmp", || {
                 let (vip, client) = (q.vip.to_ip(), q.client.to_ip());
                 format!("an error about {} {vip} port {} to {client} port {}", q.protocol, q.vip_port, q.client_port)
             });
-            let t = Tuple {
-                client: q.client,
-                vip: q.vip,
-                protocol: q.protocol,
-                client_port: q.client_port,
-                vip_port: q.vip_port,
-                opening: Opening::About,
-            };
-            place(policy, entry, &t, why)
+            place(policy, entry, &about_tuple(&q), why)
         }
         None => {
             why.because("icmp", || "an error that quotes no packet of a rule".to_owned());
             Decision::Drop(DropReason::NoReverseMapping)
         }
+    }
+}
+
+/// The quoted packet as the client's answer to it would be.
+fn about_tuple(q: &Quote) -> Tuple {
+    Tuple {
+        client: q.client,
+        vip: q.vip,
+        protocol: q.protocol,
+        client_port: q.client_port,
+        vip_port: q.vip_port,
+        opening: Opening::About,
     }
 }
 

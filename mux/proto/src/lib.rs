@@ -17,7 +17,8 @@
 //! | other TCP | the newest previous owner that is healthy, with a second chance, remembered; else current | current owner |
 //! | UDP | as other TCP: a datagram does not say whether it is the first | current owner |
 //! | to a port that is leased for outbound NAT | the container that has it, by the goal alone | the same |
-//! | ICMP error, fragment | as the packet that it is about, without a second chance, not remembered | current owner |
+//! | ICMP error | as the packet that it is about, without a second chance, not remembered | current owner |
+//! | later fragment | as its first, whose ports are noted for 5 s; without it, where ports do not choose, by addresses | the same |
 //!
 //! *Second chance*: the encapsulation (Geneve) names the older owners and last the current one. A host that has no flow for the
 //! packet passes it to the first that is named, so that it arrives at the one who knows it, whichever mux it came by.

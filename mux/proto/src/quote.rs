@@ -47,12 +47,19 @@ pub(crate) fn read_quote(frame: &[u8], h: &Headers) -> Option<Quote> {
         _ => return None,
     };
     let ports = quote.get(l4..)?.first_chunk::<8>()?;
+    let is_echo = matches!((protocol, ports[0]), (1, 8 | 0) | (58, 128 | 129));
+    // An echo has one identifier for both.
+    let (first, second) = if is_echo {
+        ([ports[4], ports[5]], [ports[4], ports[5]])
+    } else {
+        ([ports[0], ports[1]], [ports[2], ports[3]])
+    };
     // An error about a packet that the VIP sent comes back to the VIP; anything else was not provoked by us.
     (src == h.dst).then(|| Quote {
         vip: src,
         client: dst,
         protocol: Protocol(protocol),
-        vip_port: u16::from_be_bytes([ports[0], ports[1]]),
-        client_port: u16::from_be_bytes([ports[2], ports[3]]),
+        vip_port: u16::from_be_bytes(first),
+        client_port: u16::from_be_bytes(second),
     })
 }

@@ -1,14 +1,16 @@
-use crate::decide::{Choice, Decision, choose, decide, decide_usual};
+use crate::decide::{Choice, Decision, choose, decide, decide_usual, is_piece};
 use crate::echo;
 use crate::express::{Express, KnownFlows, Tally};
 use crate::hash::hasher;
 use crate::key::MuxKey;
 use crate::policy::Policy;
 use arc_swap::ArcSwap;
-use penstock_engine::{Class, Counter, EncapTemplate, Expressed, Prior, Resolution, Resolver, TcpIdle};
+use penstock_engine::{
+    Class, Counter, EncapTemplate, Expressed, FragmentCounts, Fragments, Prior, Resolution, Resolver, TcpIdle,
+};
 use penstock_flow::{FlowHasher, FlowTable, Transposition, prefetch};
-use penstock_model::{BackendId, DropReason, Nanos, Packet, Protocol, ServiceId, Verdict};
-use penstock_wire::Headers;
+use penstock_model::{BackendId, DropReason, Nanos, Packet, Protocol, ServiceId, TenantId, Verdict};
+use penstock_wire::{Fragment, Headers};
 use std::sync::Arc;
 
 /// A TCP flow may be silent for this long: RFC 5382 REQ-5 (2 hours 4 minutes).
@@ -37,6 +39,9 @@ pub struct MuxResolver {
     foreign: Foreign,
     /// By service id.
     services: Vec<Counter>,
+    /// Of packets that were cut, by what their later fragments belong to.
+    fragments: Fragments,
+    now: Nanos,
     /// The second of the present batch.
     second: u32,
     /// `None`: all packets go the long way.
@@ -51,8 +56,19 @@ impl MuxResolver {
     pub fn new(published: Arc<ArcSwap<Policy>>, secret: [u64; 2], foreign: Foreign) -> Self {
         let policy = published.load_full();
         let services = vec![Counter::default(); policy.service_counters()];
-        let express = Some(Express::new());
-        Self { published, policy, flows: hasher(secret), foreign, services, second: 0, express, expressed: 0 }
+        let flows = hasher(secret);
+        Self {
+            published,
+            policy,
+            flows,
+            foreign,
+            services,
+            fragments: Fragments::new(flows),
+            now: Nanos(0),
+            second: 0,
+            express: Some(Express::new()),
+            expressed: 0,
+        }
     }
 
     /// The same without the short way that most packets go: to compare the two.
@@ -77,6 +93,12 @@ impl MuxResolver {
     #[must_use]
     pub fn expressed(&self) -> u64 {
         self.expressed
+    }
+
+    /// What became of packets that come in pieces.
+    #[must_use]
+    pub fn fragments(&self) -> FragmentCounts {
+        self.fragments.counts()
     }
 
     #[inline]
@@ -119,6 +141,7 @@ impl Resolver for MuxResolver {
             let needed = self.policy.service_counters().max(self.services.len());
             self.services.resize(needed, Counter::default());
         }
+        self.now = now;
         self.second = (now.0 / Nanos::from_secs(1).0) as u32;
         self.policy.tables.chances.clock.note(self.second);
     }
@@ -142,6 +165,9 @@ impl Resolver for MuxResolver {
 
     #[inline(never)]
     fn classify(&mut self, packet: &Packet<'_>, headers: &mut Headers) -> Class<MuxKey> {
+        if headers.fragment != Fragment::No && is_piece(&self.policy, headers) {
+            self.fragments.name(packet.frame(), headers, TenantId(0), self.now);
+        }
         match decide(&self.policy, packet.frame(), headers, &mut ()) {
             Decision::Stable(place) => {
                 self.count(place.service, packet.len());

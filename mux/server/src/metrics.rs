@@ -20,6 +20,11 @@ const OWN: &[Row] = &[
     (UNRESOLVED, "", "Encapsulations whose underlay next hop is not known"),
     (KERNEL_REPLAY, "interface", "1 if the kernel forwards packets of settled flows by itself"),
     (CHANCES_MISSING, "", "Lists of owners that found no place: packets that may be theirs go to the first alone"),
+    (
+        FRAGMENTS,
+        "outcome",
+        "Pieces of packets: `first` noted, `later` that found it, `orphan` that did not and went by addresses or was dropped",
+    ),
     (REPLAYED, "interface", "Packets that the kernel handed to the driver by itself"),
     (ABORTED, "interface", "Packets that the kernel began to forward and lost; also dropped as `transmit_failed`"),
 ];
@@ -32,6 +37,7 @@ const TABLE_VERSION: &str = "penstock_mux_table_version";
 const UNRESOLVED: &str = "penstock_mux_unresolved_next_hops";
 const KERNEL_REPLAY: &str = "penstock_mux_kernel_replay";
 const CHANCES_MISSING: &str = "penstock_mux_second_chances_missing";
+const FRAGMENTS: &str = "penstock_mux_fragments_total";
 const ABORTED: &str = "penstock_mux_replay_aborted_packets_total";
 const REPLAYED: &str = "penstock_mux_replayed_packets_total";
 
@@ -74,6 +80,9 @@ pub(crate) fn record(
     }
     gauge!(UNRESOLVED).set(policy.unresolved() as f64);
     gauge!(CHANCES_MISSING).set(policy.chances_missing() as f64);
+    for (outcome, n) in totals.fragments.outcomes() {
+        counter!(FRAGMENTS, "outcome" => outcome).absolute(n);
+    }
 }
 
 /// Sets what the kernel does by itself, for each interface in the order of the configuration.

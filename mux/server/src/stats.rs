@@ -1,6 +1,6 @@
 //! What workers publish about themselves, and what the sum of it says.
 
-use penstock_engine::{Counter, Port};
+use penstock_engine::{Counter, FragmentCounts, Port};
 use penstock_model::{BackendId, DropReason, Ledger, LedgerReport, ServiceId};
 use penstock_mux_proto::{MuxResolver, MuxStatus, Policy, Traffic};
 use penstock_packet_io::{IoStats, PacketIo};
@@ -13,6 +13,7 @@ pub(crate) struct Snapshot {
     ledger: Ledger,
     flows: u64,
     resolved: u64,
+    fragments: FragmentCounts,
     /// By service id.
     services: Vec<Counter>,
     /// By backend id.
@@ -30,6 +31,7 @@ pub(crate) fn publish(shared: &Shared, engine: &Port<MuxResolver>, ports: &[Box<
     s.ledger.clone_from(engine.ledger());
     s.flows = engine.flows() as u64;
     s.resolved = engine.resolved();
+    s.fragments = engine.resolver().fragments();
     copy(&mut s.services, engine.resolver().services());
     copy(&mut s.backends, engine.counters());
     s.io.clear();
@@ -47,6 +49,7 @@ pub(crate) struct Totals {
     pub(crate) ledger: Ledger,
     pub(crate) flows: u64,
     pub(crate) resolved: u64,
+    pub(crate) fragments: FragmentCounts,
     /// Of the packets in the ledger, those that the kernel forwarded by itself.
     replayed: u64,
     services: Vec<Counter>,
@@ -63,6 +66,7 @@ impl Totals {
             t.ledger.add(&s.ledger);
             t.flows += s.flows;
             t.resolved += s.resolved;
+            t.fragments.add(s.fragments);
             add(&mut t.services, &s.services);
             add(&mut t.backends, &s.backends);
             t.io.resize(t.io.len().max(s.io.len()), IoStats::default());

@@ -1,10 +1,11 @@
 use crate::ROUTER_MAC;
-use crate::decide::key_at;
+use crate::decide::{key_at, zone};
 use crate::fabric::is_probe_source;
 use crate::policy::{LocalPort, Network, Policy};
-use crate::related::is_error;
+use crate::related::{is_error, quote};
 use penstock_engine::Why;
 use penstock_model::{Addr16, DropReason, Mac, PortId, Protocol};
+use penstock_policy::Target;
 use penstock_wire::geneve::{GENEVE_PORT, parse_geneve};
 use penstock_wire::{Fragment, Headers, VXLAN_PORT, ethertype, parse_vxlan};
 
@@ -17,6 +18,8 @@ pub(crate) enum Origin {
     Container(PortId),
     /// An ICMP error, out of an encapsulation, about what a virtual address of this port has sent.
     Related(PortId),
+    /// An ICMP error from the container of this port about what came to it by a virtual address.
+    Complaint(PortId),
     /// For this node itself, from the container of this port.
     Local(PortId),
     /// The provider network's own: the kernel's.
@@ -146,12 +149,21 @@ fn from_container(
         why.because("route", || format!("{:?} stays on the link", h.dst));
         return Err(DropReason::Unsupported);
     }
+    if is_complaint(network, h) {
+        return Ok(Origin::Complaint(port.id));
+    }
     Ok(Origin::Container(port.id))
 }
 
 fn is_for_this_node(network: &Network, h: &Headers) -> bool {
     let dst = h.dst.to_ip();
     is_probe_source(dst) || network.is_gateway(dst)
+}
+
+/// Whether an error is for somebody beyond the tenant's network: about what came by a virtual address, if about anything.
+pub(crate) fn is_complaint(network: &Network, h: &Headers) -> bool {
+    let is_beyond = || matches!(network.compiled.lookup(h.dst.to_ip()), Target::NoRoute);
+    is_error(h) && !is_for_this_node(network, h) && is_beyond()
 }
 
 /// RFC 4861 section 4: router solicitation to redirect.
@@ -171,10 +183,18 @@ pub(crate) fn mac_at(frame: &[u8], at: usize) -> Option<Mac> {
     frame.get(at..).and_then(|f| f.first_chunk::<6>()).map(|m| Mac(*m))
 }
 
+/// The flow of answers to the packet that an error of `origin` quotes: what is remembered of it says how the error is translated.
+pub(crate) fn about(origin: Origin, frame: &[u8], h: &Headers) -> Option<penstock_model::FlowKey> {
+    match origin {
+        Origin::Related(port) | Origin::Complaint(port) => Some(quote(frame, h)?.answers(zone(port))),
+        _ => None,
+    }
+}
+
 /// The flow that a packet of `origin` belongs to.
 pub(crate) fn flow_of(origin: Origin, h: &Headers) -> Option<penstock_model::FlowKey> {
     match origin {
         Origin::Overlay(port) | Origin::Container(port) => Some(key_at(port, h)),
-        Origin::Local(_) | Origin::Related(_) | Origin::Underlay => None,
+        Origin::Local(_) | Origin::Related(_) | Origin::Complaint(_) | Origin::Underlay => None,
     }
 }

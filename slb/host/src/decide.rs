@@ -1,7 +1,6 @@
 use crate::ROUTER_MAC;
 use crate::chance::Chance;
 use crate::policy::{LocalPort, Nat, Network, Place, Policy};
-use crate::related::{self, Quote};
 use crate::snat::{self, Claim};
 use penstock_engine::{Resolution, Why};
 use penstock_flow::{Flags, Transposition};
@@ -26,8 +25,13 @@ pub(crate) fn key_at(port: PortId, h: &Headers) -> FlowKey {
     h.flow_key(zone(port))
 }
 
-fn zone(port: PortId) -> TenantId {
+pub(crate) fn zone(port: PortId) -> TenantId {
     TenantId(u32::from(port.0) + 1)
+}
+
+/// A later fragment whose first one is not known.
+fn is_portless(h: &Headers) -> bool {
+    h.fragment == Fragment::Later && (h.src_port, h.dst_port) == (0, 0)
 }
 
 /// The port whose flow `key` is.
@@ -102,9 +106,11 @@ impl<'a, W: Why> Decision<'a, W> {
             self.why.because("nat", || format!("{:?} is the container's own address", key.dst));
             return self.inbound_to(key, h, None, prior);
         }
-        if h.fragment == Fragment::Later {
-            self.why
-                .because("nat", || "a later fragment for a virtual address has no ports to translate by".to_owned());
+        if is_portless(h) {
+            self.why.because("nat", || {
+                "a later fragment for a virtual address, whose first is not known, has no ports to translate by"
+                    .to_owned()
+            });
             return Resolution::Drop(DropReason::FragmentUnsupported);
         }
         if prior.is_none()
@@ -208,7 +214,7 @@ impl<'a, W: Why> Decision<'a, W> {
         if nat.is_some() {
             value = value.with_dst(dst).with_dst_port(dip_port);
         }
-        if h.fragment == Fragment::Later {
+        if is_portless(h) {
             return self.later_fragment(value);
         }
         if nat.is_some() && self.network.compiled.contains(key.src.to_ip()) {
@@ -247,25 +253,6 @@ impl<'a, W: Why> Decision<'a, W> {
         Resolution::Install { value: HostFlow(value), peer: None, idle_seconds: idle(key.protocol()) }
     }
 
-    /// An ICMP error about what a virtual address of the port has sent: let in if the flow that it is about would be.
-    pub(crate) fn related(&mut self, frame: &[u8], h: &Headers) -> Result<(Nat, Quote), DropReason> {
-        let quote = related::quote(frame, h).ok_or(DropReason::NoReverseMapping)?;
-        let nat = related::rule_of(self.port, self.network, h, &quote)?;
-        self.why.because("icmp", || {
-            format!(
-                "an error about what {:?}:{} sent, which is {:?}:{} here",
-                nat.vip, nat.vip_port, nat.dip, nat.dip_port
-            )
-        });
-        let zone = zone(self.port.id);
-        let flow = FlowKey::new(zone, quote.dst, nat.dip, quote.protocol, quote.dst_port, nat.dip_port);
-        if self.permits(self.port, AclDirection::Inbound, &flow) {
-            Ok((nat, quote))
-        } else {
-            Err(DropReason::AclDenied)
-        }
-    }
-
     /// A packet that the container sent.
     pub(crate) fn outbound(&mut self, key: &FlowKey, h: &Headers, prior: Option<&Transposition>) -> Decided {
         if let Some(p) = prior.filter(|p| p.flags.has(Flags::REPLY)) {
@@ -279,7 +266,7 @@ impl<'a, W: Why> Decision<'a, W> {
             return Resolution::Drop(DropReason::MartianDestination);
         }
         match self.route(key) {
-            Ok(value) if h.fragment == Fragment::Later => self.later_fragment(value),
+            Ok(value) if is_portless(h) => self.later_fragment(value),
             Ok(value) => self.outbound_by(key, value, prior),
             Err(DropReason::NoRoute) => match self.snat(key, h, prior) {
                 Some(decided) => decided,
@@ -399,7 +386,7 @@ impl<'a, W: Why> Decision<'a, W> {
     /// anything to anybody unasked, so a UDP flow that was forgotten is lost until its client sends again. And it is never
     /// believed towards the site's own, which is no client.
     fn without_route(&mut self, key: &FlowKey, h: &Headers) -> Decided {
-        if h.fragment == Fragment::Later {
+        if is_portless(h) {
             return Resolution::Drop(DropReason::FragmentUnsupported);
         }
         let opens = key.protocol() == Protocol::TCP && h.tcp_flags.opens();

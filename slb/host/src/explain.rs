@@ -1,6 +1,6 @@
 use crate::answer::answer;
 use crate::chance::Chance;
-use crate::classify::{Origin, flow_of, origin};
+use crate::classify::{Origin, about, flow_of, origin};
 use crate::decide::{Decided, port_of};
 use crate::policy::Policy;
 use crate::resolver::{bring_error, decide};
@@ -49,7 +49,10 @@ fn walk(
 ) -> Result<Verdict, DropReason> {
     let mut h = penstock_wire::parse(packet.frame())?;
     let origin = origin(policy, packet.frame(), packet.port, &mut h, why)?;
-    let Some(key) = flow_of(origin, &h) else { return Ok(for_this_node(policy, origin, packet, &h, why)) };
+    let Some(key) = flow_of(origin, &h) else {
+        let known = about(origin, packet.frame(), &h).and_then(|key| known(&key, hasher.hash(&key)));
+        return Ok(for_this_node(policy, origin, packet, &h, known.as_ref(), why));
+    };
     let from_container = matches!(origin, Origin::Container(_));
     let mut chance = if from_container { Chance::default() } else { Chance::of(packet.frame()) };
     let value = decided(policy, from_container, hasher, &key, &h, known, &mut chance, why)?;
@@ -101,6 +104,7 @@ fn for_this_node(
     origin: Origin,
     packet: &mut Packet<'_>,
     h: &Headers,
+    known: Option<&Transposition>,
     why: &mut Vec<Step>,
 ) -> Verdict {
     match origin {
@@ -108,7 +112,7 @@ fn for_this_node(
             Some((port, network)) => answer(network, port, packet, h),
             None => Verdict::Drop(DropReason::UnknownPort),
         },
-        Origin::Related(id) => bring_error(policy, id, packet, h, why),
+        Origin::Related(_) | Origin::Complaint(_) => bring_error(policy, origin, packet, h, known, why),
         _ => Verdict::Pass,
     }
 }

@@ -13,6 +13,8 @@
 //! | the same, and the virtual IP floats | with VIP:port as it is, to the container, which answers by it |
 //! | the same by Geneve, of a flow that is not known here | to the container that the mux has named, or its host |
 //! | the container's answer to it | DIP to VIP, plain, by the underlay straight to the client |
+//! | an ICMP error of the container about such a request | as the virtual IP's own, to whom it is about |
+//! | a later piece of a packet | as its first piece, whose ports are noted for 5 s |
 //! | an ICMP error about such an answer | VIP to DIP, also in the packet that it quotes, to the container |
 //! | container to an endpoint of its network | to the local port, or by VXLAN to its host |
 //! | container to a routed prefix | by VXLAN to the route's tunnel endpoint |

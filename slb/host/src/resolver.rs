@@ -1,19 +1,20 @@
 use crate::answer::answer;
 use crate::chance::{Chance, Onward};
-use crate::classify::{Origin, flow_of, origin};
-use crate::decide::{Decided, Decision, HostFlow, peer_key, port_of};
+use crate::classify::{Origin, about, flow_of, is_complaint, origin};
+use crate::decide::{Decided, Decision, HostFlow, peer_key, port_of, zone};
 use crate::door::Door;
 use crate::fabric::is_probe_source;
 use crate::policy::Policy;
+use crate::related::is_error;
 use crate::replay::{self, Notice};
 use crate::snat::{EASY_TRIES, MAX_TRIES, TIRED, Walk};
 use crate::status::SnatUse;
 use arc_swap::{ArcSwap, Cache};
-use penstock_engine::{Class, EncapTemplate, Prior, Resolver, Why};
+use penstock_engine::{Class, EncapTemplate, FragmentCounts, Fragments, Prior, Resolver, Why};
 use penstock_flow::{Flags, FlowHasher, FlowTable, Quota, Transposition};
 use penstock_maps::FLOW_IDLE_SECONDS;
 use penstock_model::{DropReason, EncapId, FlowKey, Nanos, Overlay, Packet, PortId, Verdict};
-use penstock_wire::Headers;
+use penstock_wire::{Fragment, Headers};
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -60,6 +61,10 @@ pub struct HostResolver {
     doors: HashMap<PortId, Door>,
     unresolved: VecDeque<IpAddr>,
     onward: Onward,
+    /// Of packets that were cut, by what their later fragments belong to.
+    fragments: Fragments,
+    /// Of the present batch.
+    now: Nanos,
     passed_on: u64,
     walk: Option<Asked>,
     /// As in [`Policy::leased`].
@@ -100,6 +105,8 @@ impl HostResolver {
             doors: HashMap::new(),
             unresolved: VecDeque::with_capacity(MAX_UNRESOLVED),
             onward: Onward::new(),
+            fragments: Fragments::new(hasher),
+            now: Nanos(0),
             passed_on: 0,
             walk: None,
             snat,
@@ -154,16 +161,16 @@ impl HostResolver {
     }
 
     /// Whose the error is was found out when it was classified; to carry that from there would cost every packet.
-    fn bring_related(&self, packet: &mut Packet<'_>) -> Verdict {
-        let mut h = match penstock_wire::parse(packet.frame()) {
-            Ok(h) => h,
-            Err(reason) => return Verdict::Drop(reason),
-        };
-        match origin(&self.policy, packet.frame(), packet.port, &mut h, &mut ()) {
-            Ok(Origin::Related(id)) => bring_error(&self.policy, id, packet, &h, &mut ()),
-            Ok(_) => Verdict::Drop(DropReason::Unsupported),
-            Err(reason) => Verdict::Drop(reason),
-        }
+    fn origin_of(&self, packet: &Packet<'_>) -> Result<(Origin, Headers), DropReason> {
+        let mut h = penstock_wire::parse(packet.frame())?;
+        let origin = origin(&self.policy, packet.frame(), packet.port, &mut h, &mut ())?;
+        Ok((origin, h))
+    }
+
+    /// What became of packets that come in pieces.
+    #[must_use]
+    pub fn fragments(&self) -> FragmentCounts {
+        self.fragments.counts()
     }
 
     /// To be told of each frame that a probe sends to the container of `port`: its answers are let in.
@@ -182,22 +189,28 @@ impl HostResolver {
     }
 }
 
-/// Brings an ICMP error about a virtual address to the container that has it.
+/// Brings an ICMP error about a virtual address to the container that has it, or the container's to whom it is about.
 pub(crate) fn bring_error(
     policy: &Policy,
-    id: PortId,
+    origin: Origin,
     packet: &mut Packet<'_>,
     h: &Headers,
+    known: Option<&Transposition>,
     why: &mut impl Why,
 ) -> Verdict {
+    let (Origin::Related(id) | Origin::Complaint(id)) = origin else { return Verdict::Drop(DropReason::Unsupported) };
     let Some((port, network)) = policy.port(id).and_then(|p| Some((p, policy.network_of(p)?))) else {
         return Verdict::Drop(DropReason::UnknownPort);
     };
     let mut decision = Decision { policy, port, network, unresolved: &mut None, chance: &mut Chance::default(), why };
-    let delivered = decision
-        .related(packet.frame(), h)
-        .and_then(|(nat, quote)| crate::related::deliver(port, &nat, packet, h, &quote));
-    delivered.map_or_else(Verdict::Drop, Verdict::Transmit)
+    let sent = if matches!(origin, Origin::Related(_)) {
+        let related = decision.related(packet.frame(), h, known);
+        related.and_then(|(nat, quote)| crate::related::deliver(port, &nat, packet, h, &quote))
+    } else {
+        let complaint = decision.complaint(packet.frame(), h, known);
+        complaint.and_then(|(by, quote)| crate::related::send(packet, h, &quote, &by))
+    };
+    sent.map_or_else(Verdict::Drop, Verdict::Transmit)
 }
 
 /// Decides the flow `key`, saying why.
@@ -224,7 +237,8 @@ impl Resolver for HostResolver {
     type Key = FlowKey;
     type Value = HostFlow;
 
-    fn refresh(&mut self, _now: Nanos) {
+    fn refresh(&mut self, now: Nanos) {
+        self.now = now;
         let newest = self.newest.load();
         if !Arc::ptr_eq(newest, &self.policy) {
             let newest = newest.clone();
@@ -239,8 +253,11 @@ impl Resolver for HostResolver {
         };
         match origin {
             Origin::Underlay => Class::Pass,
-            Origin::Local(_) | Origin::Related(_) => Class::Local,
+            Origin::Local(_) | Origin::Related(_) | Origin::Complaint(_) => Class::Local,
             Origin::Overlay(id) | Origin::Container(id) => {
+                if headers.fragment != Fragment::No {
+                    self.fragments.name(packet.frame(), headers, zone(id), self.now);
+                }
                 let network = self.policy.port(id).and_then(|p| self.policy.network_of(p));
                 let (Some(network), Some(key)) = (network, flow_of(origin, headers)) else {
                     return Class::Drop(DropReason::NoPolicy);
@@ -350,14 +367,39 @@ impl Resolver for HostResolver {
         }
     }
 
+    fn about(&self, packet: &Packet<'_>, headers: &Headers) -> Option<FlowKey> {
+        if packet.port != self.policy.underlay_port && !is_error(headers) {
+            return None;
+        }
+        let (origin, h) = self.origin_of(packet).ok()?;
+        about(origin, packet.frame(), &h)
+    }
+
+    fn local_about(
+        &mut self,
+        packet: &mut Packet<'_>,
+        _: &Headers,
+        known: Option<&Transposition>,
+        _: Nanos,
+    ) -> Verdict {
+        match self.origin_of(packet) {
+            Ok((origin, h)) => bring_error(&self.policy, origin, packet, &h, known, &mut ()),
+            Err(reason) => Verdict::Drop(reason),
+        }
+    }
+
     fn local(&mut self, packet: &mut Packet<'_>, headers: &Headers, now: Nanos) -> Verdict {
         if packet.port == self.policy.underlay_port {
-            return self.bring_related(packet);
+            // An error that quotes nothing.
+            return Verdict::Drop(DropReason::NoReverseMapping);
         }
         let port = self.policy.port(packet.port);
         let Some((port, network)) = port.and_then(|p| Some((p, self.policy.network_of(p)?))) else {
             return Verdict::Drop(DropReason::UnknownPort);
         };
+        if is_complaint(network, headers) {
+            return Verdict::Drop(DropReason::NoReverseMapping);
+        }
         let is_probe = headers.is_ip()
             && headers.protocol == penstock_model::Protocol::TCP
             && is_probe_source(headers.dst.to_ip());

@@ -7,7 +7,6 @@ use crate::decide::{HostFlow, peer_key};
 use crate::policy::LocalPort;
 use penstock_flow::{Flags, Transposition};
 use penstock_model::{Addr16, FlowKey, PortId, Protocol};
-use penstock_wire::icmp::is_echo_request;
 use penstock_wire::{Fragment, Headers};
 use std::time::Duration;
 
@@ -141,7 +140,9 @@ impl LocalPort {
 
 /// Whether the packet's flow can be told from others by a port: TCP, UDP, and echo requests by their identifier.
 pub(crate) fn is_translatable(h: &Headers) -> bool {
-    let has_port = [Protocol::TCP, Protocol::UDP].contains(&h.protocol) || is_echo_request(h);
+    let is_echo = matches!((h.protocol, h.icmp_type), (Protocol::ICMP, 8) | (Protocol::ICMPV6, 128));
+    let has_port = [Protocol::TCP, Protocol::UDP].contains(&h.protocol) || is_echo;
+    // The first of them has made the flow that a later one belongs to.
     has_port && h.fragment != Fragment::Later
 }
 

@@ -102,3 +102,74 @@ fn an_error_about_a_flow_that_is_denied_is_denied_and_explained() {
     assert_eq!(told.ending, Ending::Drop(DropReason::AclDenied));
     assert!(told.steps.iter().any(|s| s.layer == "icmp"));
 }
+
+/// "Port unreachable" or the like from `from` to `to` about the packet `about`.
+fn unreachable(eth: (Mac, Mac), from: &str, to: &str, about: &[u8], quoted: usize) -> Vec<u8> {
+    let (from, to) = (ip(from), ip(to));
+    let mut l4 = if to.is_ipv6() { vec![1, 4, 0, 0, 0, 0, 0, 0] } else { vec![3, 3, 0, 0, 0, 0, 0, 0] };
+    l4.extend(&about[..quoted.min(about.len())]);
+    transport(eth.0, eth.1, from, to, if to.is_ipv6() { Protocol::ICMPV6 } else { Protocol::ICMP }, 2, l4)
+}
+
+/// As the host sends it on: by the next hop, with one hop less.
+fn sent_on(mut frame: Vec<u8>) -> Vec<u8> {
+    let v4 = frame[12] == 8;
+    frame[if v4 { 22 } else { 21 }] = 63;
+    if v4 {
+        frame[24..26].fill(0);
+        let sum = penstock_wire::checksum::finish(penstock_wire::checksum::sum(&frame[14..34], 0));
+        frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    }
+    frame
+}
+
+#[test]
+fn what_a_container_complains_about_reaches_the_client_as_the_virtual_address_s_own_complaint() {
+    for (client, vip, dip) in [(CLIENT, VIP, "10.0.0.2:8080"), (CLIENT6, VIP6, "[fd00::2]:8080")] {
+        let (own, vip_ip, to) = (sock(dip).ip().to_string(), sock(vip).ip().to_string(), sock(client).ip().to_string());
+        let least = if sock(vip).is_ipv6() { 48 } else { 28 };
+        for quoted in [1000, least] {
+            let mut host = Host::new(&goal());
+            let complaint = unreachable((mac(1, 2), ROUTER_MAC), &own, &to, &packet(client, dip), quoted);
+            assert_eq!(host.dropped(port(1, 2), &complaint), DropReason::NoReverseMapping, "about nothing that came");
+            let request = tcp(MUX_MAC, mac(1, 2), client, vip, SYN);
+            host.sent(UNDERLAY, &by_mux(&request), port(1, 2));
+            let got = host.sent(port(1, 2), &complaint, UNDERLAY);
+            let expected = unreachable((HOST_MAC, NEXT_HOP_MAC), &vip_ip, &to, &packet(client, vip), quoted);
+            assert_eq!(got, sent_on(expected), "{vip}, {quoted} bytes");
+            // Not to somebody else, and not about what somebody else got.
+            let third = if sock(vip).is_ipv6() { "2001:db8:c::99" } else { "203.0.113.99" };
+            let stray = unreachable((mac(1, 2), ROUTER_MAC), &own, third, &packet(client, dip), quoted);
+            assert_eq!(host.dropped(port(1, 2), &stray), DropReason::NoReverseMapping);
+        }
+    }
+}
+
+#[test]
+fn errors_about_a_flow_with_a_leased_port_are_translated_both_ways() {
+    let lease = penstock_slb_host::SnatLease {
+        network_interface: "t1-c2".to_owned(),
+        dip: Overlay(ip("10.0.0.2")),
+        vip: ip("198.51.100.9"),
+        first: 1024,
+        count: 64,
+        protocol: None,
+    };
+    let (own, server) = ("10.0.0.2:40000", "192.0.2.80:443");
+    let mut host = Host::new(&penstock_slb_host::HostGoal { snat: vec![lease], ..goal() });
+    let left = see(&host.sent(port(1, 2), &tcp(mac(1, 2), ROUTER_MAC, own, server, SYN), UNDERLAY)).src;
+    let out = left.to_string();
+    // A router on the way is too narrow.
+    let error = too_big(ROUTER, &out, &packet(&out, server), 28, (MUX_MAC, mac(1, 2)));
+    let got = host.sent(UNDERLAY, &by_mux(&error), port(1, 2));
+    assert_eq!(got, too_big(ROUTER, own, &packet(own, server), 28, (ROUTER_MAC, mac(1, 2))));
+    // Another port of the block is nobody's.
+    let other = format!("198.51.100.9:{}", 1024 + (left.port() - 1024 + 1) % 64);
+    let stray = too_big(ROUTER, &other, &packet(&other, server), 28, (MUX_MAC, mac(1, 2)));
+    assert_eq!(host.dropped(UNDERLAY, &by_mux(&stray)), DropReason::NoReverseMapping);
+    // The container does not want the answer.
+    let complaint = unreachable((mac(1, 2), ROUTER_MAC), "10.0.0.2", "192.0.2.80", &packet(server, own), 28);
+    let got = host.sent(port(1, 2), &complaint, UNDERLAY);
+    let expected = unreachable((HOST_MAC, NEXT_HOP_MAC), "198.51.100.9", "192.0.2.80", &packet(server, &out), 28);
+    assert_eq!(got, sent_on(expected));
+}

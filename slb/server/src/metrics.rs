@@ -15,6 +15,11 @@ pub const METRICS: RoleMetrics = RoleMetrics::new("host", OWN);
 const OWN: &[Row] = &[
     (UNSENT, "", "Frames that were to be sent and that no port took"),
     (PASSED_ON, "", "Packets of flows that were not known here, passed to the container that the mux named next"),
+    (
+        FRAGMENTS,
+        "outcome",
+        "Pieces of packets: `first` noted, `later` that found it, `orphan` that did not and went by addresses or was dropped",
+    ),
     (KERNEL_REPLAY, "interface", "1 if the kernel forwards packets of established flows that come by it by itself"),
     (REPLAYED, "interface", "Frames that it has forwarded or denied so; they are in all other counts too"),
     (KERNEL_FLOWS, "", "Flows that the kernel forwards by itself, each direction for itself"),
@@ -38,6 +43,7 @@ const OWN: &[Row] = &[
 
 const UNSENT: &str = "penstock_host_unsent_packets_total";
 const PASSED_ON: &str = "penstock_host_passed_on_packets_total";
+const FRAGMENTS: &str = "penstock_host_fragments_total";
 const KERNEL_REPLAY: &str = "penstock_host_kernel_replay";
 const REPLAYED: &str = "penstock_host_replayed_packets_total";
 const KERNEL_FLOWS: &str = "penstock_host_kernel_flows";
@@ -65,6 +71,9 @@ pub(crate) fn record(config: &HostConfig, applied: Revision, report: &Report, pr
     });
     counter!(UNSENT).absolute(report.unsent);
     counter!(PASSED_ON).absolute(report.passed_on);
+    for (outcome, n) in report.fragments.outcomes() {
+        counter!(FRAGMENTS, "outcome" => outcome).absolute(n);
+    }
     let (flows, refused) = report.kernel_flows;
     gauge!(KERNEL_FLOWS).set(flows as f64);
     counter!(KERNEL_REFUSED).absolute(refused);

@@ -5,7 +5,7 @@
 
 use crate::replay::FlowReplay;
 use penstock_clock::MonotonicClock;
-use penstock_engine::Port;
+use penstock_engine::{FragmentCounts, Port};
 use penstock_model::{Gso, HEADROOM, Ledger, Nanos, Offload, Packet, PortId, Verdict};
 use penstock_packet_io::{IoStats, PacketIo, Poller, SendError, Waker};
 use penstock_slb_host::{HostResolver, SnatUse, flow_group};
@@ -51,6 +51,7 @@ pub(crate) struct Report {
     pub(crate) unsent: u64,
     /// Packets that got their second chance at another container.
     pub(crate) passed_on: u64,
+    pub(crate) fragments: FragmentCounts,
     pub(crate) snat: Vec<SnatUse>,
     /// Flows that the kernel replays, and how many it had no room for.
     pub(crate) kernel_flows: (usize, u64),
@@ -300,6 +301,7 @@ impl Worker {
             resolved: self.engine.resolved(),
             unsent: self.unsent,
             passed_on: self.engine.resolver().passed_on(),
+            fragments: self.engine.resolver().fragments(),
             snat: self.engine.resolver().snat().collect(),
             kernel_flows: self.replay.as_ref().map(FlowReplay::counts).unwrap_or_default(),
             obstacle: None,

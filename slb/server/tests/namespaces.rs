@@ -286,3 +286,26 @@ fn every_frame_is_dealt_with_once_and_counted_with_and_without_the_kernel() {
         agent.stop().unwrap();
     }
 }
+
+#[test]
+fn datagrams_in_pieces_are_answered_in_pieces_by_a_virtual_ip() {
+    if !is_root() {
+        return;
+    }
+    let mut lab = Lab::new("pieces");
+    lab.echo("c1", 9000);
+    let mut goal = goal();
+    for rule in &mut goal.nat_rules {
+        (rule.protocol, rule.vip_port, rule.dip_port) = (Protocol::UDP, 9000, 9000);
+    }
+    goal.probes.clear();
+    let agent = Agent::start(&lab, goal);
+    agent.ready(3);
+    let sent = &large()[..4000];
+    for (vip, kind) in [("198.51.100.1", "UDP4"), ("[2001:db8:f::1]", "UDP6")] {
+        // The first may come before the echo listens, or before the way to the client is known.
+        let answer = (0..10).map(|_| lab.ask("m", &format!("{kind}:{vip}:9000"), sent)).find(|a| !a.is_empty());
+        assert!(answer.as_deref() == Some(sent), "{vip}: {:?} bytes", answer.map(|a| a.len()));
+    }
+    agent.wait("status", Duration::from_secs(3), |s| s.ports[0].from_container_packets >= 6);
+}

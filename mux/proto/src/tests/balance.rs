@@ -151,7 +151,8 @@ fn what_cannot_be_forwarded_ends_by_name() {
     assert_eq!(e.ending, penstock_engine::Ending::Drop(DropReason::NextHopUnresolved));
 }
 
-fn fragmented(mut frame: Vec<u8>, flags_offset: u16) -> Vec<u8> {
+fn fragmented(mut frame: Vec<u8>, id: u16, flags_offset: u16) -> Vec<u8> {
+    frame[18..20].copy_from_slice(&id.to_be_bytes());
     frame[20..22].copy_from_slice(&flags_offset.to_be_bytes());
     frame[24..26].fill(0);
     let sum = penstock_wire::checksum::finish(penstock_wire::checksum::sum(&frame[14..34], 0));
@@ -159,20 +160,46 @@ fn fragmented(mut frame: Vec<u8>, flags_offset: u16) -> Vec<u8> {
     frame
 }
 
-#[test]
-fn fragments_pass_only_where_ports_do_not_choose() {
-    let mut by_ports = goal(&[1, 2, 3, 4]);
-    let (first, later) =
-        (|n| fragmented(udp(client(n), VIP, 53), 0x2000), |n| fragmented(udp(client(n), VIP, 53), 0x0001));
-    let mut mux = Mux::new(&by_ports);
-    assert_eq!(mux.send(&first(1)), Err(DropReason::FragmentUnsupported));
-    assert_eq!(mux.send(&later(1)), Err(DropReason::FragmentUnsupported));
+fn pieces(n: u32, id: u16) -> [Vec<u8>; 2] {
+    [0x2000, 0x0001].map(|flags_offset| fragmented(udp(client(n), VIP, 53), id, flags_offset))
+}
 
-    by_ports.services.iter_mut().for_each(|s| s.distribution = Distribution::SourceIp);
-    let mut mux = Mux::new(&by_ports);
+#[test]
+fn pieces_of_a_packet_go_where_the_packet_would() {
+    let mut mux = Mux::new(&goal(&[1, 2, 3, 4]));
+    for n in 0..200 {
+        let whole = mux.backend(&udp(client(n), VIP, 53));
+        let [first, later] = pieces(n, n as u16);
+        assert_eq!([first, later.clone(), later].map(|piece| mux.backend(&piece)), [whole; 3]);
+        let [_, stray] = pieces(n, 7000);
+        assert_eq!(mux.send(&stray), Err(DropReason::FragmentUnsupported), "its first went elsewhere");
+    }
+    let seen = mux.port.resolver().fragments();
+    assert_eq!((seen.first, seen.later, seen.orphans), (200, 400, 200));
+}
+
+#[test]
+fn pieces_go_where_the_flow_goes_while_slots_change_hands() {
+    let before = goal(&[1, 2]);
+    let mut mux = Mux::new(&before);
+    mux.publish(&changed(&before, &[1, 2, 3], &[1, 2]));
+    for n in 0..300 {
+        let [first, later] = pieces(n, n as u16);
+        let flow = mux.backend(&first);
+        assert_eq!((mux.backend(&later), mux.backend(&udp(client(n), VIP, 53))), (flow, flow));
+    }
+    assert!(mux.port.flows() > 50);
+}
+
+#[test]
+fn where_ports_do_not_choose_a_piece_needs_no_first() {
+    let mut by_address = goal(&[1, 2, 3, 4]);
+    by_address.services.iter_mut().for_each(|s| s.distribution = Distribution::SourceIp);
+    let mut mux = Mux::new(&by_address);
     for n in 0..100 {
         let whole = mux.backend(&udp(client(n), VIP, 53));
-        assert_eq!((mux.backend(&first(n)), mux.backend(&later(n))), (whole, whole));
+        let [first, later] = pieces(n, n as u16);
+        assert_eq!((mux.backend(&later), mux.backend(&first)), (whole, whole));
     }
 }
 

@@ -34,6 +34,23 @@ fn answers_go_to_the_container_that_has_leased_their_port() {
     assert!(build(&leased()).vips().contains(&ip(ONLY_OUT)), "announced and steered like any other");
 }
 
+/// "Too big" about what left by a leased port towards the server.
+fn too_big(port: u16) -> Vec<u8> {
+    let sent = tcp(SocketAddr::new(ip(VIP), port), &server(9).ip().to_string(), 443, ACK);
+    let message = [&[3, 4, 0, 0, 0, 0, 5, 20], &sent[14..14 + 28]].concat();
+    packet(ip("198.18.0.1"), ip(VIP), Protocol::ICMP, message, Some(2))
+}
+
+#[test]
+fn an_error_about_what_left_by_a_leased_port_goes_to_the_container_that_has_it() {
+    let mut mux = Mux::new(&leased());
+    assert_eq!(mux.backend(&too_big(1030)), BackendId(3));
+    assert_eq!(mux.backend(&too_big(1100)), BackendId(4));
+    assert_eq!(mux.send(&too_big(1152)), Err(DropReason::NoReverseMapping));
+    let told = explain(&Arc::new(build(&leased())), &too_big(1030), PortId(0));
+    assert!(told.steps.iter().any(|s| s.layer == "icmp" && s.text.contains("web-3")), "{:?}", told.steps);
+}
+
 #[test]
 fn ports_that_nobody_has_leased_lead_nowhere_and_services_come_first() {
     let mut mux = Mux::new(&leased());

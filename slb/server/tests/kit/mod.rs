@@ -200,6 +200,26 @@ impl Lab {
         self.children.push(child);
     }
 
+    /// A server that sends each datagram back.
+    pub fn echo(&mut self, c: &str, port: u16) {
+        let words = format!("netns exec {} socat -b 9000 UDP6-RECVFROM:{port},fork,ipv6only=0 EXEC:cat", self.ns(c));
+        let child = Command::new("ip").args(words.split_whitespace()).spawn().unwrap();
+        self.children.push(child);
+    }
+
+    /// What comes back for one datagram within two seconds.
+    pub fn ask(&self, from: &str, to: &str, datagram: &[u8]) -> Vec<u8> {
+        let words = format!("netns exec {} timeout 4 socat -b 9000 -T 2 -t 2 - {to}", self.ns(from));
+        let mut child = Command::new("ip")
+            .args(words.split_whitespace())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), datagram).unwrap();
+        child.wait_with_output().unwrap().stdout
+    }
+
     /// An iperf3 server on the port that the VIP leads to.
     pub fn serve_iperf(&mut self, c: &str) {
         let ns = self.ns(c);
