@@ -30,6 +30,7 @@ pub struct Fragments {
     entries: Box<[Entry]>,
     hasher: FlowHasher,
     counts: FragmentCounts,
+    is_looking: bool,
 }
 
 /// What became of fragments.
@@ -63,7 +64,13 @@ impl Fragments {
             entries: vec![Entry::default(); REGIONS * SETS * WAYS].into_boxed_slice(),
             hasher,
             counts: FragmentCounts::default(),
+            is_looking: false,
         }
+    }
+
+    /// While a packet is explained: nothing is noted and nothing counted.
+    pub fn look_only(&mut self, is_looking: bool) {
+        self.is_looking = is_looking;
     }
 
     #[must_use]
@@ -90,6 +97,9 @@ impl Fragments {
 
     /// The packet's first fragment: source and destination port. One that had the identification before is forgotten.
     fn note_first(&mut self, datagram: &Datagram, ports: (u16, u16), now: Nanos) {
+        if self.is_looking {
+            return;
+        }
         self.counts.first += 1;
         let (seconds, set) = (seconds(now), self.set(datagram));
         let Some(set) = self.entries.get_mut(set..set + WAYS) else { return };
@@ -107,6 +117,7 @@ impl Fragments {
         let set = self.entries.get(set..set + WAYS).unwrap_or_default();
         let found = set.iter().find(|e| e.until > seconds && e.datagram == *datagram).map(|e| e.ports);
         match found {
+            _ if self.is_looking => {}
             Some(_) => self.counts.later += 1,
             None => self.counts.orphans += 1,
         }

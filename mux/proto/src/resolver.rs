@@ -6,7 +6,7 @@ use crate::key::MuxKey;
 use crate::policy::Policy;
 use arc_swap::ArcSwap;
 use penstock_engine::{
-    Class, Counter, EncapTemplate, Expressed, FragmentCounts, Fragments, Prior, Resolution, Resolver, TcpIdle,
+    Class, Counter, EncapTemplate, Expressed, FragmentCounts, Fragments, Prior, Resolution, Resolver, Step, TcpIdle,
 };
 use penstock_flow::{FlowHasher, FlowTable, Transposition, prefetch};
 use penstock_model::{BackendId, DropReason, Nanos, Packet, Protocol, ServiceId, TenantId, Verdict};
@@ -209,6 +209,13 @@ impl Resolver for MuxResolver {
         let slots = &self.policy.tables.slots;
         let backend = if token & LEASED == 0 { slots.owner(token) } else { BackendId(token as u32) };
         Ok(self.policy.transposition(backend))
+    }
+
+    fn explain_classify(&mut self, packet: &Packet<'_>, headers: &mut Headers, _: &mut Vec<Step>) -> Class<MuxKey> {
+        self.fragments.look_only(true);
+        let class = self.classify(packet, headers);
+        self.fragments.look_only(false);
+        class
     }
 
     /// Slow path: the packet is decided again for its place, which the key does not hold.

@@ -10,7 +10,7 @@ use crate::replay::{self, Notice};
 use crate::snat::{EASY_TRIES, MAX_TRIES, TIRED, Walk};
 use crate::status::SnatUse;
 use arc_swap::{ArcSwap, Cache};
-use penstock_engine::{Class, EncapTemplate, FragmentCounts, Fragments, Prior, Resolver, Why};
+use penstock_engine::{Class, EncapTemplate, FragmentCounts, Fragments, Prior, Resolver, Step, Why};
 use penstock_flow::{Flags, FlowHasher, FlowTable, Quota, Transposition};
 use penstock_maps::FLOW_IDLE_SECONDS;
 use penstock_model::{DropReason, EncapId, FlowKey, Nanos, Overlay, Packet, PortId, Verdict};
@@ -265,6 +265,13 @@ impl Resolver for HostResolver {
                 Class::Flow { key, hash: self.hasher.hash(&key), epoch: network.epoch }
             }
         }
+    }
+
+    fn explain_classify(&mut self, packet: &Packet<'_>, headers: &mut Headers, _: &mut Vec<Step>) -> Class<FlowKey> {
+        self.fragments.look_only(true);
+        let class = self.classify(packet, headers);
+        self.fragments.look_only(false);
+        class
     }
 
     fn resolve(
