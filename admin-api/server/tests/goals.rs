@@ -83,6 +83,110 @@ async fn every_node_gets_its_part_of_the_fabric() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tags_of_rules_are_the_addresses_that_they_stand_for_in_the_network_of_the_interface() {
+    let lab = lab().await;
+    let mut host = Node::<Host>::start(&lab, "host1");
+    lab.put("/securityTags/web", json!({})).await;
+    lab.put("/securityTags/nobody", json!({})).await;
+    let rule = |id: &str, priority: &str, side: Value| {
+        let mut properties = json!({"protocol": "TCP", "action": "Allow", "type": "Inbound", "priority": priority});
+        properties.as_object_mut().unwrap().extend(side.as_object().unwrap().clone());
+        json!({"resourceId": id, "properties": properties})
+    };
+    let rules = json!([
+        rule("sites", "100", json!({"sourceAddressPrefix": "VirtualNetwork"})),
+        rule("world", "101", json!({"sourceAddressPrefix": "internet, 10.0.0.0/8"})),
+        rule("probes", "102", json!({"sourceAddressPrefix": "AzureLoadBalancer"})),
+        rule("web", "103", json!({"sourceSecurityTags": [reference("/securityTags/web")]})),
+        rule("nobody", "104", json!({"destinationSecurityTags": [reference("/securityTags/nobody")]})),
+    ]);
+    lab.put("/accessControlLists/tagged", json!({"aclRules": rules})).await;
+    let mut nic = lab.get("/networkInterfaces/red1").await["properties"].clone();
+    nic["ipConfigurations"][0]["properties"]["accessControlList"] = reference("/accessControlLists/tagged");
+    for c in nic["ipConfigurations"].as_array_mut().unwrap() {
+        c["properties"]["accessControlList"] = reference("/accessControlLists/tagged");
+        c["properties"]["securityTags"] = json!([reference("/securityTags/web")]);
+    }
+    lab.put("/networkInterfaces/red1", nic).await;
+
+    let (goal, _) = host.wait(|g: &HostGoal| g.acls.iter().any(|a| a.name == "tagged")).await;
+    let network = goal.networks.iter().find(|n| n.name == "red").unwrap();
+    let port = goal.ports.iter().find(|p| p.network_interface == "red1").unwrap();
+    let list = &goal.acls[port.acl.unwrap().0 as usize];
+    let src = |name: &str| &list.rules.iter().find(|r| r.name == name).unwrap().src;
+    let within = |name: &str, addr: &str| src(name).iter().any(|p| p.contains(addr.parse().unwrap()));
+    let own = port.addresses[0].ip().to_string();
+    let site = network.routes[0].prefix.network().to_string();
+    assert!(within("sites", &own) && within("sites", &site) && !within("sites", "203.0.113.1"));
+    assert!(within("world", "203.0.113.1") && within("world", "2001:db8:1::1") && within("world", "10.255.0.1"));
+    assert!(within("probes", &penstock_slb_host::PROBE_V4.to_string()));
+    let addresses: BTreeSet<_> = port.addresses.iter().map(|a| a.ip()).collect();
+    assert_eq!(src("web").iter().map(|p| p.ip()).collect::<BTreeSet<_>>(), addresses);
+    let nobody = list.rules.iter().find(|r| r.name == "nobody").unwrap();
+    assert_eq!(nobody.dst, ["0.0.0.0/32".parse().unwrap()], "a tag that nobody has is no rule for everybody");
+
+    let both = json!({"sourceAddressPrefix": "*", "sourceSecurityTags": [reference("/securityTags/web")]});
+    let body = json!({"properties": {"aclRules": [rule("both", "100", both)]}});
+    let (status, body) = lab.call(Method::PUT, "/networking/v1/accessControlLists/both", Some(&body)).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{body:#}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn routes_of_a_subnet_reach_hosts_and_gateways_and_an_appliance_needs_an_address_and_leave() {
+    use penstock_policy::UserHop;
+    let lab = lab().await;
+    let (mut host, mut gateway) = (Node::<Host>::start(&lab, "host1"), Node::<Gateway>::start(&lab, "gw1"));
+    let nic = lab.get("/networkInterfaces/red2").await["properties"].clone();
+    let appliance = nic["ipConfigurations"][0]["properties"]["privateIPAddress"].as_str().unwrap().to_owned();
+    let route = |id: &str, properties: Value| json!({"resourceId": id, "properties": properties});
+    let chain =
+        json!({"addressPrefix": "192.0.2.0/24", "nextHopType": "VirtualAppliance", "nextHopIpAddress": appliance});
+    let routes = [
+        route("chain", chain.clone()),
+        route("nothing", json!({"addressPrefix": "198.51.100.0/24", "nextHopType": "None"})),
+        route("out", json!({"addressPrefix": "0.0.0.0/0", "nextHopType": "Internet"})),
+    ];
+    lab.put("/routeTables/t", json!({"routes": routes})).await;
+    let mut network = lab.get("/virtualNetworks/red").await["properties"].clone();
+    for subnet in network["subnets"].as_array_mut().unwrap() {
+        subnet["properties"]["routeTable"] = reference("/routeTables/t");
+    }
+    lab.put("/virtualNetworks/red", network).await;
+    let subnet = lab.get("/virtualNetworks/red").await;
+    assert!(subnet.to_string().contains("'red2' has no ipForwarding"), "{subnet:#}");
+
+    let mut nic = nic;
+    nic["ipForwarding"] = json!(true);
+    lab.put("/networkInterfaces/red2", nic).await;
+    let (goal, _) = host.wait(|g: &HostGoal| g.ports.iter().any(|p| p.forwards)).await;
+    assert_eq!(goal.ports.iter().filter(|p| p.forwards).map(|p| &*p.network_interface).collect::<Vec<_>>(), ["red2"]);
+    let has_table = |n: &&penstock_policy::VirtualNetwork| !n.tables.is_empty();
+    let [red] = goal.networks.iter().filter(has_table).collect::<Vec<_>>()[..] else { panic!("{:?}", goal.networks) };
+    let (table, appliance) = (&red.tables[0], Overlay(appliance.parse().unwrap()));
+    assert_eq!((red.name.as_str(), table.subnets.len(), table.from_sites), ("red", red.subnets.len(), true));
+    let hops: Vec<_> = table.routes.iter().map(|r| (r.name.as_str(), r.next_hop.clone())).collect();
+    let expected =
+        [("out", UserHop::Internet), ("chain", UserHop::Appliances(vec![appliance])), ("nothing", UserHop::Discard)];
+    assert_eq!(hops, expected);
+    let (of_gateway, _) = gateway.wait(|g: &GatewayGoal| g.networks.iter().any(|n| has_table(&n))).await;
+    assert_eq!(of_gateway.networks.iter().find(has_table).unwrap().tables, red.tables);
+
+    let refuse = async |properties: Value, pointer: &str| {
+        let body = json!({"properties": {"routes": [route("chain", chain.clone()), route("bad", properties)]}});
+        let (status, body) = lab.call(Method::PUT, "/networking/v1/routeTables/t", Some(&body)).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{body:#}");
+        assert!(body.to_string().contains(pointer), "{body:#}");
+    };
+    refuse(json!({"addressPrefix": "192.0.2.0/24", "nextHopType": "None"}), "addressPrefix").await;
+    refuse(json!({"addressPrefix": "10.9.0.0/16", "nextHopType": "VirtualAppliance"}), "nextHopIpAddress").await;
+    let two =
+        json!({"addressPrefix": "2001:db8::/32", "nextHopType": "VirtualAppliance", "nextHopIpAddress": "10.0.0.1"});
+    refuse(two, "two families").await;
+    let needless = json!({"addressPrefix": "10.9.0.0/16", "nextHopType": "None", "nextHopIpAddress": "10.0.0.1"});
+    refuse(needless, "nextHopIpAddress").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn gre_connections_reach_their_gateway_and_those_that_cannot_be_told_apart_are_refused() {
     let lab = lab().await;
     let mut gateway = Node::<Gateway>::start(&lab, "gw1");

@@ -1,5 +1,6 @@
 //! One value against its type: numbers and words in every form that clients send them.
 use crate::document::read_properties;
+use crate::intent::Tag;
 use crate::kind::Type;
 use crate::{Problems, ResourcePath, pointer_join, value};
 use ipnetwork::IpNetwork;
@@ -77,7 +78,9 @@ fn expected(of: &Type, v: &Value) -> String {
         Type::Prefix => "an address prefix such as 10.0.0.0/24 or 2001:db8::/64".to_owned(),
         Type::Mac => "an Ethernet address of 12 hexadecimal digits".to_owned(),
         Type::PortRange => "a port, a range of ports such as 80-81, or *".to_owned(),
-        Type::AddressPattern => "*, an address, a prefix, or several separated by commas".to_owned(),
+        Type::AddressPattern => {
+            "*, an address, a prefix, VirtualNetwork, Internet, LoadBalancer, or several separated by commas".to_owned()
+        }
         Type::Key => "a key of 32 bytes in base64".to_owned(),
         _ => "text".to_owned(),
     }
@@ -142,13 +145,34 @@ pub(crate) fn port_range(s: &str) -> Option<(u16, u16)> {
 }
 
 /// Empty: any address.
-pub(crate) fn address_pattern(s: &str) -> Option<Vec<IpNetwork>> {
+pub(crate) fn address_pattern(s: &str) -> Option<Addresses> {
     let s = s.trim();
+    let mut out = Addresses::default();
     if s == "*" || s.eq_ignore_ascii_case("any") {
-        return Some(Vec::new());
+        return Some(out);
     }
-    s.split(',').map(|part| part.trim().parse().ok()).collect()
+    for part in s.split(',').map(str::trim) {
+        match TAGS.iter().find(|(name, _)| part.eq_ignore_ascii_case(name)) {
+            Some((_, tag)) => out.tags.push(tag.clone()),
+            None => out.prefixes.push(part.parse().ok()?),
+        }
+    }
+    Some(out)
 }
+
+/// What one side of a rule names; nothing: any address.
+#[derive(Debug, Default)]
+pub(crate) struct Addresses {
+    pub(crate) prefixes: Vec<IpNetwork>,
+    pub(crate) tags: Vec<Tag>,
+}
+
+const TAGS: [(&str, Tag); 4] = [
+    ("VirtualNetwork", Tag::VirtualNetwork),
+    ("Internet", Tag::Internet),
+    ("LoadBalancer", Tag::LoadBalancer),
+    ("AzureLoadBalancer", Tag::LoadBalancer),
+];
 
 /// 32 bytes in standard base64 with padding, as `wg genkey` writes them.
 pub(crate) fn key(s: &str) -> Option<[u8; 32]> {

@@ -260,7 +260,7 @@ fn of_type(of: &'static Type, owner: &str) -> Value {
         Type::Mac => json!({"type": "string", "description": "An Ethernet address of 12 hexadecimal digits."}),
         Type::PortRange => json!({"type": "string", "description": "A port, a range such as 80-81, or *."}),
         Type::AddressPattern => {
-            json!({"type": "string", "description": "*, an address, a prefix, or several separated by commas."})
+            json!({"type": "string", "description": "*, an address, a prefix, VirtualNetwork, Internet, LoadBalancer, or several separated by commas."})
         }
         Type::Key => json!({"type": "string", "description": "32 bytes in base64."}),
         Type::Ref(kinds) => to(&kinds.join(" or ")),

@@ -12,15 +12,22 @@ pub struct Step {
 /// Where decision code says why. The packet loop passes `()`, which costs nothing; `trace` passes a `Vec<Step>`.
 /// So what is explained is what is done: there is one decision function.
 pub trait Why {
+    /// Whether what is decided is also done: only that is counted and logged.
+    const DONE: bool;
+
     fn because(&mut self, layer: &'static str, text: impl FnOnce() -> String);
 }
 
 impl Why for () {
+    const DONE: bool = true;
+
     #[inline]
     fn because(&mut self, _layer: &'static str, _text: impl FnOnce() -> String) {}
 }
 
 impl Why for Vec<Step> {
+    const DONE: bool = false;
+
     fn because(&mut self, layer: &'static str, text: impl FnOnce() -> String) {
         self.push(Step { layer: layer.to_owned(), text: text() });
     }

@@ -1,10 +1,13 @@
 use crate::classifier::Classifier;
 use crate::rule_box::is_mapped;
-use crate::{Acl, AclAction, AclDirection, AclRule, PolicyError, Problem};
+use crate::{Acl, AclAction, AclDirection, AclJournal, AclNote, AclRule, PolicyError, Problem};
 use ipnetwork::IpNetwork;
 use penstock_model::FlowKey;
+use std::collections::HashMap;
 use std::fmt;
 use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Rules of one list; for what they take see [`CompiledAcl`].
 pub const MAX_RULES: usize = 10_000;
@@ -52,11 +55,21 @@ pub enum AclMatch {
 /// field) are kept as sets of bits: 12 MiB for 10,000.
 #[derive(Debug, Clone)]
 pub struct CompiledAcl {
-    name: String,
-    /// Names of [`Acl::rules`], for `trace`.
-    rule_names: Vec<String>,
+    name: Arc<str>,
+    /// The network for which it was compiled.
+    network: Arc<str>,
+    /// As in [`Acl::rules`].
+    rules: Vec<Counted>,
     inbound: Classifier,
     outbound: Classifier,
+    journal: Option<AclJournal>,
+}
+
+/// A rule's name, and what it has decided.
+#[derive(Debug, Clone)]
+struct Counted {
+    name: Arc<str>,
+    decisions: Arc<AtomicU64>,
 }
 
 impl CompiledAcl {
@@ -67,11 +80,33 @@ impl CompiledAcl {
     pub fn compile(acl: &Acl, network: &[IpNetwork]) -> Result<Self, PolicyError> {
         validate(acl)?;
         Ok(Self {
-            name: acl.name.clone(),
-            rule_names: acl.rules.iter().map(|rule| rule.name.clone()).collect(),
+            name: acl.name.as_str().into(),
+            network: "".into(),
+            rules: acl
+                .rules
+                .iter()
+                .map(|r| Counted { name: r.name.as_str().into(), decisions: Arc::default() })
+                .collect(),
             inbound: Classifier::compile(acl, AclDirection::Inbound, network),
             outbound: Classifier::compile(acl, AclDirection::Outbound, network),
+            journal: None,
         })
+    }
+
+    /// Says for which network it was compiled, and where rules that are logged write; rules that `previous` has by the same
+    /// name go on counting.
+    #[must_use]
+    pub fn continuing(mut self, network: &str, journal: Option<&AclJournal>, previous: Option<&CompiledAcl>) -> Self {
+        self.network = network.into();
+        self.journal = journal.cloned();
+        let counted: HashMap<&str, &Arc<AtomicU64>> =
+            previous.iter().flat_map(|p| &p.rules).map(|rule| (&*rule.name, &rule.decisions)).collect();
+        for rule in &mut self.rules {
+            if let Some(decisions) = counted.get(&*rule.name) {
+                rule.decisions = Arc::clone(decisions);
+            }
+        }
+        self
     }
 
     /// What applies where no list is attached: everything is allowed.
@@ -79,8 +114,10 @@ impl CompiledAcl {
     pub fn none() -> Self {
         let nothing = Acl { name: String::new(), rules: Vec::new() };
         Self {
-            name: String::new(),
-            rule_names: Vec::new(),
+            name: "".into(),
+            network: "".into(),
+            rules: Vec::new(),
+            journal: None,
             inbound: Classifier::compile(&nothing, AclDirection::Inbound, &[]),
             outbound: Classifier::compile(&nothing, AclDirection::Outbound, &[]),
         }
@@ -96,18 +133,53 @@ impl CompiledAcl {
         }
     }
 
+    /// [`CompiledAcl::evaluate`] for a packet that is there: the rule counts it, and notes it if it is logged.
+    #[must_use]
+    pub fn decide(&self, direction: AclDirection, key: &FlowKey) -> AclVerdict {
+        let verdict = self.evaluate(direction, key);
+        if let Some(rule) = self.rule(&verdict) {
+            rule.decisions.fetch_add(1, Ordering::Relaxed);
+            if let Some(journal) = self.journal.as_ref().filter(|_| verdict.log) {
+                journal.write(AclNote {
+                    network: Arc::clone(&self.network),
+                    list: Arc::clone(&self.name),
+                    rule: Arc::clone(&rule.name),
+                    direction,
+                    action: verdict.action,
+                    flow: *key,
+                });
+            }
+        }
+        verdict
+    }
+
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
+    #[must_use]
+    pub fn network(&self) -> &str {
+        &self.network
+    }
+
+    /// The rules that have decided something, and how often.
+    pub fn decisions(&self) -> impl Iterator<Item = (&str, u64)> {
+        let all = self.rules.iter().map(|rule| (&*rule.name, rule.decisions.load(Ordering::Relaxed)));
+        all.filter(|(_, count)| *count > 0)
+    }
+
+    fn rule(&self, verdict: &AclVerdict) -> Option<&Counted> {
+        match verdict.because {
+            AclMatch::Rule(index) => self.rules.get(index as usize),
+            _ => None,
+        }
+    }
+
     /// The name of the rule that decided, if one did.
     #[must_use]
     pub fn rule_name(&self, verdict: &AclVerdict) -> Option<&str> {
-        match verdict.because {
-            AclMatch::Rule(index) => self.rule_names.get(index as usize).map(String::as_str),
-            _ => None,
-        }
+        self.rule(verdict).map(|rule| &*rule.name)
     }
 
     /// One sentence for `trace`: `rule "deny-ssh" of list "web" denies`.

@@ -1,5 +1,6 @@
 use crate::lpm::canonical;
-use crate::{Acl, CompiledAcl, Endpoint, Lpm, PolicyError, Problem, Route, VirtualNetwork};
+use crate::user_routes::UserRoutes;
+use crate::{Acl, AclJournal, CompiledAcl, Endpoint, Lpm, PolicyError, Problem, Route, VirtualNetwork};
 use ipnetwork::IpNetwork;
 use penstock_model::Mac;
 use std::collections::{BTreeMap, HashMap};
@@ -30,6 +31,7 @@ pub struct CompiledNetwork {
     /// The lists that endpoints name, by their index.
     acls: BTreeMap<u32, CompiledAcl>,
     no_acl: CompiledAcl,
+    user_routes: UserRoutes,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -52,8 +54,27 @@ impl CompiledNetwork {
             table: checked?,
             acls: used_acls(network, acls)?,
             no_acl: CompiledAcl::none(),
+            user_routes: UserRoutes::compile(&network.tables).map_err(|e| e.within(&network.name))?,
             network: network.clone(),
         })
+    }
+
+    /// The access lists go on counting where those of `previous` stopped, and write to `journal`.
+    #[must_use]
+    pub fn continuing(mut self, journal: Option<&AclJournal>, previous: Option<&CompiledNetwork>) -> Self {
+        let before: HashMap<&str, &CompiledAcl> =
+            previous.iter().flat_map(|p| p.acls.values()).map(|acl| (acl.name(), acl)).collect();
+        let name = &self.network.name;
+        for acl in self.acls.values_mut() {
+            let previous = before.get(acl.name()).copied();
+            *acl = std::mem::replace(acl, CompiledAcl::none()).continuing(name, journal, previous);
+        }
+        self
+    }
+
+    /// The access lists that its endpoints have.
+    pub fn acls(&self) -> impl Iterator<Item = &CompiledAcl> {
+        self.acls.values()
     }
 
     /// What `dst` means in this network. No allocation, no lock.
@@ -100,7 +121,15 @@ impl CompiledNetwork {
     /// Whether `addr` belongs to the address space of the network.
     #[must_use]
     pub fn contains(&self, addr: IpAddr) -> bool {
-        self.network.prefixes.iter().any(|prefix| prefix.contains(addr))
+        self.own_prefix(addr).is_some()
+    }
+
+    pub(crate) fn own_prefix(&self, addr: IpAddr) -> Option<&IpNetwork> {
+        self.network.prefixes.iter().find(|prefix| prefix.contains(addr))
+    }
+
+    pub(crate) fn user_routes(&self) -> &UserRoutes {
+        &self.user_routes
     }
 
     /// The intent that was compiled.

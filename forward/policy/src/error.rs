@@ -36,6 +36,12 @@ impl PolicyError {
         Self { field: field.to_string(), problem }
     }
 
+    /// The same error in `list`, whose field is an index.
+    pub(crate) fn of(mut self, list: &str) -> Self {
+        self.field = format!("{list}{}", self.field);
+        self
+    }
+
     /// The same error with `parent` before its field.
     #[must_use]
     pub fn within(mut self, parent: &str) -> Self {

@@ -38,6 +38,7 @@ fn red() -> VirtualNetwork {
             Route { prefix: net("0.0.0.0/0"), next_hop: NextHop::Tunnel(TunnelId(0)) },
             Route { prefix: net("10.0.9.0/24"), next_hop: NextHop::Discard },
         ],
+        tables: Vec::new(),
     }
 }
 

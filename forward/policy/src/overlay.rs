@@ -1,4 +1,4 @@
-use crate::AclId;
+use crate::{AclId, RouteTable};
 use ipnetwork::IpNetwork;
 use penstock_model::{Epoch, Mac, Overlay, TenantId, TunnelId, Underlay, Vni};
 use serde::{Deserialize, Serialize};
@@ -47,4 +47,7 @@ pub struct VirtualNetwork {
     pub subnets: Vec<IpNetwork>,
     pub endpoints: Vec<Endpoint>,
     pub routes: Vec<Route>,
+    /// What operators set beside these.
+    #[serde(default)]
+    pub tables: Vec<RouteTable>,
 }

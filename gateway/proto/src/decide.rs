@@ -123,19 +123,21 @@ fn between(
     // The trace is about the direction that is asked for.
     Ok(match towards {
         Towards::Endpoint => {
-            let inward = inward(policy, network, endpoint, tunnel, why)?;
+            let stop = network.first_stop(endpoint, &asked.flow, why)?;
+            let inward = inward(policy, network, stop, tunnel, why)?;
             let (value, peer) = asked.mark(inward, outward(policy, tunnel, &mut ()));
             Decision { value, peer: Some((GatewayKey::new(Way::Overlay(network.vni()), back), peer)) }
         }
         Towards::Tunnel => {
-            let inward = inward(policy, network, endpoint, tunnel, &mut ())?;
+            let stop = network.first_stop(endpoint, &back, &mut ())?;
+            let inward = inward(policy, network, stop, tunnel, &mut ())?;
             let (value, peer) = asked.mark(outward(policy, tunnel, why), inward);
             Decision { value, peer: Some((GatewayKey::new(Way::Tunnel(tunnel), back), peer)) }
         }
     })
 }
 
-/// From a site to an endpoint.
+/// From a site to an endpoint, or to the appliance before it.
 fn inward(
     policy: &Policy,
     network: &Network,

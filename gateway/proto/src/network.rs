@@ -1,9 +1,10 @@
 use crate::error::GoalError;
 use ipnetwork::IpNetwork;
 use penstock_engine::Why;
-use penstock_model::{Addr16, Epoch, FlowKey, TenantId, Vni};
+use penstock_model::{Addr16, DropReason, Epoch, FlowKey, TenantId, Vni};
 use penstock_policy::{
-    Acl, AclDirection, CompiledNetwork, Endpoint, NextHop, PolicyError, Target, VirtualNetwork, gateway_of,
+    Acl, AclDirection, AclJournal, CompiledAcl, CompiledNetwork, Endpoint, NextHop, PolicyError, Sender, Target,
+    VirtualNetwork, Way, gateway_of,
 };
 use std::net::IpAddr;
 
@@ -29,6 +30,16 @@ impl Network {
     pub(crate) fn compile(place: usize, network: &VirtualNetwork, acls: &[Acl]) -> Result<Self, GoalError> {
         let compiled = CompiledNetwork::compile(network, acls).map_err(|e| in_goal(place, network, &e))?;
         Ok(Self { place: [place], epoch: network.epoch, compiled })
+    }
+
+    /// Counts go on where those of `previous` stopped.
+    pub(crate) fn continuing(mut self, journal: Option<&AclJournal>, previous: Option<&Network>) -> Self {
+        self.compiled = self.compiled.continuing(journal, previous.map(|p| &p.compiled));
+        self
+    }
+
+    pub(crate) fn acls(&self) -> impl Iterator<Item = &CompiledAcl> {
+        self.compiled.acls()
     }
 
     pub(crate) fn intent(&self) -> &VirtualNetwork {
@@ -97,16 +108,36 @@ impl Network {
         }
     }
 
+    /// Who gets what a site sends in `flow`: the endpoint itself, or an appliance on the way to it.
+    pub(crate) fn first_stop<'n>(
+        &'n self,
+        endpoint: &'n Endpoint,
+        flow: &FlowKey,
+        why: &mut impl Why,
+    ) -> Result<&'n Endpoint, DropReason> {
+        let (route, stop) = match self.compiled.way(Sender::Site, flow) {
+            Way::System(_) => return Ok(endpoint),
+            Way::Appliance { endpoint, route, .. } => (route, Ok(endpoint)),
+            Way::Internet { route } => (route, Err(DropReason::NoRoute)),
+            Way::Discard { route } => (route, Err(DropReason::RouteDiscard)),
+        };
+        why.because("route", || {
+            let whither = stop.map_or("nowhere in this network", |appliance| &appliance.network_interface);
+            format!("route {:?} leads {:?} ({}) to {whither}", route.name, flow.dst, route.prefix)
+        });
+        stop
+    }
+
     /// Whether the endpoint's access rules allow `flow` in this direction.
-    pub(crate) fn allows(
+    pub(crate) fn allows<W: Why>(
         &self,
         endpoint: &Endpoint,
         direction: AclDirection,
         flow: &FlowKey,
-        why: &mut impl Why,
+        why: &mut W,
     ) -> bool {
         let acl = self.compiled.acl_of(endpoint);
-        let verdict = acl.evaluate(direction, flow);
+        let verdict = if W::DONE { acl.decide(direction, flow) } else { acl.evaluate(direction, flow) };
         why.because("acl", || format!("{direction:?} for {}: {}", endpoint.network_interface, acl.explain(&verdict)));
         verdict.allows()
     }

@@ -12,7 +12,7 @@ use crate::{GatewayGoal, PeerAddress, TunnelState, TunnelStatus};
 use penstock_engine::EncapTemplate;
 use penstock_flow::Rate;
 use penstock_model::{Addr16, DropReason, Mac, PortId, Revision, TunnelId, Underlay, Vni};
-use penstock_policy::Acl;
+use penstock_policy::{Acl, AclJournal, CompiledAcl};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -67,6 +67,7 @@ pub struct Policy {
     /// As the goal has them: what the next goal is compared with.
     acls: Vec<Acl>,
     last_epoch: u32,
+    journal: Option<AclJournal>,
 }
 
 impl Policy {
@@ -84,7 +85,19 @@ impl Policy {
         next_hop: impl Fn(IpAddr) -> Option<UnderlayHop>,
         previous: Option<&Policy>,
     ) -> Result<Self, GoalError> {
-        let (mut networks, by_vni) = check::networks(goal)?;
+        let (networks, by_vni) = check::networks(goal)?;
+        let journal = previous.and_then(|p| p.journal.clone());
+        let before = |network: &Network| {
+            let previous = previous?;
+            previous.networks.get(*previous.by_vni.get(&network.vni())?)
+        };
+        let mut networks: Vec<Network> = networks
+            .into_iter()
+            .map(|network| {
+                let before = before(&network);
+                network.continuing(journal.as_ref(), before)
+            })
+            .collect();
         let mut sites = check::sites(goal, &networks)?;
         routers::place(goal, &networks, &mut sites)?;
         check::routes(goal, &sites)?;
@@ -116,6 +129,23 @@ impl Policy {
             encaps,
             acls: goal.acls.clone(),
             last_epoch,
+            journal,
+        })
+    }
+
+    /// This policy and those built after it note there what rules decide that are logged.
+    #[must_use]
+    pub fn with_journal(mut self, journal: AclJournal) -> Self {
+        self.journal = Some(journal);
+        self
+    }
+
+    /// What rules have decided, by network, list and rule.
+    pub fn acl_decisions(&self) -> impl Iterator<Item = (&str, &str, &str, u64)> {
+        self.networks.iter().flat_map(|network| {
+            let of_list =
+                |acl| CompiledAcl::decisions(acl).map(|(rule, count)| (network.name(), acl.name(), rule, count));
+            network.acls().flat_map(of_list)
         })
     }
 

@@ -6,6 +6,7 @@ use penstock_gateway_proto::*;
 use penstock_model::*;
 use penstock_policy::*;
 use penstock_wire::TcpFlags;
+use std::sync::Arc;
 
 const SYN: u8 = TcpFlags::SYN;
 const SYN_ACK: u8 = TcpFlags::SYN | TcpFlags::ACK;
@@ -41,6 +42,80 @@ fn tenants_with_identical_addresses_meet_only_their_own_in_every_direction() {
         assert_eq!(gw.port.counters()[from as usize].packets, 4);
         assert_eq!(gw.port.counters()[to as usize].packets, 4);
     }
+}
+
+#[test]
+fn what_comes_from_a_site_goes_by_the_appliance_of_the_gateways_subnet() {
+    const FIREWALL: Mac = Mac([2, 0, 0, 2, 0, 1]);
+    let mut goal = goal();
+    let firewall = Endpoint {
+        addr: Overlay(ip("10.1.0.9")),
+        mac: FIREWALL,
+        host: Underlay(ip("192.0.2.11")),
+        acl: None,
+        network_interface: "firewall".into(),
+    };
+    let chain = |next_hop| UserRoute { name: "chain".into(), prefix: "10.1.0.0/16".parse().unwrap(), next_hop };
+    let table = |hop| RouteTable { name: "t".into(), subnets: vec![], from_sites: true, routes: vec![chain(hop)] };
+    goal.networks[0].endpoints.push(firewall);
+    goal.networks[0].tables = vec![table(UserHop::Appliances(vec![Overlay(ip("10.1.0.9"))]))];
+    let mut gw = Gateway::new(&goal);
+    for flags in [SYN, ACK] {
+        let (verdict, frame) = gw.site_sends(1, &tcp(SITE, 4000, CONTAINER, 80, flags));
+        assert_eq!(verdict, Verdict::Transmit(UNDERLAY));
+        let (host, network, mac, _) = open(&frame);
+        assert_eq!((host, network, mac), (ip("192.0.2.11"), vni(1), FIREWALL));
+        // The answer comes from the appliance's host or the container's own: both are the fabric's.
+        assert_eq!(gw.host_sends(1, &tcp(CONTAINER, 80, SITE, 4000, flags | ACK)).0, Verdict::Tunnel(TunnelId(1)));
+        // And so does the answer to what the container opens.
+        assert_eq!(gw.host_sends(1, &tcp(CONTAINER, 5000, SITE, 443, flags)).0, Verdict::Tunnel(TunnelId(1)));
+        let (_, frame) = gw.site_sends(1, &tcp(SITE, 443, CONTAINER, 5000, flags | ACK));
+        assert_eq!(open(&frame).2, FIREWALL);
+        let (_, frame) = gw.site_sends(2, &tcp(SITE, 4000, CONTAINER, 80, flags));
+        assert_eq!(open(&frame).2, container_mac(2), "the other tenant has no such route");
+    }
+    let port = Policy::port_of(TunnelId(1));
+    let told = explain(&gw.published.load(), &ethernet(&tcp(SITE, 1, CONTAINER, 80, SYN)), port);
+    assert!(told.steps.iter().any(|s| s.text.contains("route \"chain\" leads")), "{told:?}");
+    goal.networks[0].tables = vec![table(UserHop::Discard)];
+    gw.publish(&goal);
+    let (verdict, _) = gw.site_sends(1, &tcp(SITE, 4000, CONTAINER, 80, ACK));
+    assert_eq!(verdict, Verdict::Drop(DropReason::RouteDiscard), "in mid-flow");
+}
+
+/// A rule counts what it has decided in each network for itself, and goes on counting when the policy changes.
+#[test]
+fn rules_count_what_they_decide_and_note_what_is_logged() {
+    let mut goal = goal();
+    goal.acls[0].rules[0].log = true;
+    let mut gw = Gateway::new(&goal);
+    let (journal, notes) = AclJournal::new();
+    gw.published.store(Arc::new(build(&goal, Some(&Policy::default().with_journal(journal))).unwrap()));
+    for port in [4000, 4001] {
+        gw.site_sends(1, &tcp(SITE, port, CONTAINER, 80, SYN));
+        gw.site_sends(1, &tcp(SITE, port, CONTAINER, 80, ACK));
+        gw.host_sends(2, &tcp(CONTAINER, port, SITE, 25, SYN));
+    }
+    let explained =
+        explain(&gw.published.load(), &ethernet(&tcp(SITE, 1, CONTAINER, 80, SYN)), Policy::port_of(TunnelId(1)));
+    assert!(explained.steps.iter().any(|s| s.text.contains("allows")), "{explained:?}");
+    let decisions = |gw: &Gateway| -> Vec<String> {
+        gw.published.load().acl_decisions().map(|(n, l, r, count)| format!("{n} {l} {r}: {count}")).collect()
+    };
+    assert_eq!(decisions(&gw), ["vnet1 web Inbound 80: 2", "vnet2 web Outbound 25: 2"], "and an explanation none");
+    let noted: Vec<String> = notes.try_iter().map(|n| n.to_string()).collect();
+    let one = |port| {
+        format!(
+            r#"rule "Inbound 80" of list "web" allows inbound in network "vnet1": tcp {SITE}:{port} -> {CONTAINER}:80"#
+        )
+    };
+    assert_eq!(noted, [one(4000), one(4001)]);
+
+    goal.acls[0].rules.insert(0, rule(AclAction::Deny, AclDirection::Inbound, 81));
+    gw.publish(&goal);
+    gw.site_sends(1, &tcp(SITE, 4000, CONTAINER, 80, ACK));
+    assert_eq!(decisions(&gw)[0], "vnet1 web Inbound 80: 3");
+    assert_eq!(notes.try_iter().count(), 1);
 }
 
 #[test]

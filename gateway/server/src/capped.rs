@@ -144,6 +144,7 @@ mod tests {
                 network_interface: "nic".into(),
             }],
             routes: vec![Route { prefix, next_hop: NextHop::Tunnel(TunnelId(1)) }],
+            tables: Vec::new(),
         };
         let tunnel = Tunnel {
             id: TunnelId(1),

@@ -7,8 +7,10 @@ use arc_swap::ArcSwap;
 use penstock_gateway_proto::{GatewayGoal, Learned, Policy, Tunnel, TunnelKind, UnderlayHop};
 use penstock_model::{Revision, Underlay};
 use penstock_netlink::{UnderlayView, Watcher};
+use penstock_policy::{AclJournal, AclNote};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 
 /// What the worker's tunnels are to be, and how the underlay looks to them.
 pub(crate) struct TunnelPlan {
@@ -37,27 +39,43 @@ pub(crate) struct Control {
     pub(crate) policy: Arc<ArcSwap<Policy>>,
     pub(crate) plan: Arc<ArcSwap<TunnelPlan>>,
     pub(crate) goal_error: Option<String>,
+    journal: AclJournal,
+    notes: Receiver<AclNote>,
 }
 
 impl Control {
     pub(crate) fn new(own: IpAddr, view: Arc<UnderlayView>, claim: Claim) -> Self {
         let goal = Arc::new(GatewayGoal::default());
         let plan = TunnelPlan { goal: Arc::clone(&goal), view: Arc::clone(&view) };
+        let (journal, notes) = AclJournal::new();
         Self {
             own,
             goal,
             learned: Learned::new(),
             view,
             claim,
-            policy: Arc::new(ArcSwap::from_pointee(Policy::default())),
+            policy: Arc::new(ArcSwap::from_pointee(Policy::default().with_journal(journal.clone()))),
             plan: Arc::new(ArcSwap::from_pointee(plan)),
             goal_error: None,
+            journal,
+            notes,
         }
     }
 
     /// The goal in force.
     pub(crate) fn goal(&self) -> &GatewayGoal {
         &self.goal
+    }
+
+    /// Writes to the log what rules have decided that are logged: as much as a journal holds, so many times a second as this is
+    /// called.
+    pub(crate) fn write_notes(&self) {
+        self.notes.try_iter().for_each(|note| tracing::info!(target: "penstock::acl", "{note}"));
+    }
+
+    /// What could not be noted.
+    pub(crate) fn notes_lost(&self) -> u64 {
+        self.journal.lost()
     }
 
     pub(crate) fn applied(&self) -> Revision {

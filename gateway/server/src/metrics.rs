@@ -15,6 +15,12 @@ const OWN: &[Row] = &[
     (TUNNEL_TRANSMITTED_PACKETS, "tunnel", "Packets decided for a tunnel"),
     (TUNNEL_TRANSMITTED_BYTES, "tunnel", "Bytes of IP packets into a tunnel"),
     (TUNNEL_CAPPED, "tunnel, direction", "Packets dropped because a tunnel was faster than its cap"),
+    (
+        ACL_DECISIONS,
+        "network, list, rule",
+        "First packets of flows, and denied ones, that a rule decided; of 10,000 rules at most",
+    ),
+    (ACL_NOTES_LOST, "", "Decisions of logged rules that came faster than the log takes them"),
     (TUNNEL_UP, "tunnel", "1 while a tunnel has a session, or by GRE a way to its peer"),
     (TUNNEL_HANDSHAKE_AGE, "tunnel", "Seconds since a tunnel's last handshake; absent before the first"),
 ];
@@ -24,6 +30,8 @@ const TUNNEL_RECEIVED_BYTES: &str = "penstock_gateway_tunnel_received_bytes_tota
 const TUNNEL_TRANSMITTED_PACKETS: &str = "penstock_gateway_tunnel_transmitted_packets_total";
 const TUNNEL_TRANSMITTED_BYTES: &str = "penstock_gateway_tunnel_transmitted_bytes_total";
 const TUNNEL_CAPPED: &str = "penstock_gateway_tunnel_capped_packets_total";
+const ACL_DECISIONS: &str = "penstock_gateway_acl_decisions_total";
+const ACL_NOTES_LOST: &str = "penstock_gateway_acl_notes_lost_total";
 const TUNNEL_UP: &str = "penstock_gateway_tunnel_up";
 const TUNNEL_HANDSHAKE_AGE: &str = "penstock_gateway_tunnel_handshake_age_seconds";
 
@@ -46,6 +54,18 @@ pub(crate) fn record(snapshot: &Snapshot, interface: &str, applied: Revision) {
     });
     record_tunnels(snapshot);
     record_caps(snapshot);
+}
+
+/// Rules that are exported.
+const RULES: usize = 10_000;
+
+/// `decisions`: network, list, rule, and how often it decided.
+pub(crate) fn record_rules<'a>(decisions: impl Iterator<Item = (&'a str, &'a str, &'a str, u64)>, lost: u64) {
+    for (network, list, rule, count) in decisions.take(RULES) {
+        let labels = [("network", network.to_owned()), ("list", list.to_owned()), ("rule", rule.to_owned())];
+        counter!(ACL_DECISIONS, &labels).absolute(count);
+    }
+    counter!(ACL_NOTES_LOST).absolute(lost);
 }
 
 fn record_caps(snapshot: &Snapshot) {
@@ -101,6 +121,7 @@ mod tests {
         rendered(|| {
             METRICS.describe();
             record(&snapshot, "eth0", Revision(4));
+            record_rules([("red", "web", "ssh", 6)].into_iter(), 0);
         })
     }
 
@@ -114,6 +135,7 @@ mod tests {
             "penstock_gateway_tunnel_received_packets_total{tunnel=\"branch-a\"} 3",
             "penstock_gateway_tunnel_transmitted_packets_total{tunnel=\"branch-a\"} 4",
             "penstock_gateway_tunnel_capped_packets_total{tunnel=\"branch-a\",direction=\"transmitted\"} 5",
+            "penstock_gateway_acl_decisions_total{network=\"red\",list=\"web\",rule=\"ssh\"} 6",
             "penstock_gateway_tunnel_up{tunnel=\"branch-a\"} 1",
         ] {
             assert!(page.lines().any(|l| l == line), "no line {line} in {page}");

@@ -91,6 +91,7 @@ pub async fn run(
             }
             _ = look.tick() => {
                 solicit_peers(worker.shared(), &watcher, &mut peers);
+                control.write_notes();
                 report.send_if_due(&control, worker.shared(), &routers);
             }
             error = worker.ended() => return Err(error),
@@ -179,6 +180,7 @@ impl Report {
     fn send(&mut self, control: &Control, shared: &Shared, routers: &Routers) {
         let snapshot = shared.get();
         metrics::record(&snapshot, &self.interface, control.applied());
+        metrics::record_rules(control.policy.load().acl_decisions(), control.notes_lost());
         self.states = snapshot.states();
         self.sent = MonotonicClock::now();
         let status = snapshot.status(control.applied(), &self.mode, control.goal_error.clone());

@@ -46,12 +46,14 @@ impl Policy {
             here,
             previous,
             lists: BTreeMap::new(),
+            lists_before: previous.acls.iter().map(|acl| ((acl.network(), acl.name()), acl)).collect(),
             policy: Policy::empty(here.own, here.underlay_port, here.fib.clone()),
         };
         builder.policy.revision = goal.revision;
         builder.policy.fib_generation = here.fib_generation;
         builder.policy.last_epoch = previous.last_epoch;
         builder.policy.generation = previous.generation.wrapping_add(1);
+        builder.policy.journal = previous.journal.clone();
         builder.vteps()?;
         builder.networks()?;
         builder.ports()?;
@@ -72,6 +74,8 @@ struct Builder<'a> {
     previous: &'a Policy,
     /// Where a list is among `policy.acls`, as compiled for a network.
     lists: BTreeMap<(AclId, usize), usize>,
+    /// By network and name.
+    lists_before: HashMap<(&'a str, &'a str), &'a CompiledAcl>,
     policy: Policy,
 }
 
@@ -130,6 +134,7 @@ impl Builder<'_> {
                 addresses: port.addresses.clone(),
                 own: port.addresses.iter().map(|a| Addr16::from(a.ip())).collect(),
                 acl,
+                forwards: port.forwards,
                 nat: Vec::new(),
                 floating: Vec::new(),
                 snat: Vec::new(),
@@ -177,14 +182,15 @@ impl Builder<'_> {
         if let Some(known) = self.lists.get(&(id, network)) {
             return Ok(Some(*known));
         }
-        let prefixes = self.goal.networks.get(network).map_or(&[][..], |n| &n.prefixes);
+        let (name, prefixes) = self.goal.networks.get(network).map_or(("", &[][..]), |n| (&n.name, &n.prefixes));
         let Some(list) = self.goal.acls.get(id.0 as usize) else {
             return refuse(format_args!("{at}.acl"), format_args!("there is no access control list {}", id.0));
         };
         let compiled = CompiledAcl::compile(list, prefixes)
             .map_err(|e| GoalError { field: format!("acls.{}", e.field), problem: e.problem.to_string() })?;
+        let before = self.lists_before.get(&(name, list.name.as_str())).copied();
         let index = self.policy.acls.len();
-        self.policy.acls.push(compiled);
+        self.policy.acls.push(compiled.continuing(name, self.policy.journal.as_ref(), before));
         self.lists.insert((id, network), index);
         Ok(Some(index))
     }

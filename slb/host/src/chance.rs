@@ -95,7 +95,7 @@ mod tests {
         let port = |n| {
             let (network_interface, addr, mac) = named(n);
             let addresses = vec![ipnetwork::IpNetwork::new(addr, 24).unwrap()];
-            Port { network_interface, tenant, vni, mac, addresses, acl: None }
+            Port { network_interface, tenant, vni, mac, addresses, acl: None, forwards: false }
         };
         let network = VirtualNetwork {
             name: "net".to_owned(),
@@ -106,6 +106,7 @@ mod tests {
             subnets: vec!["10.0.0.0/24".parse().unwrap()],
             endpoints: vec![endpoint(2), endpoint(3)],
             routes: vec![],
+            tables: Vec::new(),
         };
         let goal = HostGoal {
             networks: vec![network],

@@ -1,5 +1,5 @@
 use crate::ROUTER_MAC;
-use crate::decide::{key_at, zone};
+use crate::decide::{key_at, passed_on_key, zone};
 use crate::fabric::is_probe_source;
 use crate::policy::{LocalPort, Network, Policy};
 use crate::related::{is_error, quote};
@@ -16,6 +16,8 @@ pub(crate) enum Origin {
     Overlay(PortId),
     /// From the container of this port.
     Container(PortId),
+    /// From the container of this port, which passes on what others sent.
+    Appliance(PortId),
     /// An ICMP error, out of an encapsulation, about what a virtual address of this port has sent.
     Related(PortId),
     /// An ICMP error from the container of this port about what came to it by a virtual address.
@@ -76,7 +78,9 @@ fn from_underlay(policy: &Policy, frame: &[u8], h: &mut Headers, why: &mut impl 
     let mac = mac_at(frame, usize::from(h.l2)).ok_or(DropReason::TruncatedEthernet)?;
     let local = policy.by_mac.get(&(vni, mac)).copied().or_else(|| routed_here(network, mac, h.dst));
     match local {
-        Some(id) if is_error(h) && policy.port(id).is_some_and(|p| !p.owns(h.dst)) => Ok(Origin::Related(id)),
+        Some(id) if is_error(h) && policy.port(id).is_some_and(|p| !p.owns(h.dst) && !p.passes_on(h)) => {
+            Ok(Origin::Related(id))
+        }
         Some(id) => Ok(Origin::Overlay(id)),
         None => {
             why.because("port", || {
@@ -137,6 +141,10 @@ fn from_container(
         return Err(DropReason::Unsupported);
     }
     let own = port.owns(h.src) || port.floats(h.src);
+    if !own && port.forwards && !is_link_local(h.src) {
+        why.because("appliance", || format!("it passes on what {:?} sent", h.src));
+        return Ok(Origin::Appliance(port.id));
+    }
     if !own && !is_link_local(h.src) {
         why.because("anti-spoofing", || format!("source {:?} is not the container's", h.src));
         return Err(DropReason::SpoofedSource);
@@ -195,6 +203,7 @@ pub(crate) fn about(origin: Origin, frame: &[u8], h: &Headers) -> Option<penstoc
 pub(crate) fn flow_of(origin: Origin, h: &Headers) -> Option<penstock_model::FlowKey> {
     match origin {
         Origin::Overlay(port) | Origin::Container(port) => Some(key_at(port, h)),
+        Origin::Appliance(port) => Some(passed_on_key(port, h)),
         Origin::Local(_) | Origin::Related(_) | Origin::Complaint(_) | Origin::Underlay => None,
     }
 }

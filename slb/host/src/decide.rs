@@ -5,7 +5,7 @@ use crate::snat::{self, Claim};
 use penstock_engine::{Resolution, Why};
 use penstock_flow::{Flags, Transposition};
 use penstock_model::{Addr16, DropReason, FlowKey, Mac, PortId, Protocol, TenantId, Underlay};
-use penstock_policy::{AclDirection, Endpoint, NextHop, Route, Target};
+use penstock_policy::{AclDirection, Endpoint, NextHop, Route, Target, UserRoute, Way};
 use penstock_wire::geneve::NextOwners;
 use penstock_wire::{Fragment, Headers};
 
@@ -25,6 +25,14 @@ pub(crate) fn key_at(port: PortId, h: &Headers) -> FlowKey {
     h.flow_key(zone(port))
 }
 
+/// The key of a flow that an appliance passes on, on its way out: the same packets have come in by [`key_at`].
+pub(crate) fn passed_on_key(port: PortId, h: &Headers) -> FlowKey {
+    h.flow_key(TenantId(zone(port).0 | PASSED_ON))
+}
+
+/// Marks zones of what leaves an appliance and is not its own.
+const PASSED_ON: u32 = 1 << 20;
+
 pub(crate) fn zone(port: PortId) -> TenantId {
     TenantId(u32::from(port.0) + 1)
 }
@@ -36,23 +44,48 @@ fn is_portless(h: &Headers) -> bool {
 
 /// The port whose flow `key` is.
 pub(crate) fn port_of(key: &FlowKey) -> PortId {
-    PortId(key.tenant().0.saturating_sub(1) as u16)
+    PortId((key.tenant().0 & !PASSED_ON).saturating_sub(1) as u16)
 }
 
 /// The same flow as another port sees it.
 fn in_zone(port: PortId, key: &FlowKey) -> FlowKey {
-    FlowKey::new(zone(port), key.src, key.dst, key.protocol(), key.src_port, key.dst_port)
+    in_zone_of(zone(port), key)
 }
 
-fn reply_key(port: PortId, key: &FlowKey) -> FlowKey {
+/// The answer to `key` as it reaches `port`.
+fn answer_to(port: PortId, key: &FlowKey) -> FlowKey {
     FlowKey::new(zone(port), key.dst, key.src, key.protocol(), key.dst_port, key.src_port)
+}
+
+/// The answer to `key` as it leaves `port`.
+fn answer_of(port: &LocalPort, key: &FlowKey) -> FlowKey {
+    let answer = answer_to(port.id, key);
+    if port.forwards && !port.owns(answer.src) {
+        in_zone_of(TenantId(zone(port.id).0 | PASSED_ON), &answer)
+    } else {
+        answer
+    }
+}
+
+fn in_zone_of(zone: TenantId, key: &FlowKey) -> FlowKey {
+    FlowKey::new(zone, key.src, key.dst, key.protocol(), key.src_port, key.dst_port)
 }
 
 /// The key of the opposite direction of the flow `key`, as what was decided for it tells. Between two containers of this host
 /// that is at the other's port.
-pub(crate) fn peer_key(key: &FlowKey, value: &Transposition, underlay: PortId) -> FlowKey {
-    let is_between_ports = !value.flags.has(Flags::DECAP | Flags::DROP) && value.out != underlay.0;
+pub(crate) fn peer_key(policy: &Policy, key: &FlowKey, value: &Transposition) -> FlowKey {
+    let is_inward = value.flags.has(Flags::DECAP);
+    let is_between_ports = !value.flags.has(Flags::DECAP | Flags::DROP) && value.out != policy.underlay_port.0;
     let port = if is_between_ports { PortId(value.out) } else { port_of(key) };
+    let own = translated(key, value);
+    match policy.port(port).filter(|_| is_inward || is_between_ports) {
+        Some(port) => answer_of(port, &own),
+        None => answer_to(port, &own),
+    }
+}
+
+/// The flow as it is behind its translation.
+fn translated(key: &FlowKey, value: &Transposition) -> FlowKey {
     let mut own = *key;
     if value.flags.has(Flags::DST) {
         (own.dst, own.dst_port) = (value.dst, value.dst_port);
@@ -66,7 +99,12 @@ pub(crate) fn peer_key(key: &FlowKey, value: &Transposition, underlay: PortId) -
         (own.src_port, own.dst_port) =
             if was_source { (own.src_port, own.src_port) } else { (own.dst_port, own.dst_port) };
     }
-    reply_key(port, &own)
+    own
+}
+
+/// The answer to what leaves this host translated, by the port that sent it.
+pub(crate) fn answer_from_outside(key: &FlowKey, out: &Transposition) -> FlowKey {
+    answer_to(port_of(key), &translated(key, out))
 }
 
 fn is_echo(protocol: Protocol) -> bool {
@@ -104,6 +142,10 @@ impl<'a, W: Why> Decision<'a, W> {
         }
         if self.port.owns(key.dst) {
             self.why.because("nat", || format!("{:?} is the container's own address", key.dst));
+            return self.inbound_to(key, h, None, prior);
+        }
+        if self.port.passes_on(h) {
+            self.why.because("appliance", || format!("\"{}\" passes on what is for {:?}", self.port.name, key.dst));
             return self.inbound_to(key, h, None, prior);
         }
         if is_portless(h) {
@@ -230,7 +272,7 @@ impl<'a, W: Why> Decision<'a, W> {
             Some(n) => Ok(self.direct_return(key.src, Some((n.vip, n.vip_port)))),
             None => self.route(&translated.reversed()),
         };
-        let peer = back.ok().map(|t| (reply_key(self.port.id, &translated), HostFlow(t.with_flag(Flags::REPLY))));
+        let peer = back.ok().map(|t| (answer_of(self.port, &translated), HostFlow(t.with_flag(Flags::REPLY))));
         Resolution::Install { value: HostFlow(value), peer, idle_seconds: idle_of(nat.as_ref(), key.protocol()) }
     }
 
@@ -259,7 +301,7 @@ impl<'a, W: Why> Decision<'a, W> {
             let vip = p.flags.has(Flags::SRC).then_some((p.src, p.src_port));
             return self.reply_from_container(key, vip, true);
         }
-        if !self.port.owns(key.src) {
+        if self.port.floats(key.src) && !self.port.owns(key.src) {
             return self.answer_by_floating(key, h);
         }
         if self.port.owns(key.dst) {
@@ -290,11 +332,11 @@ impl<'a, W: Why> Decision<'a, W> {
         if !self.permits(self.port, AclDirection::Outbound, key) {
             return denied(value, prior);
         }
-        let Some(other) = self.local_peer(key.dst) else {
+        let Some(other) = self.delivered_to(&value) else {
             let back = self.deliver(self.port).decapsulated().with_flag(Flags::REPLY);
             return Resolution::Install {
                 value: HostFlow(value),
-                peer: Some((reply_key(self.port.id, key), HostFlow(back))),
+                peer: Some((answer_to(self.port.id, key), HostFlow(back))),
                 idle_seconds: idle(key.protocol()),
             };
         };
@@ -304,7 +346,7 @@ impl<'a, W: Why> Decision<'a, W> {
         let back = routed_if(self.deliver(self.port), !other.on_link(key.src)).with_flag(Flags::REPLY);
         Resolution::Install {
             value: HostFlow(value),
-            peer: Some((reply_key(other.id, key), HostFlow(back))),
+            peer: Some((answer_of(other, key), HostFlow(back))),
             idle_seconds: idle(key.protocol()),
         }
     }
@@ -320,10 +362,10 @@ impl<'a, W: Why> Decision<'a, W> {
             Err(reason) => return Resolution::Drop(reason),
         };
         let mut opened = key.reversed();
-        if !self.port.owns(opened.dst) {
+        if self.port.floats(opened.dst) && !self.port.owns(opened.dst) {
             opened.dst = self.port.own_like(opened.dst).unwrap_or(opened.dst);
         }
-        let sender_permits = match self.local_peer(key.dst) {
+        let sender_permits = match self.delivered_to(&value) {
             Some(opener) if vip.is_none() => self.permits(opener, AclDirection::Outbound, &opened),
             _ => true,
         };
@@ -372,7 +414,7 @@ impl<'a, W: Why> Decision<'a, W> {
         }
         if let Some(p) = kept.filter(|p| self.port.has_snat(key.src, key.protocol(), p.src, p.src_port)) {
             self.why.because("snat", || format!("the flow keeps {:?} port {}", p.src, p.src_port));
-            let (value, peer) = snat::translated(&claim, key, p.src, p.src_port, self.policy.underlay_port);
+            let (value, peer) = snat::translated(&claim, key, p.src, p.src_port);
             return Some(Resolution::Install { value, peer: Some(peer), idle_seconds: idle(key.protocol()) });
         }
         self.why.because("snat", || format!("by one of {ports} ports that are leased to {:?}", key.src));
@@ -410,7 +452,22 @@ impl<'a, W: Why> Decision<'a, W> {
 
     /// The way of a packet from this port to an address of the tenant's network.
     fn route(&mut self, key: &FlowKey) -> Result<Transposition, DropReason> {
-        match self.network.compiled.lookup(key.dst.to_ip()) {
+        let target = match self.network.compiled.way(self.port.sender(key.dst), key) {
+            Way::System(target) => target,
+            Way::Appliance { index, endpoint, route } => {
+                self.because_of(route, key.dst, || format!("appliance \"{}\"", endpoint.network_interface));
+                return self.way_to_endpoint(index, endpoint).map(|way| routed_if(way, true));
+            }
+            Way::Internet { route } => {
+                self.because_of(route, key.dst, || "out of the overlay".to_owned());
+                return Err(DropReason::NoRoute);
+            }
+            Way::Discard { route } => {
+                self.because_of(route, key.dst, || "nowhere".to_owned());
+                return Err(DropReason::RouteDiscard);
+            }
+        };
+        match target {
             Target::Endpoint { index, endpoint } => {
                 let routed = !self.port.on_link(key.dst);
                 self.way_to_endpoint(index, endpoint).map(|way| routed_if(way, routed))
@@ -423,6 +480,11 @@ impl<'a, W: Why> Decision<'a, W> {
                 Err(DropReason::NoRoute)
             }
         }
+    }
+
+    fn because_of(&mut self, route: &UserRoute, dst: Addr16, whither: impl FnOnce() -> String) {
+        self.why
+            .because("route", || format!("route \"{}\" leads {dst:?} ({}) to {}", route.name, route.prefix, whither()));
     }
 
     fn way_to_endpoint(&mut self, index: u32, endpoint: &Endpoint) -> Result<Transposition, DropReason> {
@@ -502,11 +564,10 @@ impl<'a, W: Why> Decision<'a, W> {
         }
     }
 
-    fn local_peer(&self, addr: Addr16) -> Option<&'a LocalPort> {
-        match self.network.endpoint(addr)?.1? {
-            Place::Local(id) => self.policy.port(id),
-            Place::Remote(_) => None,
-        }
+    /// The port of this host that a packet goes to, if it leaves by none of the provider network.
+    fn delivered_to(&self, value: &Transposition) -> Option<&'a LocalPort> {
+        let is_local = !value.flags.has(Flags::DROP) && value.out != self.policy.underlay_port.0;
+        is_local.then(|| self.policy.port(PortId(value.out))).flatten()
     }
 
     /// Whether the access control list of `port` lets the flow `key` through, seen in the direction that opens it.
@@ -515,7 +576,7 @@ impl<'a, W: Why> Decision<'a, W> {
             self.why.because("acl", || format!("\"{}\" has no access control list", port.name));
             return true;
         };
-        let verdict = list.evaluate(direction, key);
+        let verdict = if W::DONE { list.decide(direction, key) } else { list.evaluate(direction, key) };
         self.why.because("acl", || format!("{} ({direction:?} of \"{}\")", list.explain(&verdict), port.name));
         verdict.allows()
     }

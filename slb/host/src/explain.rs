@@ -91,7 +91,7 @@ fn decided(
                 let port = policy.port(port_of(&key)).ok_or(none)?;
                 let ports = port.snat_ports(key.src, key.protocol());
                 let walk = chance.claim.map(|claim| Walk::new(claim, ports, hasher.hash(&key), MAX_TRIES));
-                let choice = walk.and_then(|mut w| w.next(port, &key, policy.underlay_port));
+                let choice = walk.and_then(|mut w| w.next(port, &key));
                 return choice.map(|(value, _)| value.0).ok_or(none);
             }
             Decided::Instead(other) => key = other,

@@ -38,6 +38,9 @@ pub struct Port {
     /// Addresses with the prefix of their subnet.
     pub addresses: Vec<IpNetwork>,
     pub acl: Option<AclId>,
+    /// An appliance: it may send from addresses that are not its own, and gets what is not for it.
+    #[serde(default)]
+    pub forwards: bool,
 }
 
 /// VIP:port to DIP:port for one port of this host (Ananta section 3.2.2).

@@ -7,7 +7,8 @@ use penstock_engine::EncapTemplate;
 use penstock_model::{
     Addr16, DropReason, EncapId, Epoch, Mac, PortId, Protocol, Revision, ServiceId, TenantId, Underlay, Vni,
 };
-use penstock_policy::{CompiledAcl, CompiledNetwork, Endpoint, Target};
+use penstock_policy::{AclJournal, CompiledAcl, CompiledNetwork, Endpoint, Sender, Target};
+use penstock_wire::Headers;
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -45,6 +46,7 @@ pub struct Policy {
     pub(crate) last_epoch: u32,
     /// Counts policies, one after the other.
     pub(crate) generation: u32,
+    pub(crate) journal: Option<AclJournal>,
 }
 
 /// Virtual IPs that a container once had which are remembered, so that its connections go on when it leaves the pool.
@@ -61,6 +63,7 @@ pub(crate) struct LocalPort {
     /// The same addresses as packets carry them.
     pub(crate) own: Vec<Addr16>,
     pub(crate) acl: Option<usize>,
+    pub(crate) forwards: bool,
     pub(crate) nat: Vec<Nat>,
     /// Virtual IPs that the container has itself or, as far as [`MOST_FLOATING`] reaches, had before: a source of answers.
     pub(crate) floating: Vec<Addr16>,
@@ -140,7 +143,21 @@ impl Policy {
             fib_generation: 0,
             last_epoch: 0,
             generation: 0,
+            journal: None,
         }
+    }
+
+    /// This policy and those built after it note there what rules decide that are logged.
+    #[must_use]
+    pub fn with_journal(mut self, journal: AclJournal) -> Self {
+        self.journal = Some(journal);
+        self
+    }
+
+    /// What rules have decided, by network, list and rule.
+    pub fn acl_decisions(&self) -> impl Iterator<Item = (&str, &str, &str, u64)> {
+        let of_list = |acl| CompiledAcl::decisions(acl).map(|(rule, count)| (acl.network(), acl.name(), rule, count));
+        self.acls.iter().flat_map(of_list)
     }
 
     #[must_use]
@@ -231,6 +248,17 @@ impl Network {
 impl LocalPort {
     pub(crate) fn owns(&self, addr: Addr16) -> bool {
         self.own.contains(&addr)
+    }
+
+    /// Who it is to the tables of its network, towards `dst`: its address of that family.
+    pub(crate) fn sender(&self, dst: Addr16) -> Sender {
+        let of_family = self.own.iter().find(|own| own.is_v4() == dst.is_v4());
+        Sender::Endpoint(of_family.copied().unwrap_or_default().to_ip())
+    }
+
+    /// Whether a packet from the provider network is for an appliance that passes it on: neither its own nor a virtual address's.
+    pub(crate) fn passes_on(&self, h: &Headers) -> bool {
+        self.forwards && !self.owns(h.dst) && !self.has_vip(h.dst) && !self.snat.iter().any(|l| l.has_vip(h.dst))
     }
 
     /// Whether `addr` is in a subnet of this port, so that a packet to it is not routed.

@@ -254,7 +254,7 @@ impl Resolver for HostResolver {
         match origin {
             Origin::Underlay => Class::Pass,
             Origin::Local(_) | Origin::Related(_) | Origin::Complaint(_) => Class::Local,
-            Origin::Overlay(id) | Origin::Container(id) => {
+            Origin::Overlay(id) | Origin::Container(id) | Origin::Appliance(id) => {
                 if headers.fragment != Fragment::No {
                     self.fragments.name(packet.frame(), headers, zone(id), self.now);
                 }
@@ -312,7 +312,7 @@ impl Resolver for HostResolver {
     fn claim(&mut self, key: &FlowKey) -> Option<(HostFlow, (FlowKey, HostFlow))> {
         let Asked { mut walk, place, now } = self.walk?;
         let was_strained = walk.was_strained();
-        let choice = self.policy.port(port_of(key)).and_then(|port| walk.next(port, key, self.policy.underlay_port));
+        let choice = self.policy.port(port_of(key)).and_then(|port| walk.next(port, key));
         let is_strained = walk.was_strained() && !was_strained;
         self.walk = choice.map(|_| Asked { walk, place, now });
         if let Some(count) = self.snat.get_mut(place).filter(|_| is_strained || choice.is_none()) {
@@ -334,7 +334,7 @@ impl Resolver for HostResolver {
     }
 
     fn peer_of(&self, key: &FlowKey, value: &HostFlow) -> Option<FlowKey> {
-        Some(peer_key(key, &value.0, self.policy.underlay_port))
+        Some(peer_key(&self.policy, key, &value.0))
     }
 
     fn established_idle(&self, key: &FlowKey, value: &HostFlow) -> Option<u16> {

@@ -3,7 +3,7 @@
 //! A port serves as many flows as there are destinations: what has to be unique is (protocol, virtual IP, port, destination).
 //! The flow table knows what is taken, as each flow has an entry for its answers there, so nothing is kept beside it.
 
-use crate::decide::{HostFlow, peer_key};
+use crate::decide::{HostFlow, answer_from_outside};
 use crate::policy::LocalPort;
 use penstock_flow::{Flags, Transposition};
 use penstock_model::{Addr16, FlowKey, PortId, Protocol};
@@ -180,18 +180,13 @@ impl Walk {
         self.tries > EASY_TRIES
     }
 
-    pub(crate) fn next(
-        &mut self,
-        port: &LocalPort,
-        key: &FlowKey,
-        underlay: PortId,
-    ) -> Option<(HostFlow, (FlowKey, HostFlow))> {
+    pub(crate) fn next(&mut self, port: &LocalPort, key: &FlowKey) -> Option<(HostFlow, (FlowKey, HostFlow))> {
         while self.visited < self.range && self.tries < self.most {
             let nth = self.at.wrapping_add(self.visited.wrapping_mul(self.step)) & (self.range - 1);
             self.visited += 1;
             if let Some((vip, vip_port)) = port.snat_port(key.src, key.protocol(), nth as u32) {
                 self.tries += 1;
-                return Some(translated(&self.claim, key, vip, vip_port, underlay));
+                return Some(translated(&self.claim, key, vip, vip_port));
             }
         }
         None
@@ -199,16 +194,10 @@ impl Walk {
 }
 
 /// The flow by a virtual IP and port, and its answers.
-pub(crate) fn translated(
-    claim: &Claim,
-    key: &FlowKey,
-    vip: Addr16,
-    vip_port: u16,
-    underlay: PortId,
-) -> (HostFlow, (FlowKey, HostFlow)) {
+pub(crate) fn translated(claim: &Claim, key: &FlowKey, vip: Addr16, vip_port: u16) -> (HostFlow, (FlowKey, HostFlow)) {
     let out = claim.out.with_src(vip).with_src_port(vip_port);
     let back = claim.back.with_dst(key.src).with_dst_port(key.src_port).with_flag(Flags::REPLY);
-    (HostFlow(out), (peer_key(key, &out, underlay), HostFlow(back)))
+    (HostFlow(out), (answer_from_outside(key, &out), HostFlow(back)))
 }
 
 #[cfg(test)]

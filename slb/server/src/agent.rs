@@ -14,12 +14,13 @@ use penstock_maps::MARK;
 use penstock_model::PortId;
 use penstock_netlink::{Link, UnderlayView, Watcher, next_view};
 use penstock_packet_io::{AfPacket, AfPacketOptions, FrameKind, IdlePolicy, Poller, SilentUdpListener, Waker};
+use penstock_policy::{AclJournal, AclNote};
 use penstock_slb_host::{HostGoal, HostResolver, HostStatus, Policy, ProbeStatus, Surroundings};
 use penstock_wire::VXLAN_PORT;
 use penstock_wire::geneve::GENEVE_PORT;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -47,6 +48,8 @@ pub(crate) struct Agent {
     probes: SyncSender<Input>,
     report: Arc<Mutex<Report>>,
     replay: KernelReplay,
+    journal: AclJournal,
+    notes: Receiver<AclNote>,
     threads: Vec<JoinHandle<Result<(), String>>>,
     _silent: [SilentUdpListener; 2],
 }
@@ -72,7 +75,9 @@ impl Agent {
             silent(GENEVE_PORT)
                 .map_err(Error::io("take UDP port 6081 of the underlay address (a Geneve device may have it)"))?,
         ];
-        let policies = Arc::new(ArcSwap::from_pointee(Policy::empty(config.underlay_address, UNDERLAY, fib)));
+        let (journal, notes) = AclJournal::new();
+        let nothing = Policy::empty(config.underlay_address, UNDERLAY, fib).with_journal(journal.clone());
+        let policies = Arc::new(ArcSwap::from_pointee(nothing));
         let secret = secret().map_err(Error::io("read /dev/urandom"))?;
         let (commands, command_queue) = channel();
         let (event_sender, events) = mpsc::channel(EVENTS);
@@ -115,6 +120,8 @@ impl Agent {
             probes,
             report,
             replay,
+            journal,
+            notes,
             threads,
             _silent: silent,
         };
@@ -361,6 +368,8 @@ impl Agent {
     fn export(&self, ears: &Ears) {
         let applied = self.policies.load().revision();
         metrics::record(&self.config, applied, &self.snapshot(), &ears.statuses.borrow());
+        metrics::record_rules(self.policies.load().acl_decisions(), self.journal.lost());
+        self.notes.try_iter().for_each(|note| tracing::info!(target: "penstock::acl", "{note}"));
     }
 }
 

@@ -37,6 +37,12 @@ const OWN: &[Row] = &[
         "network_interface, address, outcome",
         "Outbound flows that asked for a port: `all`, of these `strained` after several that were taken, `exhausted` without one",
     ),
+    (
+        ACL_DECISIONS,
+        "network, list, rule",
+        "First packets of flows, and denied ones, that a rule decided; of 10,000 rules at most",
+    ),
+    (ACL_NOTES_LOST, "", "Decisions of logged rules that came faster than the log takes them"),
     (PROBE_HEALTHY, "probe, network_interface, address", "1 while the probe's backend is healthy"),
     (PROBE_CHANGES, "probe, network_interface, address", "How often that has changed"),
 ];
@@ -53,6 +59,8 @@ const PORT_PACKETS: &str = "penstock_host_port_packets_total";
 const PORT_BYTES: &str = "penstock_host_port_bytes_total";
 const SNAT_PORTS: &str = "penstock_host_snat_ports";
 const SNAT_CLAIMS: &str = "penstock_host_snat_claims_total";
+const ACL_DECISIONS: &str = "penstock_host_acl_decisions_total";
+const ACL_NOTES_LOST: &str = "penstock_host_acl_notes_lost_total";
 const PROBE_HEALTHY: &str = "penstock_host_probe_healthy";
 const PROBE_CHANGES: &str = "penstock_host_probe_changes_total";
 
@@ -99,6 +107,18 @@ pub(crate) fn record(config: &HostConfig, applied: Revision, report: &Report, pr
         gauge!(PROBE_HEALTHY, &labels).set(f64::from(u8::from(probe.healthy)));
         counter!(PROBE_CHANGES, &labels).absolute(probe.changes);
     }
+}
+
+/// Rules that are exported.
+const RULES: usize = 10_000;
+
+/// `decisions`: network, list, rule, and how often it decided.
+pub(crate) fn record_rules<'a>(decisions: impl Iterator<Item = (&'a str, &'a str, &'a str, u64)>, lost: u64) {
+    for (network, list, rule, count) in decisions.take(RULES) {
+        let labels = [("network", network.to_owned()), ("list", list.to_owned()), ("rule", rule.to_owned())];
+        counter!(ACL_DECISIONS, &labels).absolute(count);
+    }
+    counter!(ACL_NOTES_LOST).absolute(lost);
 }
 
 fn record_snat(of: &SnatUse) {
@@ -176,6 +196,7 @@ mod tests {
         rendered(|| {
             METRICS.describe();
             record(&config, Revision(4), &report, &probes);
+            record_rules([("red", "web", "ssh", 6)].into_iter(), 0);
         })
     }
 
@@ -191,6 +212,7 @@ mod tests {
             "penstock_host_replayed_packets_total{interface=\"veth1\"} 2",
             "penstock_host_port_up{network_interface=\"web-1\",interface=\"veth1\"} 1",
             "penstock_host_port_bytes_total{network_interface=\"web-1\",direction=\"from\"} 300",
+            "penstock_host_acl_decisions_total{network=\"red\",list=\"web\",rule=\"ssh\"} 6",
             &format!("{probe},address=\"10.0.0.11\"}} 1"),
             &format!("{probe},address=\"fd00::11\"}} 0"),
         ] {

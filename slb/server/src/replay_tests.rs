@@ -43,6 +43,7 @@ fn policy() -> Policy {
         mac: mac(n),
         addresses: vec![ipnetwork::IpNetwork::new(address(n), 24).unwrap()],
         acl: None,
+        forwards: false,
     };
     let network = VirtualNetwork {
         name: "net".to_owned(),
@@ -53,6 +54,7 @@ fn policy() -> Policy {
         subnets: vec!["10.0.0.0/24".parse().unwrap()],
         endpoints: CONTAINERS.map(endpoint).to_vec(),
         routes: vec![],
+        tables: vec![],
     };
     let goal = HostGoal { networks: vec![network], ports: CONTAINERS.map(port).to_vec(), ..HostGoal::default() };
     let here = Surroundings {

@@ -231,6 +231,7 @@ fn goal(is_site: bool) -> GatewayGoal {
                 network_interface: "nic".into(),
             }],
             routes: vec![Route { prefix: outside.parse().unwrap(), next_hop: NextHop::Tunnel(TunnelId(0)) }],
+            tables: Vec::new(),
         }],
         acls: vec![Acl {
             name: "acl".into(),

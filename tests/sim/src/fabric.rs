@@ -136,6 +136,7 @@ pub(crate) fn host_goal(host: usize, members: &Members) -> HostGoal {
         mac: mac(t, c),
         addresses: vec![IpNetwork::new(dip(c), 24).unwrap()],
         acl: None,
+        forwards: false,
     };
     let rule = |(t, c): (usize, usize)| NatRule {
         service: ServiceId(t as u32),
@@ -175,5 +176,6 @@ fn network(tenant: usize) -> VirtualNetwork {
         subnets: vec!["10.0.0.0/24".parse().unwrap()],
         endpoints: (0..CONTAINERS).map(endpoint).collect(),
         routes: vec![],
+        tables: Vec::new(),
     }
 }

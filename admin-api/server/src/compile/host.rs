@@ -36,7 +36,8 @@ pub(super) fn goal<'a>(
                 .iter()
                 .filter_map(|c| IpNetwork::new(c.address, c.subnet.prefix()).ok())
                 .collect(),
-            acl: interface.acl.as_ref().and_then(|acl| lists.id(intent, acl)),
+            acl: interface.acl.as_ref().and_then(|acl| lists.id(networks, acl, &interface.network)),
+            forwards: interface.forwards,
         });
     }
     let shown: Vec<_> = present

@@ -7,6 +7,7 @@ mod networks;
 mod router;
 mod site;
 mod site_router;
+mod tags;
 
 use crate::hub::GoalHub;
 use crate::resources::Resources;

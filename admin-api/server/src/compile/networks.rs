@@ -1,11 +1,14 @@
 //! Virtual networks with their endpoints and access lists, as hosts and gateways need them.
+use super::tags;
 use ipnetwork::IpNetwork;
-use penstock_admin_types::intent::{Connection, Network};
+use penstock_admin_types::intent::{Connection, Network, Tag};
 use penstock_admin_types::{Intent, ResourcePath};
 use penstock_model::{Epoch, Mac, Overlay, Underlay};
-use penstock_policy::{Acl, AclId, Endpoint, NextHop, Route, VirtualNetwork};
+use penstock_policy::{Acl, AclId, Endpoint, NextHop, Route, RouteTable, VirtualNetwork};
+use penstock_slb_host::{PROBE_V4, PROBE_V6};
 use ring::digest::{SHA256, digest};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 /// The Ethernet address of the fabric's routers: inner destination of what goes to a gateway.
 pub(super) const ROUTER_MAC: Mac = Mac([0x02, 0x50, 0x53, 0x54, 0x00, 0x01]);
@@ -18,10 +21,10 @@ pub(super) struct Networks<'a> {
     connections: BTreeMap<&'a ResourcePath, Vec<&'a Connection>>,
 }
 
-/// Access lists of one goal, numbered in the order of their use.
+/// Access lists of one goal, numbered in the order of their use. One that has tags stands there once for each network.
 #[derive(Default)]
 pub(super) struct Lists<'a> {
-    ids: BTreeMap<&'a ResourcePath, AclId>,
+    ids: BTreeMap<(&'a ResourcePath, Option<&'a ResourcePath>), AclId>,
     pub acls: Vec<Acl>,
 }
 
@@ -60,7 +63,7 @@ impl<'a> Networks<'a> {
         let endpoints = self.endpoints.get(&network.path).map_or(&[][..], Vec::as_slice);
         let endpoints: Vec<Endpoint> = endpoints
             .iter()
-            .map(|(e, acl)| Endpoint { acl: acl.and_then(|a| lists.id(self.intent, a)), ..e.clone() })
+            .map(|(e, acl)| Endpoint { acl: acl.and_then(|a| lists.id(self, a, &network.path)), ..e.clone() })
             .collect();
         let mut out = VirtualNetwork {
             name: network.path.id().to_owned(),
@@ -71,9 +74,48 @@ impl<'a> Networks<'a> {
             subnets: network.subnets.values().map(|s| s.prefix).collect(),
             endpoints,
             routes: self.routes(network, at_gateway),
+            tables: self.tables(network),
         };
         out.epoch = epoch(&out, lists);
         out
+    }
+
+    /// The addresses that a tag stands for in a network.
+    fn meaning(&self, tag: &Tag, network: &ResourcePath) -> Vec<IpNetwork> {
+        let Some(of) = self.intent.networks.get(network) else { return Vec::new() };
+        match tag {
+            Tag::VirtualNetwork => self.connected(of),
+            Tag::Internet => tags::all_but(&self.connected(of)),
+            Tag::LoadBalancer => [IpAddr::V4(PROBE_V4), IpAddr::V6(PROBE_V6)].map(IpNetwork::from).into(),
+            Tag::Named(tag) => {
+                let of_network = self.intent.interfaces.values().filter(|i| &i.network == network);
+                let addresses = of_network.flat_map(|i| &i.ip_configurations).filter(|c| c.tags.contains(tag));
+                addresses.map(|c| IpNetwork::from(c.address)).collect()
+            }
+        }
+    }
+
+    /// The address space of a network, and that of its sites; a site that leads to everywhere is no part of it.
+    fn connected(&self, network: &Network) -> Vec<IpNetwork> {
+        let connections = self.connections.get(&network.path).into_iter().flatten();
+        let of_sites = connections.flat_map(|c| &c.prefixes).filter(|prefix| prefix.prefix() > 0);
+        network.prefixes.iter().chain(of_sites).copied().collect()
+    }
+
+    fn tables(&self, network: &Network) -> Vec<RouteTable> {
+        let connections = self.connections.get(&network.path).map_or(&[][..], Vec::as_slice);
+        let mut by_table: BTreeMap<&ResourcePath, Vec<IpNetwork>> = BTreeMap::new();
+        for subnet in network.subnets.values() {
+            if let Some(table) = &subnet.route_table {
+                by_table.entry(table).or_default().push(subnet.prefix);
+            }
+        }
+        let table = |(path, subnets): (&ResourcePath, Vec<IpNetwork>)| {
+            let from_sites = connections.iter().any(|c| c.route_table.as_ref() == Some(path));
+            let routes = self.intent.route_tables.get(path)?.clone();
+            Some(RouteTable { name: path.id().to_owned(), subnets, from_sites, routes })
+        };
+        by_table.into_iter().filter_map(table).collect()
     }
 
     fn routes(&self, network: &Network, at_gateway: Option<&ResourcePath>) -> Vec<Route> {
@@ -107,13 +149,21 @@ impl<'a> Networks<'a> {
 }
 
 impl<'a> Lists<'a> {
-    pub(super) fn id(&mut self, intent: &'a Intent, path: &'a ResourcePath) -> Option<AclId> {
-        if let Some(id) = self.ids.get(path) {
+    /// The list `path` as an interface in `network` has it.
+    pub(super) fn id(
+        &mut self,
+        networks: &Networks<'a>,
+        path: &'a ResourcePath,
+        network: &'a ResourcePath,
+    ) -> Option<AclId> {
+        let list = networks.intent.acls.get(path)?;
+        let key = (path, (!list.is_plain()).then_some(network));
+        if let Some(id) = self.ids.get(&key) {
             return Some(*id);
         }
         let id = AclId(u32::try_from(self.acls.len()).ok()?);
-        self.acls.push(intent.acls.get(path)?.clone());
-        self.ids.insert(path, id);
+        self.acls.push(list.resolve(|tag| networks.meaning(tag, network)));
+        self.ids.insert(key, id);
         Some(id)
     }
 }

@@ -15,6 +15,8 @@ pub struct Connection {
     pub path: ResourcePath,
     /// The tenant's network, that of the gateway's subnets.
     pub network: ResourcePath,
+    /// The table of the gateway's subnet: what comes from the site goes by it.
+    pub route_table: Option<ResourcePath>,
     /// The gateway that ends it: the first of its pools.
     pub gateway: ResourcePath,
     /// Routes to the site, and what it may send from.
@@ -103,6 +105,7 @@ pub(crate) fn read(r: &mut Reader<'_>, intent: &Intent) -> Vec<Connection> {
             out.push(Connection {
                 id,
                 path: node.path,
+                route_table: route_table(&virtual_gateway, &network, intent),
                 network,
                 gateway,
                 prefixes,
@@ -125,6 +128,12 @@ fn network(r: &mut Reader<'_>, node: &Node<'_>) -> Option<ResourcePath> {
         }
     }
     network
+}
+
+fn route_table(virtual_gateway: &Node<'_>, network: &ResourcePath, intent: &Intent) -> Option<ResourcePath> {
+    let subnets = &intent.networks.get(network)?.subnets;
+    let tables = virtual_gateway.references("gatewaySubnets");
+    tables.iter().find_map(|subnet| subnets.get(subnet)?.route_table.clone())
 }
 
 fn gateway(node: &Node<'_>, intent: &Intent) -> Option<ResourcePath> {

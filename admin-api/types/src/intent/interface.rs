@@ -17,6 +17,8 @@ pub struct Interface {
     pub acl: Option<ResourcePath>,
     /// It gets no new connections, and no packets at all from then on; seconds of Unix time.
     pub drain_until: Option<u64>,
+    /// It may pass on what is not for it.
+    pub forwards: bool,
     pub ip_configurations: Vec<IpConfiguration>,
 }
 
@@ -27,6 +29,8 @@ pub struct IpConfiguration {
     /// The prefix of its subnet.
     pub subnet: IpNetwork,
     pub pools: Vec<ResourcePath>,
+    /// Security tags that it has.
+    pub tags: Vec<ResourcePath>,
 }
 
 /// What stands where, to find the second of two.
@@ -91,6 +95,7 @@ fn interface(r: &mut Reader<'_>, node: &Node<'_>, intent: &Intent, taken: &mut T
                 .iter()
                 .flat_map(|list| child.references(list))
                 .collect(),
+            tags: child.references("securityTags"),
         });
     }
     let network = network?;
@@ -98,7 +103,9 @@ fn interface(r: &mut Reader<'_>, node: &Node<'_>, intent: &Intent, taken: &mut T
     let server = server(r, node, intent);
     let acl = one_acl(r, acls);
     let drain_until = super::draining::read(r, node);
-    Some(Interface { path: node.path.clone(), network, mac: mac?, server, acl, drain_until, ip_configurations })
+    let forwards = value::get_bool(node.properties(), "ipForwarding").unwrap_or(false);
+    let (path, mac) = (node.path.clone(), mac?);
+    Some(Interface { path, network, mac, server, acl, drain_until, forwards, ip_configurations })
 }
 
 fn address(

@@ -8,9 +8,11 @@ mod network;
 mod node;
 mod policy_map;
 mod reader;
+mod route_table;
 mod router;
 mod site_router;
 
+pub use acl::{AccessList, Tag};
 pub use gateway::{Connection, ConnectionKind};
 pub use interface::reserved;
 pub use interface::{Interface, IpConfiguration};
@@ -23,7 +25,7 @@ pub use router::{Bfd, PeerRouter, Router};
 pub use site_router::{SitePeer, SiteRouter};
 
 use crate::{Documents, ReferenceIndex, ResourcePath};
-use penstock_policy::Acl;
+use penstock_policy::UserRoute;
 use reader::Reader;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,7 +33,9 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Debug, Default)]
 pub struct Intent {
     pub networks: BTreeMap<ResourcePath, Network>,
-    pub acls: BTreeMap<ResourcePath, Acl>,
+    pub acls: BTreeMap<ResourcePath, AccessList>,
+    /// Routes by their table.
+    pub route_tables: BTreeMap<ResourcePath, Vec<UserRoute>>,
     pub interfaces: BTreeMap<ResourcePath, Interface>,
     /// Backend address pools; interfaces name those that they are in.
     pub pools: BTreeSet<ResourcePath>,
@@ -56,8 +60,10 @@ impl Intent {
         let mut intent = Self::default();
         node::read(&mut r, &mut intent);
         intent.acls = acl::read(&mut r);
+        intent.route_tables = route_table::read(&mut r);
         intent.networks = network::read(&mut r);
         intent.interfaces = interface::read(&mut r, &intent);
+        route_table::warn(&mut r, &intent);
         load_balancer::read(&mut r, &mut intent);
         intent.connections = gateway::read(&mut r, &intent);
         intent.site_routers = site_router::read(&mut r, &intent);

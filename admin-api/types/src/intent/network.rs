@@ -18,6 +18,7 @@ pub struct Network {
 pub struct Subnet {
     pub prefix: IpNetwork,
     pub acl: Option<ResourcePath>,
+    pub route_table: Option<ResourcePath>,
 }
 
 pub(crate) fn read(r: &mut Reader<'_>) -> BTreeMap<ResourcePath, Network> {
@@ -91,17 +92,12 @@ fn subnets(r: &mut Reader<'_>, network: &Node<'_>, space: &[IpNetwork]) -> BTree
             let message = format!("'{prefix}' overlaps {} of '{}'", s.prefix, other.id());
             r.problem(&node, node.at("addressPrefix"), "InvalidSubnet", message);
         }
-        for property in ["routeTable", "serviceInsertion"] {
-            if node.reference(property).is_some() {
-                r.warn(
-                    &node.path,
-                    "NotImplemented",
-                    format!("{property} is stored; it has no function in this version"),
-                );
-            }
+        if node.reference("serviceInsertion").is_some() {
+            let message = "serviceInsertion is stored; it has no function in this version";
+            r.warn(&node.path, "NotImplemented", message);
         }
-        let acl = node.reference("accessControlList");
-        out.insert(node.path.clone(), Subnet { prefix, acl });
+        let (acl, route_table) = (node.reference("accessControlList"), node.reference("routeTable"));
+        out.insert(node.path.clone(), Subnet { prefix, acl, route_table });
     }
     out
 }

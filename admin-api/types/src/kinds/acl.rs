@@ -20,6 +20,8 @@ pub(super) const ACCESS_CONTROL_LISTS: Kind = kind(
             req("action", OneOf(&["Allow", "Deny"])),
             opt("sourceAddressPrefix", AddressPattern),
             opt("destinationAddressPrefix", AddressPattern),
+            opt("sourceSecurityTags", List(&SECURITY_TAG)),
+            opt("destinationSecurityTags", List(&SECURITY_TAG)),
             req("priority", IntText(1, 65500)),
             req("type", OneOf(&["Inbound", "Outbound"])),
             opt("logging", OneOf(&["Enabled", "Disabled"])),
@@ -29,5 +31,15 @@ pub(super) const ACCESS_CONTROL_LISTS: Kind = kind(
     )],
 );
 
-pub(super) const SECURITY_TAGS: Kind =
-    kind("securityTags", Stored, &[opt("type", Text), opt("accessControlList", ACL)], &[]);
+pub(super) const SECURITY_TAG: Type = Ref(&["securityTags"]);
+
+pub(super) const SECURITY_TAGS: Kind = kind(
+    "securityTags",
+    Compiled,
+    &[
+        opt("type", Text),
+        opt("accessControlList", ACL),
+        ro("ipConfigurations", BackRefs("networkInterfaces/ipConfigurations")),
+    ],
+    &[],
+);

@@ -89,11 +89,11 @@ pub(super) const VIRTUAL_NETWORK_MANAGER: Kind = single(
 
 pub(super) const ROUTE_TABLES: Kind = kind(
     "routeTables",
-    Stored,
+    Compiled,
     &[ro("subnets", BackRefs("virtualNetworks/subnets"))],
     &[kind(
         "routes",
-        Stored,
+        Compiled,
         &[
             req("addressPrefix", Prefix),
             req("nextHopType", OneOf(&["VirtualAppliance", "VnetLocal", "VirtualNetworkGateway", "Internet", "None"])),

@@ -13,6 +13,8 @@ pub(super) const NETWORK_INTERFACES: Kind = kind(
         opt("isMultitenantStack", Bool),
         opt("internalDnsNameLabel", Text),
         opt("portSettings", Object(&[])),
+        // Own: an appliance, which passes on what is not for it.
+        opt("ipForwarding", Bool),
         // Read-only in the specification, where the host sets it. Here the operator says where the container runs.
         opt("server", Ref(&["servers"])),
         DRAINING,
@@ -29,6 +31,7 @@ pub(super) const NETWORK_INTERFACES: Kind = kind(
             opt("publicIPAddress", PUBLIC_IP),
             opt("loadBalancerBackendAddressPools", List(&POOL)),
             opt("loadBalancerInboundNatRules", List(&Ref(&["loadBalancers/inboundNatRules"]))),
+            opt("securityTags", List(&super::acl::SECURITY_TAG)),
             opt("serviceInsertion", Ref(&["serviceInsertions"])),
             opt("isPrimary", Bool),
         ],

@@ -46,6 +46,7 @@ pub fn network(tenant: u32, epoch: u32) -> VirtualNetwork {
             network_interface: format!("nic{tenant}"),
         }],
         routes: vec![Route { prefix: "10.200.0.0/16".parse().unwrap(), next_hop: NextHop::Tunnel(TunnelId(tenant)) }],
+        tables: Vec::new(),
     }
 }
 

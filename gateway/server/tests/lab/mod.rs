@@ -382,6 +382,7 @@ fn goal(kind: impl Fn(u32) -> TunnelKind) -> GatewayGoal {
                 prefix: "10.200.0.0/16".parse().unwrap(),
                 next_hop: NextHop::Tunnel(TunnelId(tenant)),
             }],
+            tables: Vec::new(),
         });
         goal.tunnels.push(Tunnel {
             id: TunnelId(tenant),

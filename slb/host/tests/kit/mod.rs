@@ -105,6 +105,7 @@ fn network(tenant: u32) -> VirtualNetwork {
             },
             Route { prefix: "172.16.66.0/24".parse().unwrap(), next_hop: NextHop::Discard },
         ],
+        tables: Vec::new(),
     }
 }
 
@@ -144,6 +145,7 @@ pub fn goal() -> HostGoal {
                 mac: mac(*t, *n),
                 addresses: addresses(*n),
                 acl: None,
+                forwards: false,
             })
             .collect(),
         nat_rules,

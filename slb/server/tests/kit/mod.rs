@@ -391,6 +391,7 @@ fn network(tenant: u32, endpoints: &[(&str, &str, &str, &str)]) -> VirtualNetwor
             })
             .collect(),
         routes: vec![],
+        tables: Vec::new(),
     }
 }
 
@@ -402,6 +403,7 @@ pub fn goal() -> HostGoal {
         mac: mac.parse().unwrap(),
         addresses: vec![format!("10.0.0.{last}/24").parse().unwrap(), format!("fd00::{last}/64").parse().unwrap()],
         acl: None,
+        forwards: false,
     };
     let nat = |vip: &str, dip: &str| NatRule {
         service: ServiceId(1),

@@ -149,6 +149,7 @@ fn network(tenant: u32) -> VirtualNetwork {
             network_interface: format!("nic{tenant}"),
         }],
         routes: vec![Route { prefix: "10.200.0.0/16".parse().unwrap(), next_hop: NextHop::Tunnel(TunnelId(tenant)) }],
+        tables: Vec::new(),
     }
 }
 

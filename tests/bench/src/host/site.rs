@@ -208,6 +208,7 @@ fn goal() -> HostGoal {
                 network_interface: "c".to_owned(),
             }],
             routes: vec![],
+            tables: vec![],
         }],
         ports: vec![Port {
             network_interface: "c".to_owned(),
@@ -216,6 +217,7 @@ fn goal() -> HostGoal {
             mac: CONTAINER_MAC,
             addresses: vec![format!("{CONTAINER}/24").parse().unwrap()],
             acl: None,
+            forwards: false,
         }],
         nat_rules: vec![NatRule {
             service: ServiceId(1),
