@@ -107,9 +107,13 @@ async fn a_site_moves_to_etcd_and_three_controllers_serve_it() {
     for task in [writes(&a, 0), writes(&b, 10), writes(&c, 20)] {
         task.await.unwrap();
     }
-    let (_, latest) = c.call(Method::GET, "/penstock/v1/history?$top=1", None).await;
     let before = history["value"][0]["revision"].as_u64().unwrap();
-    assert_eq!(latest["value"][0]["revision"], json!(before + 33), "each change has its number, without gaps");
+    let reader = &c;
+    soon("each change has its number, without gaps, and is seen", || async move {
+        let (_, latest) = reader.call(Method::GET, "/penstock/v1/history?$top=1", None).await;
+        latest["value"][0]["revision"] == json!(before + 33)
+    })
+    .await;
 
     // What nodes report, the leader knows: the client is sent there, and gets its answer.
     let no_redirects = common::client_that_stays(&a.dir, "alice");
