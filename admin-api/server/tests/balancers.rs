@@ -51,6 +51,16 @@ async fn a_floating_rule_reaches_its_hosts_with_its_idle_time_and_translates_no_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_for_what_is_not_done_yet_is_told_so() {
+    let lab = lab().await;
+    let path = "/loadBalancers/web/loadBalancingRules/tls";
+    lab.put(path, rule(json!({"protocol": "Tcp", "frontendPort": 443, "backendPort": 443, "enableTcpReset": true})))
+        .await;
+    let said = lab.get(path).await["properties"]["configurationState"].clone();
+    assert_eq!((&said["status"], &said["detailedInfo"][0]["code"]), (&json!("Warning"), &json!("NotImplemented")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rule_for_all_ports_is_one_for_each_protocol_and_stands_beside_others() {
     let lab = lab().await;
     let mut mux = Node::<Mux>::start(&lab, "mux1");

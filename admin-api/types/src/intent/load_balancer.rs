@@ -283,6 +283,13 @@ fn services(
     if pool.is_none() {
         r.warn(&rule.path, "BackendPoolReferenceNotProvided", "no backendAddressPool: the rule has no effect");
     }
+    if value::get_bool(rule.properties(), "enableTcpReset") == Some(true) {
+        r.warn(
+            &rule.path,
+            "NotImplemented",
+            "enableTcpReset: idle connections are forgotten, not reset, in this version",
+        );
+    }
     let listed = rule_frontends(r, rule, pool.as_ref());
     let Some((pool, (port, backend_port))) = pool.zip(ports) else { return };
     for (frontend, protocol) in listed.iter().flat_map(|f| protocols.iter().map(move |p| (f, *p))) {
