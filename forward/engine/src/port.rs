@@ -1,18 +1,11 @@
 use crate::apply::apply_in_place;
+use crate::stats::{Counter, Stats};
 use crate::tcp::{TURNS, Turn};
-use crate::{Class, Expressed, Prior, Resolution, Resolver};
+use crate::{Class, Prior, Resolution, Resolver};
 use penstock_flow::prefetch::{prefetch, prefetch_pair};
 use penstock_flow::{Flags, FlowTable, Meter, Rate, Transposition};
 use penstock_model::{BATCH, Coarse, DropReason, Epoch, Ledger, Nanos, Packet, Protocol, Verdict};
 use penstock_wire::Headers;
-
-/// Packets and bytes that a transposition's counter has seen: bytes of the frame that is decided about, without what it came in
-/// and what was padded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counter {
-    pub packets: u64,
-    pub bytes: u64,
-}
 
 /// One worker's engine: a resolver, the flows that it has decided, and what became of the packets.
 ///
@@ -25,15 +18,6 @@ pub struct Port<R: Resolver> {
     pub(crate) stats: Stats,
     /// One for each packet of a batch.
     jobs: Box<[Job<R::Key, R::Value>]>,
-}
-
-#[derive(Debug, Default)]
-pub(crate) struct Stats {
-    pub(crate) ledger: Ledger,
-    counters: Vec<Counter>,
-    meters: Vec<Meter>,
-    /// Packets that the resolver was asked about.
-    resolved: u64,
 }
 
 /// What the stages have found out about a packet. Filled in place, so that nothing is copied between stages.
@@ -551,57 +535,6 @@ pub(crate) fn replay<R: Resolver>(
     }
     stats.count(t.counter, bytes);
     apply_in_place(t, packet, h, hash, encap).unwrap_or_else(Verdict::Drop)
-}
-
-impl Stats {
-    #[inline]
-    fn admits(&mut self, meter: u16, bytes: usize, now: Nanos) -> bool {
-        meter == Transposition::NO_METER
-            || self.meters.get_mut(usize::from(meter)).is_none_or(|meter| meter.admit(bytes, now))
-    }
-
-    #[inline]
-    fn count(&mut self, counter: u32, bytes: u32) {
-        if let Some(counter) = self.counters.get_mut(counter as usize) {
-            counter.packets += 1;
-            counter.bytes += u64::from(bytes);
-        }
-    }
-
-    #[inline]
-    pub(crate) fn receive(&mut self, bytes: usize) {
-        self.ledger.received += 1;
-        self.ledger.received_bytes += bytes as u64;
-    }
-
-    /// Books packets that were sent on.
-    fn enter_expressed(&mut self, done: &Expressed) {
-        self.ledger.received += done.packets;
-        self.ledger.received_bytes += done.received_bytes;
-        self.ledger.transmitted += done.packets;
-        self.ledger.transmitted_bytes += done.transmitted_bytes;
-    }
-
-    /// Books the outcome of one packet. `Pending` from a resolver is a drop that nobody gave a reason for.
-    #[inline]
-    pub(crate) fn enter(&mut self, verdict: Verdict, bytes: usize) -> Verdict {
-        let ledger = &mut self.ledger;
-        match verdict {
-            Verdict::Transmit(_) => {
-                ledger.transmitted += 1;
-                ledger.transmitted_bytes += bytes as u64;
-            }
-            Verdict::Tunnel(_) => ledger.tunnelled += 1,
-            Verdict::Pass => ledger.passed += 1,
-            Verdict::Consumed => ledger.consumed += 1,
-            Verdict::Drop(reason) => ledger.count_drop(reason),
-            Verdict::Pending => {
-                ledger.count_drop(DropReason::Unsupported);
-                return Verdict::Drop(DropReason::Unsupported);
-            }
-        }
-        verdict
-    }
 }
 
 /// Asks for the lines that hold a short packet's headers.

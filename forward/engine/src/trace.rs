@@ -1,4 +1,5 @@
-use crate::port::{Stats, replay};
+use crate::port::replay;
+use crate::stats::Stats;
 use crate::tcp::Turn;
 use crate::{Class, Ending, Explanation, Port, Prior, Resolution, Resolver, Step, Why};
 use penstock_model::{DropReason, Epoch, HEADROOM, Nanos, Packet, PortId, Verdict};

@@ -1,6 +1,6 @@
 use crate::ROUTER_MAC;
-use crate::decide::{key_at, passed_on_key, zone};
 use crate::fabric::is_probe_source;
+use crate::keys::{key_at, passed_on_key, zone};
 use crate::policy::{LocalPort, Network, Policy};
 use crate::related::{is_error, quote};
 use penstock_engine::Why;

@@ -1,7 +1,8 @@
 use crate::answer::answer;
 use crate::chance::Chance;
 use crate::classify::{Origin, about, flow_of, origin};
-use crate::decide::{Decided, port_of};
+use crate::decide::Decided;
+use crate::keys::port_of;
 use crate::policy::Policy;
 use crate::resolver::{bring_error, decide};
 use crate::snat::{MAX_TRIES, Walk};

@@ -34,6 +34,7 @@ mod door;
 mod explain;
 mod fabric;
 mod goal;
+mod keys;
 mod policy;
 mod probe;
 mod ranges;

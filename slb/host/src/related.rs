@@ -3,7 +3,8 @@
 //! has got by its own address. Either side is to see the packet as it knows it (RFC 5508 section 4).
 
 use crate::ROUTER_MAC;
-use crate::decide::{Decision, zone};
+use crate::decide::Decision;
+use crate::keys::zone;
 use crate::policy::{LocalPort, Nat, Network};
 use penstock_engine::Why;
 use penstock_flow::{Flags, Transposition};

@@ -4,7 +4,7 @@
 //! addresses, ports) or is left to user space by them (fragments, options, ends of connections).
 
 use crate::classify::mac_at;
-use crate::decide::port_of;
+use crate::keys::port_of;
 use crate::policy::Policy;
 use penstock_engine::EncapTemplate;
 use penstock_flow::{Flags, Transposition};

@@ -1,9 +1,10 @@
 use crate::answer::answer;
 use crate::chance::{Chance, Onward};
 use crate::classify::{Origin, about, flow_of, is_complaint, origin};
-use crate::decide::{Decided, Decision, HostFlow, peer_key, port_of, zone};
+use crate::decide::{Decided, Decision, HostFlow};
 use crate::door::Door;
 use crate::fabric::is_probe_source;
+use crate::keys::{peer_key, port_of, zone};
 use crate::policy::Policy;
 use crate::related::is_error;
 use crate::replay::{self, Notice};

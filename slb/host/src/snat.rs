@@ -3,7 +3,8 @@
 //! A port serves as many flows as there are destinations: what has to be unique is (protocol, virtual IP, port, destination).
 //! The flow table knows what is taken, as each flow has an entry for its answers there, so nothing is kept beside it.
 
-use crate::decide::{HostFlow, answer_from_outside};
+use crate::decide::HostFlow;
+use crate::keys::answer_from_outside;
 use crate::policy::LocalPort;
 use penstock_flow::{Flags, Transposition};
 use penstock_model::{Addr16, FlowKey, PortId, Protocol};
