@@ -170,7 +170,7 @@ fn each(routers: &[Value], list: &str) -> Vec<Value> {
         let mut item = item.clone();
         if let Some(map) = item.as_object_mut() {
             map.insert("node".to_owned(), json!(text(router, "node")));
-            map.insert("router".to_owned(), json!(text(router, "router")));
+            map.insert("router".to_owned(), router.get("router").cloned().unwrap_or_default());
         }
         item
     };
@@ -278,7 +278,9 @@ mod tests {
         };
         let page = explain("203.0.113.10");
         assert!(
-            page.contains("advertised to tor 10.1.1.1") && page.contains("not advertised to tor6: there is no"),
+            page.starts_with("mux1: 203.0.113.10/32\n")
+                && page.contains("advertised to tor 10.1.1.1")
+                && page.contains("not advertised to tor6: there is no"),
             "{page}"
         );
         assert!(explain("203.0.113.20/32").contains("is not announced: no backend is healthy"));
