@@ -200,9 +200,15 @@ http {
     }
 }
 NGINX
-    run "$c" "$c-http" nginx -c "$dir/nginx.conf" -e "$state/log/$c-nginx.log"
     run "$c" "$c-udp" python3 "$here/udp-echo.py" "$c"
     run "$c" "$c-iperf" iperf3 -s
+    # The probe asks for HTTP: when that answers, all of the container has to.
+    local i
+    for ((i = 0; i < 50; i++)); do
+        [[ -z $(in_ns "$c" ss -Huln "sport = :7") ]] || break
+        sleep 0.05
+    done
+    run "$c" "$c-http" nginx -c "$dir/nginx.conf" -e "$state/log/$c-nginx.log"
 }
 
 stop_container() {
