@@ -1,5 +1,5 @@
 use crate::audit::{Audit, AuditError};
-use crate::compile::KeepError;
+use crate::compile::{Compiler, KeepError};
 use crate::config::{ControllerConfig, EtcdTable};
 use crate::http::{Api, router};
 use crate::hub::GoalHub;
@@ -81,6 +81,27 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
     TcpListener::bind(address).await.map_err(|error| Error::Listen { address, error })
 }
 
+/// What works beside the servers as long as the controller runs. A task that ends gives its name.
+fn background(resources: Arc<Resources>, compiler: Option<Compiler>) -> JoinSet<&'static str> {
+    let mut tasks = JoinSet::new();
+    let undoing = resources.clone();
+    tasks.spawn(async move {
+        undoing.undo_unconfirmed().await;
+        "the undoing of unconfirmed changes"
+    });
+    tasks.spawn(async move {
+        resources.follow().await;
+        "the watch on the store"
+    });
+    if let Some(compiler) = compiler {
+        tasks.spawn(async move {
+            compiler.run().await;
+            "the compiler"
+        });
+    }
+    tasks
+}
+
 /// Runs the controller until `shutdown` is true.
 ///
 /// # Errors
@@ -120,12 +141,10 @@ pub async fn run_with_hub(
         Some(_) => None,
     };
 
-    let tls = TlsAcceptor::from(Arc::new(credentials.server_config(ALPN)?));
-    let listener = bind(config.listen).await?;
+    let (listener, tls) = (bind(config.listen).await?, TlsAcceptor::from(Arc::new(credentials.server_config(ALPN)?)));
     let by_token = match config.token_listen {
         Some(address) => {
-            let tls = TlsAcceptor::from(Arc::new(credentials.open_server_config(ALPN)?));
-            Some((bind(address).await?, tls))
+            Some((bind(address).await?, TlsAcceptor::from(Arc::new(credentials.open_server_config(ALPN)?))))
         }
         None => None,
     };
@@ -134,22 +153,7 @@ pub async fn run_with_hub(
 
     let leader = election.clone();
     let api = Api::new(resources.clone(), hub.clone(), leader, audit, config.requests_per_second, shutdown.clone());
-    let mut tasks = JoinSet::new();
-    let undoing = resources.clone();
-    tasks.spawn(async move {
-        undoing.undo_unconfirmed().await;
-        "the undoing of unconfirmed changes"
-    });
-    tasks.spawn(async move {
-        resources.follow().await;
-        "the watch on the store"
-    });
-    if let Some(compiler) = compiler {
-        tasks.spawn(async move {
-            compiler.run().await;
-            "the compiler"
-        });
-    }
+    let mut tasks = background(resources, compiler);
     let stopping = shutdown.clone();
     let led = tokio::spawn(async move {
         if let Some(election) = election {

@@ -146,6 +146,8 @@ async fn what_cannot_be_is_refused_by_its_place_and_what_has_no_effect_is_warned
     };
     let router = json!({"extAsNumber": "0.64512", "routerIP": ["10.0.0.4"]});
     assert_eq!(refused(ROUTER, router).await, "/properties/routerIP/0", "an interface has the address");
+    let group = json!({"extAsNumber": "0.64512", "routerIP": ["10.200.0.1", "224.0.0.9"]});
+    assert_eq!(refused(ROUTER, group).await, "/properties/routerIP/1", "a group is no host");
     let entry = |property: &str, value: Value| json!({"policyMapEntryList": [{"action": "Permit", "matchCriteria": [], "setActions": [{"property": property, "value": value}]}]});
     let map = "/VirtualGateways/red/policyMaps/out";
     let at = "/properties/policyMapEntryList/0/setActions/0";

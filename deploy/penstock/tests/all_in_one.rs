@@ -2,9 +2,12 @@
 //! Needs root.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod support;
+
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
+use support::{must, run};
 
 const SOON: Duration = Duration::from_secs(20);
 const BINARY: &str = env!("CARGO_BIN_EXE_penstock");
@@ -14,16 +17,6 @@ struct Appliance {
     ns: String,
     dir: PathBuf,
     process: Option<Child>,
-}
-
-fn run(line: &str) -> Output {
-    Command::new("sh").args(["-c", line]).output().unwrap()
-}
-
-fn must(line: &str) -> String {
-    let out = run(line);
-    assert!(out.status.success(), "{line}: {}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8_lossy(&out.stdout).into_owned()
 }
 
 impl Appliance {

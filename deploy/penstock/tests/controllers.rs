@@ -4,6 +4,7 @@
 
 #[path = "../../../admin-api/store/tests/support/etcd.rs"]
 mod etcd;
+mod support;
 
 use etcd::Cluster;
 use std::path::PathBuf;
@@ -11,20 +12,11 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use support::{must, run};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_penstock");
 const LONG: Duration = Duration::from_secs(90);
 const VIP: &str = "203.0.113.10";
-
-fn run(line: &str) -> Output {
-    Command::new("sh").args(["-c", line]).output().unwrap()
-}
-
-fn must(line: &str) -> String {
-    let out = run(line);
-    assert!(out.status.success(), "{line}: {}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8_lossy(&out.stdout).into_owned()
-}
 
 /// Namespaces on one bridge: controllers 1 to 3, each with its etcd; the mux; and a client.
 struct Site {

@@ -143,6 +143,17 @@ impl fmt::Debug for Mac {
     }
 }
 
+/// Whether one host of a network can have the address: not a group, a broadcast, nobody, this host itself, or IPv4 mapped into IPv6.
+#[must_use]
+pub fn is_host(address: IpAddr) -> bool {
+    let is_special = address.is_multicast() || address.is_unspecified() || address.is_loopback();
+    !is_special
+        && match address {
+            IpAddr::V4(v4) => !v4.is_broadcast(),
+            IpAddr::V6(v6) => v6.to_ipv4_mapped().is_none(),
+        }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -22,7 +22,7 @@ mod ledger;
 mod packet;
 mod time;
 
-pub use addr::{Addr16, Dip, Mac, MacError, Overlay, Underlay};
+pub use addr::{Addr16, Dip, Mac, MacError, Overlay, Underlay, is_host};
 pub use drop_reason::DropReason;
 pub use flow_key::{FlowKey, Protocol};
 pub use ids::{BackendId, EncapId, Epoch, IdError, PoolId, PortId, Revision, ServiceId, TenantId, TunnelId, Vni};

@@ -151,6 +151,7 @@ fn byte<const N: usize>(f: &[u8; N], at: usize) -> u8 {
 mod tests {
     use super::*;
     use crate::build::FrameBuilder;
+    use crate::damage::damaged;
     use crate::rewrite::complete_partial_checksum;
     use crate::{Fragment, Headers, parse};
     use penstock_model::{Addr16, Protocol};
@@ -203,18 +204,7 @@ mod tests {
             cut in prop::option::weighted(0.2, 0usize..80),
             is_repaired in prop::bool::weighted(0.7),
         ) {
-            let mut frame = seed;
-            for (at, byte) in damage {
-                if let Some(b) = frame.get_mut(at) {
-                    *b = byte;
-                }
-            }
-            if is_repaired && frame[12..14] == [0x08, 0x00] {
-                frame[24..26].fill(0);
-                let c = crate::checksum::finish(crate::checksum::sum(&frame[14..34], 0));
-                frame[24..26].copy_from_slice(&c.to_be_bytes());
-            }
-            frame.truncate(cut.unwrap_or(usize::MAX));
+            let mut frame = damaged(seed, damage, is_repaired, cut);
             let Some(g) = glance(&frame) else { return Ok(()) };
             let h: Headers = parse(&frame).unwrap();
             prop_assert_eq!((h.l2, h.l3, h.fragment), (0, 14, Fragment::No));

@@ -14,6 +14,8 @@
 pub mod arp;
 pub mod build;
 pub mod checksum;
+#[cfg(test)]
+mod damage;
 pub mod ecn;
 pub mod fragment;
 mod fragment_id;

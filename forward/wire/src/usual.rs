@@ -139,6 +139,7 @@ fn transport<const L4: usize>(frame: &[u8], protocol: Protocol, end: usize) -> O
 mod tests {
     use super::*;
     use crate::build::FrameBuilder;
+    use crate::damage::damaged;
     use crate::headers::parse_any;
     use proptest::prelude::*;
 
@@ -168,18 +169,7 @@ mod tests {
             cut in prop::option::weighted(0.2, 0usize..80),
             is_repaired in prop::bool::weighted(0.7),
         ) {
-            let mut frame = seed;
-            for (at, byte) in damage {
-                if let Some(b) = frame.get_mut(at) {
-                    *b = byte;
-                }
-            }
-            if is_repaired && frame[12..14] == [0x08, 0x00] {
-                frame[24..26].fill(0);
-                let c = checksum::finish(checksum::sum(&frame[14..34], 0));
-                frame[24..26].copy_from_slice(&c.to_be_bytes());
-            }
-            frame.truncate(cut.unwrap_or(usize::MAX));
+            let frame = damaged(seed, damage, is_repaired, cut);
             let (mut short, mut long) = (Headers::default(), Headers::default());
             if parse(&frame, &mut short) {
                 prop_assert_eq!(parse_any(&frame, &mut long), Ok(()));

@@ -116,6 +116,7 @@ impl Network {
         why: &mut impl Why,
     ) -> Result<&'n Endpoint, DropReason> {
         let (route, stop) = match self.compiled.way(Sender::Site, flow) {
+            Way::System(Target::NoRoute) => return Err(DropReason::NoRoute),
             Way::System(_) => return Ok(endpoint),
             Way::Appliance { endpoint, route, .. } => (route, Ok(endpoint)),
             Way::Internet { route } => (route, Err(DropReason::NoRoute)),

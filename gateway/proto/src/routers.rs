@@ -4,14 +4,14 @@ use crate::goal::GatewayGoal;
 use crate::network::Network;
 use crate::tenant::Site;
 use ipnetwork::IpNetwork;
-use penstock_model::{Addr16, TunnelId, Vni};
+use penstock_model::{Addr16, TunnelId, Vni, is_host};
 use penstock_policy::{NextHop, Route};
 use penstock_routing_proto::{Chosen, Prefix, RouterGoal};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-/// Routes of one peer that are kept, at most: what all tenants' peers may fill is bounded by it.
+/// Routes of one peer that are kept, at most.
 const MOST_PREFIXES: u32 = 100_000;
 
 /// A router of a tenant. Equal addresses of two tenants' routers and peers are different ones: the tunnel tells them apart.
@@ -38,20 +38,25 @@ impl GatewayGoal {
     #[must_use]
     pub fn with_learned(&self, learned: &Learned) -> Self {
         let mut goal = self.clone();
+        let own = |n: &penstock_policy::VirtualNetwork| (n.vni, n.routes.iter().map(|r| r.prefix).collect());
+        let said: BTreeMap<Vni, BTreeSet<IpNetwork>> = self.networks.iter().map(own).collect();
+        // By several routers of a network: the way of the first is taken.
+        let mut taken: BTreeSet<(Vni, IpNetwork)> = BTreeSet::new();
         for router in &self.routers {
             let Some(chosen) = learned.get(&router.name) else { continue };
             let Some(network) = goal.networks.iter_mut().find(|n| n.vni == router.vni) else { continue };
-            let said: BTreeSet<IpNetwork> = network.routes.iter().map(|r| r.prefix).collect();
             let mut allowed: BTreeMap<TunnelId, Vec<IpNetwork>> = BTreeMap::new();
             for route in chosen {
                 let prefix = IpNetwork::from(route.prefix);
                 let inside = |own: &IpNetwork| own.prefix() <= prefix.prefix() && own.contains(prefix.network());
-                if said.contains(&prefix) || network.prefixes.iter().any(inside) {
+                if said.get(&router.vni).is_some_and(|s| s.contains(&prefix)) || network.prefixes.iter().any(inside) {
                     continue;
                 }
                 let mut tunnels = route.peers.iter().filter_map(|peer| router.sites.get(&**peer)).copied().peekable();
                 let Some(best) = tunnels.peek() else { continue };
-                network.routes.push(Route { prefix, next_hop: NextHop::Tunnel(*best) });
+                if taken.insert((router.vni, prefix)) {
+                    network.routes.push(Route { prefix, next_hop: NextHop::Tunnel(*best) });
+                }
                 // A site that offers a way may use it, also where another is preferred (RFC 3704 section 2.3).
                 tunnels.for_each(|tunnel| allowed.entry(tunnel).or_default().push(prefix));
             }
@@ -83,6 +88,11 @@ pub(crate) fn place(goal: &GatewayGoal, networks: &[Network], sites: &mut [Optio
             let Some(own) = peer.local_address else {
                 return Err(GoalError::new(at("local_address"), "is the router's address, and is not given"));
             };
+            for (field, address) in [("local_address", own), ("address", peer.address)] {
+                if !is_host(address) {
+                    return Err(GoalError::new(at(field), format!("{address} is no address of one host")));
+                }
+            }
             if network.endpoint(Addr16::from(own)).is_some() {
                 return Err(GoalError::new(at("local_address"), format!("{own} is an endpoint's address")));
             }

@@ -76,6 +76,26 @@ fn the_second_best_site_may_send_from_what_it_has_told_too() {
 }
 
 #[test]
+fn of_two_routers_of_a_network_both_sites_may_send_from_what_both_have_told() {
+    let mut both = with_routers();
+    let mut second = tunnel(1);
+    (second.id, second.name) = (TunnelId(3), "gw/second".into());
+    let TunnelKind::WireGuard { peer_public_key, .. } = &mut second.kind else { panic!() };
+    *peer_public_key = [9; 32];
+    second.prefixes = vec!["10.201.0.0/16".parse().unwrap()];
+    both.tunnels.push(second);
+    let mut other = router(1);
+    (other.name, other.sites) = ("router3".into(), [("peer1".into(), TunnelId(3))].into());
+    both.routers.push(other);
+    let told = || vec![told("10.210.0.0/16", &["peer1"])];
+    let goal = both.with_learned(&Learned::from([("router1".into(), told()), ("router3".into(), told())]));
+    let prefix = "10.210.0.0/16".parse().unwrap();
+    assert_eq!(goal.networks[0].routes.iter().filter(|r| r.prefix == prefix).count(), 1);
+    assert!([0, 2].iter().all(|i: &usize| goal.tunnels[*i].prefixes.contains(&prefix)));
+    build(&goal, None).unwrap();
+}
+
+#[test]
 fn a_router_that_cannot_be_is_refused_by_field() {
     let refused = |change: fn(&mut GatewayGoal)| {
         let mut goal = with_routers();
@@ -87,6 +107,14 @@ fn a_router_that_cannot_be_is_refused_by_field() {
     assert_eq!(refused(|g| g.routers[1].vni = Vni::new(77).unwrap()), "routers[1].vni");
     assert_eq!(refused(|g| g.routers[1].goal.peers[0].local_address = None), at("local_address"));
     assert_eq!(refused(|g| g.routers[1].goal.peers[0].max_prefixes = None), at("max_prefixes"));
+    let own = |address: &str| {
+        let mut goal = with_routers();
+        goal.routers[1].goal.peers[0].local_address = Some(ip(address));
+        build(&goal, None).unwrap_err().field
+    };
+    for address in ["224.0.0.9", "255.255.255.255", "0.0.0.0", "ff02::1", "::ffff:10.1.0.254"] {
+        assert_eq!(own(address), at("local_address"), "{address}: no TCP stack takes it");
+    }
     assert_eq!(
         refused(|g| g.routers[1].sites = [("peer2".into(), TunnelId(1))].into()),
         at("name"),

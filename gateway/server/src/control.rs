@@ -118,6 +118,9 @@ impl Control {
     /// # Errors
     /// As for [`Control::handle_goal`].
     pub(crate) fn handle_learned(&mut self, learned: Learned, watcher: &Watcher) -> Result<(), Error> {
+        if self.learned == learned {
+            return Ok(());
+        }
         self.learned = learned;
         match self.build(&Arc::clone(&self.goal)) {
             Ok(policy) => self.publish(policy, watcher),
@@ -130,8 +133,15 @@ impl Control {
 
     fn build(&self, goal: &GatewayGoal) -> Result<Policy, penstock_gateway_proto::GoalError> {
         let previous = self.policy.load();
-        let goal = &goal.with_learned(&self.learned);
-        Policy::build(goal, Underlay(self.own), UNDERLAY, |addr| hop(&self.view, addr), Some(&previous))
+        let build = |goal: &GatewayGoal| {
+            Policy::build(goal, Underlay(self.own), UNDERLAY, |addr| hop(&self.view, addr), Some(&previous))
+        };
+        // What a site tells must not hold up what operators say.
+        build(&goal.with_learned(&self.learned)).or_else(|error| {
+            let policy = build(goal)?;
+            tracing::error!(%error, "what sites have told cannot be compiled: none of it is in force");
+            Ok(policy)
+        })
     }
 
     fn publish(&mut self, policy: Policy, watcher: &Watcher) -> Result<(), Error> {

@@ -19,6 +19,7 @@ mod data_path;
 mod error;
 mod metrics;
 mod outlet;
+mod pace;
 mod ports;
 mod run;
 mod stats;

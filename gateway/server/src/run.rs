@@ -2,6 +2,7 @@ use crate::bgp::{Links, Outward, Routers, outward};
 use crate::config::GatewayConfig;
 use crate::control::Control;
 use crate::error::Error;
+use crate::pace::Pace;
 use crate::stats::Shared;
 use crate::thread::WorkerThread;
 use crate::wireguard::TunnelTable;
@@ -65,6 +66,7 @@ pub async fn run(
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     goal.mark_changed();
     let mut goals_end = false;
+    let (mut pace, mut learned_due) = (Pace::default(), None);
     let mut peers = BTreeSet::new();
     loop {
         tokio::select! {
@@ -78,7 +80,9 @@ pub async fn run(
                     report.send(&control, worker.shared(), &routers);
                 }
             }
-            Ok(()) = learned.changed() => {
+            Ok(()) = learned.changed(), if learned_due.is_none() => learned_due = Some(pace.due(MonotonicClock::now())),
+            () = sleep_until(learned_due) => {
+                learned_due = None;
                 let newest = learned.borrow_and_update().clone();
                 control.handle_learned(newest, &watcher)?;
                 worker.wake();
@@ -158,6 +162,14 @@ fn solicit_peers(shared: &Shared, watcher: &Watcher, known: &mut BTreeSet<IpAddr
 }
 
 /// Ready when `shutdown` is true, or when nobody can say so any more.
+/// Never, if there is no time.
+async fn sleep_until(at: Option<Nanos>) {
+    match at {
+        Some(at) => tokio::time::sleep(at.since(MonotonicClock::now())).await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     drop(shutdown.wait_for(|stop| *stop).await.map(|_| ()));
 }

@@ -101,6 +101,8 @@ impl Worker {
         }
         for (tunnel, packet) in self.from_routers.try_iter().take(BATCH) {
             self.path.put(tunnel, &packet, now);
+            // There may be more.
+            received += 1;
         }
         self.path.engine.resolver_mut().tunnels_mut().handle_timeout(now);
         self.leave(now);

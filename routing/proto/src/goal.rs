@@ -51,6 +51,10 @@ pub struct PeerGoal {
     /// Routes kept of the peer at most, those that the import policy refuses among them; more end the session for a while.
     #[serde(default)]
     pub max_prefixes: Option<u32>,
+    /// Bytes of attributes that a route of the peer may have; one with more is taken for withdrawn. Together with `max_prefixes` it
+    /// bounds the memory that a peer can fill.
+    #[serde(default)]
+    pub max_attribute_bytes: Option<u32>,
     /// What is taken from the peer. None: of an external peer nothing (RFC 8212), of an internal one everything.
     #[serde(default)]
     pub import: Option<Policy>,
@@ -165,6 +169,7 @@ impl PeerGoal {
             families: BTreeSet::new(),
             other_next_hop: None,
             max_prefixes: None,
+            max_attribute_bytes: None,
             import: None,
             export: None,
             reflector_client: false,
@@ -194,6 +199,7 @@ impl PeerGoal {
     pub fn keeps_session(&self, earlier: &Self) -> bool {
         let soft = Self {
             max_prefixes: earlier.max_prefixes,
+            max_attribute_bytes: earlier.max_attribute_bytes,
             import: earlier.import.clone(),
             export: earlier.export.clone(),
             reflector_client: earlier.reflector_client,

@@ -102,7 +102,7 @@ impl Prefix {
             && Self::new(other.address, self.length) == Some(self)
     }
 
-    /// No route to it can be of use: unspecified beyond a default route, loopback, link-local, multicast.
+    /// No route to it can be of use: unspecified beyond a default route, loopback, link-local, multicast, IPv4 mapped into IPv6.
     #[must_use]
     pub fn is_martian(self) -> bool {
         match self.address {
@@ -111,7 +111,9 @@ impl Prefix {
             }
             IpAddr::V6(a) => {
                 let unspecified = u128::from(a) < 2 && self.length == 128;
-                unspecified || a.is_multicast() || a.is_unicast_link_local()
+                // RFC 6890: IPv4-mapped addresses are none of the network's.
+                let mapped = self.length >= 96 && a.to_ipv4_mapped().is_some();
+                unspecified || mapped || a.is_multicast() || a.is_unicast_link_local()
             }
         }
     }
@@ -175,7 +177,16 @@ mod tests {
 
     #[test]
     fn prefixes_that_nobody_may_be_routed_to_are_known() {
-        for s in ["127.0.0.0/8", "224.0.0.0/4", "169.254.0.0/16", "0.1.0.0/16", "::1/128", "ff02::/16", "fe80::/64"] {
+        for s in [
+            "127.0.0.0/8",
+            "224.0.0.0/4",
+            "169.254.0.0/16",
+            "0.1.0.0/16",
+            "::1/128",
+            "ff02::/16",
+            "fe80::/64",
+            "::ffff:10.0.0.0/104",
+        ] {
             assert!(p(s).is_martian(), "{s}");
         }
         assert!(!p("0.0.0.0/0").is_martian() && !p("::/0").is_martian() && !p("203.0.113.1/32").is_martian());

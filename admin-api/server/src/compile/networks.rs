@@ -95,11 +95,14 @@ impl<'a> Networks<'a> {
         }
     }
 
-    /// The address space of a network, and that of its sites; a site that leads to everywhere is no part of it.
+    /// The address space of a network, and that of its sites, with what they may tell by BGP; a site that leads to everywhere is
+    /// no part of it.
     fn connected(&self, network: &Network) -> Vec<IpNetwork> {
         let connections = self.connections.get(&network.path).into_iter().flatten();
-        let of_sites = connections.flat_map(|c| &c.prefixes).filter(|prefix| prefix.prefix() > 0);
-        network.prefixes.iter().chain(of_sites).copied().collect()
+        let told = network.learnable(&self.intent.site_routers).map(|(prefix, _)| prefix);
+        let of_sites = connections.flat_map(|c| &c.prefixes).copied().chain(told).filter(|prefix| prefix.prefix() > 0);
+        let all: BTreeSet<IpNetwork> = network.prefixes.iter().copied().chain(of_sites).collect();
+        all.into_iter().collect()
     }
 
     fn tables(&self, network: &Network) -> Vec<RouteTable> {
@@ -129,11 +132,13 @@ impl<'a> Networks<'a> {
             };
             out.extend(c.prefixes.iter().map(|prefix| Route { prefix: *prefix, next_hop }));
         }
-        // The gateway itself learns which of them there are.
+        // Gateways learn by themselves which of them there are, and send nothing to each other.
+        if at_gateway.is_some() {
+            return out;
+        }
         let mut known: BTreeSet<IpNetwork> = out.iter().map(|r| r.prefix).collect();
         for (prefix, gateway) in network.learnable(&self.intent.site_routers) {
-            if at_gateway != Some(gateway)
-                && let Some(next_hop) = self.gateway(gateway)
+            if let Some(next_hop) = self.gateway(gateway)
                 && known.insert(prefix)
             {
                 out.push(Route { prefix, next_hop });

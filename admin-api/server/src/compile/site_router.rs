@@ -1,6 +1,6 @@
 //! What the routers of virtual gateways are to do.
 use penstock_admin_types::Intent;
-use penstock_admin_types::intent::{Network, PolicyEntry, PolicyMap, PolicySet, SitePeer, SiteRouter};
+use penstock_admin_types::intent::{Connection, Network, PolicyEntry, PolicySet, SitePeer, SiteRouter};
 use penstock_gateway_proto::TenantRouter;
 use penstock_routing_proto::{
     CommunityText, Family, Match, PeerGoal, Policy, Prefix, PrefixRange, RouterGoal, Rule, Set,
@@ -34,19 +34,25 @@ fn peer(intent: &Intent, network: &Network, router: &SiteRouter, said: &SitePeer
         max_prefixes: Some(said.max_prefixes),
         passive: said.is_passive,
         reflector_client: said.is_reflector_client,
-        import: Some(import(intent, network, router, said.import.as_ref())),
+        import: Some(import(intent, network, router, said)),
         export: Some(export(network, router, said)),
         ..PeerGoal::new(said.path.name(), said.address, said.remote_as)
     }
 }
 
 /// Nothing that a site tells may take the place of what is here, or of a route that the tenant has set.
-fn import(intent: &Intent, network: &Network, router: &SiteRouter, map: Option<&PolicyMap>) -> Policy {
-    let Some(map) = map else { return Policy::default() };
+fn import(intent: &Intent, network: &Network, router: &SiteRouter, said: &SitePeer) -> Policy {
+    let Some(map) = &said.import else { return Policy::default() };
     let here = own(network).into_iter().map(PrefixRange::within);
+    // A site may tell more of what leads to itself, and nothing of what leads to others.
+    let range = |c: &Connection, prefix: Prefix| {
+        let is_others = c.id != said.tunnel && prefix.length() > 0;
+        if is_others { PrefixRange::within(prefix) } else { PrefixRange::exactly(prefix) }
+    };
     let connections = intent.connections.iter().filter(|c| c.network == router.network);
-    let routes = connections.flat_map(|c| &c.prefixes).filter_map(|p| Prefix::try_from(*p).ok());
-    let prefixes = here.chain(routes.map(PrefixRange::exactly)).collect();
+    let routes = connections.flat_map(|c| c.prefixes.iter().map(move |p| (c, *p)));
+    let routes = routes.filter_map(|(c, p)| Some(range(c, Prefix::try_from(p).ok()?)));
+    let prefixes = here.chain(routes).collect();
     let reserved = Rule { matches: Match { prefixes, ..Match::default() }, accept: false, set: Set::default() };
     Policy { rules: std::iter::once(reserved).chain(map.entries.iter().map(rule)).collect() }
 }

@@ -126,7 +126,12 @@ fn one<T>(values: &[String], what: &str, read: impl Fn(&str) -> Option<T>) -> Re
 }
 
 fn prefix(s: &str) -> Option<IpNetwork> {
-    s.parse::<IpNetwork>().ok().map(masked)
+    s.parse::<IpNetwork>().ok().filter(|p| !is_mapped(p)).map(masked)
+}
+
+/// IPv4 mapped into IPv6 is no prefix of a route.
+fn is_mapped(prefix: &IpNetwork) -> bool {
+    matches!(prefix, IpNetwork::V6(v6) if v6.ip().to_ipv4_mapped().is_some())
 }
 
 fn as_range(s: &str) -> Option<(u32, u32)> {

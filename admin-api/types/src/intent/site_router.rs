@@ -6,7 +6,7 @@ use super::reader::{Node, Reader};
 use super::{Intent, Network};
 use crate::{ResourcePath, Said, value};
 use ipnetwork::IpNetwork;
-use penstock_model::TunnelId;
+use penstock_model::{TunnelId, is_host};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -121,6 +121,11 @@ fn addresses(r: &mut Reader<'_>, node: &Node<'_>, intent: &Intent, network: &Res
     let mut out = Vec::new();
     for (i, said) in value::list(node.properties(), "routerIP").iter().enumerate() {
         let Some(address) = value::text(said).and_then(|s| s.parse::<IpAddr>().ok()) else { continue };
+        if !is_host(address) {
+            let message = format!("{address} is no address of one host");
+            r.problem(node, node.at(&format!("routerIP/{i}")), "InvalidIPAddress", message);
+            continue;
+        }
         let mut of_network = intent.interfaces.values().filter(|n| n.network == *network);
         let holder = of_network.find(|n| n.ip_configurations.iter().any(|c| c.address == address));
         if let Some(holder) = holder {
@@ -146,6 +151,11 @@ fn site_peer(
         r.warn(&node.path, "RequiredParamMissing", "no peerIpAddress: there is nobody to speak to");
         return None;
     };
+    if !is_host(address) {
+        let message = format!("{address} is no address of one host");
+        r.problem(node, node.at("peerIpAddress"), "InvalidIPAddress", message);
+        return None;
+    }
     let Some(remote_as) = asn(node) else {
         r.warn(&node.path, "RequiredParamMissing", "no extAsNumber and no asNumber: the peer's AS is not known");
         return None;

@@ -36,8 +36,12 @@ impl Links {
     /// A packet for a router: only its peers, each through its own tunnel, are heard.
     pub(crate) fn deliver(&self, packet: &RouterPacket<'_>) -> Verdict {
         let ends = Ends { tunnel: packet.tunnel, own: packet.to, peer: packet.from };
-        match self.open.load().get(&ends).map(|(_, link)| link.try_send(packet.bytes.to_vec())) {
-            Some(Ok(())) => Verdict::Consumed,
+        match self.open.load().get(&ends).map(|(_, link)| link.try_reserve()) {
+            Some(Ok(place)) => {
+                // The one copy that the worker makes: as many as there is room for, of the size of a frame.
+                place.send(packet.bytes.to_vec());
+                Verdict::Consumed
+            }
             Some(Err(_)) => Verdict::Drop(DropReason::NoBuffer),
             None => Verdict::Drop(DropReason::UnknownPeer),
         }

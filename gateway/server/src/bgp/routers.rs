@@ -14,6 +14,8 @@ use tokio::task::JoinHandle;
 
 /// Routes that a router's status shows, at most: it is sent about once a second.
 const SHOWN: usize = 100;
+/// Bytes of attributes that a site's route may have: some 200 ASes and communities.
+const ATTRIBUTE_BYTES: u32 = 1024;
 const FAREWELL: &str = "penstock gateway stops";
 /// For the last words to go out, when the gateway stops.
 const LEAVE: Duration = Duration::from_secs(3);
@@ -71,7 +73,7 @@ impl Routers {
     }
 
     fn start(&self, router: &TenantRouter) -> Running {
-        let (goal, goals) = watch::channel(Arc::new(router.goal.clone()));
+        let (goal, goals) = watch::channel(Arc::new(bounded(&router.goal)));
         let (own, owns) = watch::channel(Arc::new(router.own.clone()));
         let (sites, of_peers) = watch::channel(Arc::new(router.sites.clone()));
         let (sender, status) = watch::channel(RouterStatus::default());
@@ -87,10 +89,12 @@ impl Routers {
         let (learned, name) = (self.learned.clone(), router.name.clone());
         let is_stopping = stopping.clone();
         let chosen = move |routes| {
-            // Once it is told to stop, nothing is its own to say.
-            if !*is_stopping.borrow() {
-                learned.send_modify(|learned| drop(learned.insert(name.clone(), routes)));
-            }
+            // Once it is told to stop, nothing is its own to say: told before what it has said is forgotten, under one lock.
+            learned.send_modify(|learned| {
+                if !*is_stopping.borrow() {
+                    learned.insert(name.clone(), routes);
+                }
+            });
         };
         let outputs = Outputs { status: sender, chosen: Some(Box::new(chosen)) };
         let task = tokio::spawn(run_over(tcp, config, Inputs { goal: goals, own: owns }, outputs, stopping));
@@ -129,8 +133,17 @@ impl Running {
     fn change(&self, router: &TenantRouter) {
         let moved = self.sites.send_if_modified(|sites| replace(sites, &router.sites));
         self.own.send_if_modified(|own| replace(own, &router.own));
-        self.goal.send_if_modified(|goal| replace(goal, &router.goal) | moved);
+        self.goal.send_if_modified(|goal| replace(goal, &bounded(&router.goal)) | moved);
     }
+}
+
+/// The goal with the bounds that a gateway sets to what a site may fill.
+fn bounded(goal: &RouterGoal) -> RouterGoal {
+    let mut goal = goal.clone();
+    for peer in &mut goal.peers {
+        peer.max_attribute_bytes.get_or_insert(ATTRIBUTE_BYTES);
+    }
+    goal
 }
 
 fn replace<T: PartialEq + Clone>(place: &mut Arc<T>, new: &T) -> bool {

@@ -133,8 +133,12 @@ impl Stack {
             _ => socket.close(),
         }
         self.ending.push(handle);
-        // The peer may never end its side.
-        if self.ending.len() > MOST {
+        self.forget_oldest();
+    }
+
+    /// The peer may never end its side.
+    fn forget_oldest(&mut self) {
+        if self.given.len() + self.ending.len() > MOST && !self.ending.is_empty() {
             let oldest = self.ending.remove(0);
             self.sockets.remove(oldest);
         }
@@ -161,9 +165,11 @@ impl Stack {
         if self.given.len() >= MOST {
             self.sockets.get_mut::<Socket<'_>>(handle).abort();
             self.ending.push(handle);
+            self.forget_oldest();
             return None;
         }
         self.given.push(handle);
+        self.forget_oldest();
         Some(handle)
     }
 }

@@ -74,6 +74,24 @@ impl Speaker {
         })
     }
 
+    /// Whether more is told of a route than the peer may fill.
+    pub(super) fn is_too_long(&self, id: PeerId, told: &Attributes) -> bool {
+        let most = self.peers.get(&id).and_then(|peer| peer.goal.max_attribute_bytes);
+        most.is_some_and(|most| told.bytes() > most as usize)
+    }
+
+    /// Takes routes as withdrawn by the peer.
+    pub(super) fn forget(&mut self, id: PeerId, list: &[Nlri], changed: &mut Vec<Prefix>) {
+        for n in list {
+            if self.rib.remove(n.prefix, Some(id), n.path_id) {
+                changed.push(n.prefix);
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.received = peer.received.saturating_sub(1);
+                }
+            }
+        }
+    }
+
     pub(super) fn learn(&mut self, id: PeerId, told: &Arc<Attributes>, list: &[Nlri], changed: &mut Vec<Prefix>) {
         let Some(judge) = self.judge_of(id) else { return };
         let Some(facts) = self.peers.get(&id).and_then(|p| p.live.as_ref()).map(|l| l.facts.clone()) else { return };

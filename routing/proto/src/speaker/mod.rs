@@ -491,16 +491,13 @@ impl Speaker {
             self.forget_routes(id, |prefix, path| path.stale && prefix.family() == family);
         }
         let mut changed = Vec::new();
-        for n in &update.withdrawn {
-            if self.rib.remove(n.prefix, Some(id), n.path_id) {
-                changed.push(n.prefix);
-                if let Some(peer) = self.peers.get_mut(&id) {
-                    peer.received = peer.received.saturating_sub(1);
-                }
-            }
-        }
+        self.forget(id, &update.withdrawn, &mut changed);
         for (attributes, list) in update.announced {
-            self.learn(id, &attributes, &list, &mut changed);
+            if self.is_too_long(id, &attributes) {
+                self.forget(id, &list, &mut changed);
+            } else {
+                self.learn(id, &attributes, &list, &mut changed);
+            }
         }
         self.spread(&changed);
         self.check_limit(id, now);

@@ -219,6 +219,26 @@ fn too_many_prefixes_end_the_session_for_five_minutes() {
 }
 
 #[test]
+fn a_route_with_more_attributes_than_the_peer_may_fill_is_taken_for_withdrawn() {
+    let bounded = PeerGoal { max_attribute_bytes: Some(100), ..peer("b", "192.0.2.2", 65002) };
+    let communities: Vec<_> = (0..30).map(|n| format!("65002:{n}").try_into().unwrap()).collect();
+    let set = |communities| Set { add_communities: communities, ..Set::default() };
+    let telling = |communities| PeerGoal {
+        export: Some(Policy { rules: vec![Rule { matches: Match::default(), accept: true, set: set(communities) }] }),
+        ..peer("a", "192.0.2.1", 65001)
+    };
+    let mut pair = Pair::new(bounded, telling(communities[..10].to_vec()), [65001, 65002]);
+    pair.speakers[1].announce([p("203.0.113.1/32")].into());
+    assert!(pair.pass(5 * SECOND).knows(0, "203.0.113.1/32"));
+    let more = RouterGoal { local_as: 65002, peers: vec![telling(communities)], ..RouterGoal::default() };
+    let now = pair.now;
+    pair.speakers[1].apply(&more, now).unwrap();
+    pair.pass(5 * SECOND);
+    assert!(pair.is_up() && !pair.knows(0, "203.0.113.1/32"));
+    assert_eq!(pair.status(0).received, 0);
+}
+
+#[test]
 fn a_goal_that_is_refused_changes_nothing() {
     let mut pair = Pair::external();
     pair.pass(5 * SECOND);

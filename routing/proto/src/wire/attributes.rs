@@ -123,6 +123,14 @@ pub struct Attributes {
 }
 
 impl Attributes {
+    /// Of what can be as long as a peer likes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let lists = 4 * (self.as_path.0.len() + self.communities.len() + self.cluster_list.len());
+        let long = 8 * self.extended_communities.len() + 12 * self.large_communities.len();
+        lists + long + self.others.iter().map(|(_, value)| value.len() + 16).sum::<usize>()
+    }
+
     #[must_use]
     pub fn local(next_hop: IpAddr) -> Self {
         Self {
