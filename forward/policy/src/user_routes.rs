@@ -128,10 +128,12 @@ impl CompiledNetwork {
         }
     }
 
-    /// What an appliance itself sends is not led back to it. Where none of a route's appliances is there, nothing passes: they
+    /// What an appliance itself sends, by whichever of its addresses, is not led back to it. Where none of a route's appliances is there, nothing passes: they
     /// may be there to guard.
     fn appliance<'a>(&'a self, all: &[Overlay<IpAddr>], from: Sender, flow: &FlowKey, route: &'a UserRoute) -> Way<'a> {
-        if all.iter().any(|addr| from == Sender::Endpoint(addr.0)) {
+        if let Sender::Endpoint(own) = from
+            && all.iter().any(|addr| addr.0 == own || self.is_of_one_interface(addr.0, own))
+        {
             return Way::System(self.lookup(flow.dst.to_ip()));
         }
         let there = all.iter().filter_map(|addr| Some((addr.0, self.endpoint(addr.0)?)));
@@ -139,6 +141,11 @@ impl CompiledNetwork {
             Some((_, (index, endpoint))) => Way::Appliance { index, endpoint, route },
             None => Way::Discard { route },
         }
+    }
+
+    fn is_of_one_interface(&self, a: IpAddr, b: IpAddr) -> bool {
+        let interface = |addr| self.endpoint(addr).map(|(_, endpoint)| &endpoint.network_interface);
+        interface(a).is_some_and(|a| interface(b) == Some(a))
     }
 }
 

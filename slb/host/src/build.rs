@@ -451,18 +451,17 @@ impl Builder<'_> {
     }
 }
 
-/// What flows depend on of the ports of a network, apart from indices into tables of one policy.
-fn ports_of(
-    policy: &Policy,
-    vni: Vni,
-) -> impl Iterator<Item = (PortId, penstock_model::Mac, &[Addr16], &[Nat], &[Leased])> {
+/// What flows depend on of a port, apart from indices into tables of one policy.
+type OfPort<'a> = ((PortId, penstock_model::Mac, bool), &'a [Addr16], &'a [Nat], &'a [Leased]);
+
+fn ports_of(policy: &Policy, vni: Vni) -> impl Iterator<Item = OfPort<'_>> {
     let of = move |p: &&LocalPort| policy.network_of(p).is_some_and(|n| n.vni == vni);
     policy
         .ports
         .iter()
         .flatten()
         .filter(of)
-        .map(|p| (p.id, p.mac, p.own.as_slice(), p.nat.as_slice(), p.snat.as_slice()))
+        .map(|p| ((p.id, p.mac, p.forwards), p.own.as_slice(), p.nat.as_slice(), p.snat.as_slice()))
 }
 
 /// Whether flows of the class may leave by the lease.

@@ -18,9 +18,10 @@ pub(crate) enum Origin {
     Container(PortId),
     /// From the container of this port, which passes on what others sent.
     Appliance(PortId),
-    /// An ICMP error, out of an encapsulation, about what a virtual address of this port has sent.
+    /// An ICMP error, out of an encapsulation, about what a virtual address of this port has sent; of an appliance, or what it has
+    /// passed on.
     Related(PortId),
-    /// An ICMP error from the container of this port about what came to it by a virtual address.
+    /// An ICMP error from the container of this port, about what came to it by a virtual address if what is known of that says so.
     Complaint(PortId),
     /// For this node itself, from the container of this port.
     Local(PortId),
@@ -78,9 +79,7 @@ fn from_underlay(policy: &Policy, frame: &[u8], h: &mut Headers, why: &mut impl 
     let mac = mac_at(frame, usize::from(h.l2)).ok_or(DropReason::TruncatedEthernet)?;
     let local = policy.by_mac.get(&(vni, mac)).copied().or_else(|| routed_here(network, mac, h.dst));
     match local {
-        Some(id) if is_error(h) && policy.port(id).is_some_and(|p| !p.owns(h.dst) && !p.passes_on(h)) => {
-            Ok(Origin::Related(id))
-        }
+        Some(id) if is_error(h) && policy.port(id).is_some_and(|p| !p.owns(h.dst)) => Ok(Origin::Related(id)),
         Some(id) => Ok(Origin::Overlay(id)),
         None => {
             why.because("port", || {
@@ -140,7 +139,7 @@ fn from_container(
         why.because("route", || format!("{:?} is a group; overlays carry none", h.dst));
         return Err(DropReason::Unsupported);
     }
-    let own = port.owns(h.src) || port.floats(h.src);
+    let own = port.sends_as(h.src);
     if !own && port.forwards && !is_link_local(h.src) {
         why.because("appliance", || format!("it passes on what {:?} sent", h.src));
         return Ok(Origin::Appliance(port.id));
@@ -168,9 +167,9 @@ fn is_for_this_node(network: &Network, h: &Headers) -> bool {
     is_probe_source(dst) || network.is_gateway(dst)
 }
 
-/// Whether an error is for somebody beyond the tenant's network: about what came by a virtual address, if about anything.
+/// Whether an error is for none of the tenant's own: it may be about what came by a virtual address.
 pub(crate) fn is_complaint(network: &Network, h: &Headers) -> bool {
-    let is_beyond = || matches!(network.compiled.lookup(h.dst.to_ip()), Target::NoRoute);
+    let is_beyond = || !matches!(network.compiled.lookup(h.dst.to_ip()), Target::Endpoint { .. });
     is_error(h) && !is_for_this_node(network, h) && is_beyond()
 }
 

@@ -56,7 +56,7 @@ impl<'a, W: Why> Decision<'a, W> {
             self.why.because("nat", || format!("{:?} is the container's own address", key.dst));
             return self.inbound_to(key, h, None, prior);
         }
-        if self.port.passes_on(h) {
+        if self.is_transit(key, h, prior) {
             self.why.because("appliance", || format!("\"{}\" passes on what is for {:?}", self.port.name, key.dst));
             return self.inbound_to(key, h, None, prior);
         }
@@ -76,6 +76,12 @@ impl<'a, W: Why> Decision<'a, W> {
             Ok(nat) => self.inbound_to(key, h, Some(nat), prior),
             Err(reason) => Resolution::Drop(reason),
         }
+    }
+
+    /// Whether an appliance is to pass on the packet. What a mux names next owners of is for a virtual address of the port, though
+    /// it may have left the pool, and so is a flow that is remembered as translated.
+    fn is_transit(&self, key: &FlowKey, h: &Headers, prior: Option<&Transposition>) -> bool {
+        self.port.passes_on(h) && self.chance.next.is_empty() && prior.and_then(|p| self.kept(key, p)).is_none()
     }
 
     /// No flow is known for a packet that need not be the first of one: to the next who may know it. Nobody is asked twice,
@@ -266,6 +272,8 @@ impl<'a, W: Why> Decision<'a, W> {
     /// The container answers a flow that somebody else opened, to its own address or (`vip`) to a virtual one.
     fn reply_from_container(&mut self, key: &FlowKey, vip: Option<(Addr16, u16)>, is_known: bool) -> Decided {
         let routed = match vip {
+            // No client is there, and what is the tenant's own does not leave the overlay.
+            Some(_) if self.network.compiled.contains(key.dst.to_ip()) => Err(DropReason::NoRoute),
             Some(_) => Ok(self.direct_return(key.dst, vip)),
             None => self.route(key),
         };
@@ -303,6 +311,9 @@ impl<'a, W: Why> Decision<'a, W> {
         if ports == 0 || is_answer || !snat::is_translatable(h) {
             return None;
         }
+        if self.network.compiled.contains(key.dst.to_ip()) && !self.is_led_out(key) {
+            return Some(Resolution::Drop(DropReason::NoRoute));
+        }
         if self.policy.site.contains(key.dst) {
             self.why.because("snat", || format!("{:?} is the site's own", key.dst));
             return Some(Resolution::Drop(DropReason::NoRoute));
@@ -311,20 +322,25 @@ impl<'a, W: Why> Decision<'a, W> {
             self.why.because("snat", || format!("{:?} is exempt from outbound NAT", key.dst));
             return Some(Resolution::Drop(DropReason::NoRoute));
         }
+        let kept = prior.filter(|p| p.flags.has(Flags::SRC));
         let claim = Claim {
             port: self.port.id,
             out: self.direct_return(key.dst, None),
             back: self.deliver(self.port).decapsulated(),
+            first: kept.map(|p| (p.src, p.src_port)),
         };
         if !self.permits(self.port, AclDirection::Outbound, key) {
-            return Some(denied(claim.out, prior));
+            let out = claim.out;
+            return Some(denied(kept.map_or(out, |p| out.with_src(p.src).with_src_port(p.src_port)), prior));
         }
-        let kept = prior.filter(|p| p.flags.has(Flags::SRC));
         if key.protocol() == Protocol::TCP && !opens && kept.is_none() {
             self.why.because("snat", || "no flow explains the segment, and it opens none".to_owned());
             return Some(Resolution::Drop(DropReason::NoReverseMapping));
         }
-        if let Some(p) = kept.filter(|p| self.port.has_snat(key.src, key.protocol(), p.src, p.src_port)) {
+        // While a flow is denied its answers may be forgotten and its port taken by another: it asks for it again.
+        let was_denied = kept.is_some_and(|p| p.drop_reason() == Some(DropReason::AclDenied));
+        let holds = |p: &&Transposition| self.port.has_snat(key.src, key.protocol(), p.src, p.src_port);
+        if let Some(p) = kept.filter(holds).filter(|_| !was_denied) {
             self.why.because("snat", || format!("the flow keeps {:?} port {}", p.src, p.src_port));
             let (value, peer) = snat::translated(&claim, key, p.src, p.src_port);
             return Some(Resolution::Install { value, peer: Some(peer), idle_seconds: idle(key.protocol()) });
@@ -364,7 +380,7 @@ impl<'a, W: Why> Decision<'a, W> {
 
     /// The way of a packet from this port to an address of the tenant's network.
     fn route(&mut self, key: &FlowKey) -> Result<Transposition, DropReason> {
-        let target = match self.network.compiled.way(self.port.sender(key.dst), key) {
+        let target = match self.network.compiled.way(self.port.sender(key.src), key) {
             Way::System(target) => target,
             Way::Appliance { index, endpoint, route } => {
                 self.because_of(route, key.dst, || format!("appliance \"{}\"", endpoint.network_interface));
@@ -392,6 +408,11 @@ impl<'a, W: Why> Decision<'a, W> {
                 Err(DropReason::NoRoute)
             }
         }
+    }
+
+    /// Whether an operator's route says so.
+    fn is_led_out(&self, key: &FlowKey) -> bool {
+        matches!(self.network.compiled.way(self.port.sender(key.src), key), Way::Internet { .. })
     }
 
     fn because_of(&mut self, route: &UserRoute, dst: Addr16, whither: impl FnOnce() -> String) {

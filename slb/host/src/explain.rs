@@ -54,7 +54,7 @@ fn walk(
         let known = about(origin, packet.frame(), &h).and_then(|key| known(&key, hasher.hash(&key)));
         return Ok(for_this_node(policy, origin, packet, &h, known.as_ref(), why));
     };
-    let from_container = matches!(origin, Origin::Container(_));
+    let from_container = packet.port != policy.underlay_port;
     let mut chance = if from_container { Chance::default() } else { Chance::of(packet.frame()) };
     let value = decided(policy, from_container, hasher, &key, &h, known, &mut chance, why)?;
     let encap = match chance.onward.as_ref() {

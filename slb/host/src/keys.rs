@@ -43,7 +43,7 @@ pub(crate) fn answer_to(port: PortId, key: &FlowKey) -> FlowKey {
 /// The answer to `key` as it leaves `port`.
 pub(crate) fn answer_of(port: &LocalPort, key: &FlowKey) -> FlowKey {
     let answer = answer_to(port.id, key);
-    if port.forwards && !port.owns(answer.src) {
+    if port.forwards && !port.sends_as(answer.src) {
         in_zone_of(TenantId(zone(port.id).0 | PASSED_ON), &answer)
     } else {
         answer

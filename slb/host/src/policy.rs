@@ -250,15 +250,15 @@ impl LocalPort {
         self.own.contains(&addr)
     }
 
-    /// Who it is to the tables of its network, towards `dst`: its address of that family.
-    pub(crate) fn sender(&self, dst: Addr16) -> Sender {
-        let of_family = self.own.iter().find(|own| own.is_v4() == dst.is_v4());
-        Sender::Endpoint(of_family.copied().unwrap_or_default().to_ip())
+    /// Who it is to the tables of its network when it sends by `src`: that address, or its first of the family.
+    pub(crate) fn sender(&self, src: Addr16) -> Sender {
+        let own = if self.owns(src) { src } else { self.own_like(src).unwrap_or_default() };
+        Sender::Endpoint(own.to_ip())
     }
 
     /// Whether a packet from the provider network is for an appliance that passes it on: neither its own nor a virtual address's.
     pub(crate) fn passes_on(&self, h: &Headers) -> bool {
-        self.forwards && !self.owns(h.dst) && !self.has_vip(h.dst) && !self.snat.iter().any(|l| l.has_vip(h.dst))
+        self.forwards && !self.sends_as(h.dst) && !self.has_vip(h.dst) && !self.snat.iter().any(|l| l.has_vip(h.dst))
     }
 
     /// Whether `addr` is in a subnet of this port, so that a packet to it is not routed.
@@ -288,6 +288,11 @@ impl LocalPort {
     /// Whether the container has, or lately had, the virtual IP itself.
     pub(crate) fn floats(&self, vip: Addr16) -> bool {
         self.floating.contains(&vip)
+    }
+
+    /// Whether what the container sends by `addr` is its own: what else an appliance sends it passes on.
+    pub(crate) fn sends_as(&self, addr: Addr16) -> bool {
+        self.owns(addr) || self.floats(addr)
     }
 
     /// The container's own address of the family, which access control lists know it by.

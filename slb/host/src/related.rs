@@ -6,7 +6,7 @@ use crate::ROUTER_MAC;
 use crate::decide::Decision;
 use crate::keys::zone;
 use crate::policy::{LocalPort, Nat, Network};
-use penstock_engine::Why;
+use penstock_engine::{Resolution, Why};
 use penstock_flow::{Flags, Transposition};
 use penstock_model::{Addr16, DropReason, FlowKey, Packet, PortId, Protocol, TenantId};
 use penstock_policy::AclDirection;
@@ -125,6 +125,22 @@ impl<W: Why> Decision<'_, W> {
             false => self.permits(self.port, AclDirection::Inbound, &flow),
         };
         if is_permitted { Ok((nat, quote)) } else { Err(DropReason::AclDenied) }
+    }
+
+    /// An error about nothing that was translated goes the way of any packet, and is no flow.
+    pub(crate) fn like_any_packet(
+        &mut self,
+        key: &FlowKey,
+        h: &Headers,
+        is_inbound: bool,
+    ) -> Result<Transposition, DropReason> {
+        match if is_inbound { self.inbound(key, h, None) } else { self.outbound(key, h, None) } {
+            Resolution::Install { value, .. } | Resolution::Once(value) => Ok(value.0),
+            Resolution::Drop(DropReason::NoRoute) | Resolution::Claim { .. } | Resolution::Instead(_) => {
+                Err(DropReason::NoReverseMapping)
+            }
+            Resolution::Drop(reason) => Err(reason),
+        }
     }
 
     /// An ICMP error of the container about what came to it by a virtual address: let out if an answer would be. `known`: what is

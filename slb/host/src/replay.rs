@@ -70,7 +70,7 @@ pub fn flow_of(key: &ReplayFlowKey, flow: &ReplayFlow) -> FlowKey {
 /// Where packets of a flow come from.
 pub(crate) fn place(policy: &Policy, key: &FlowKey) -> Option<Place> {
     let port = policy.port(port_of(key))?;
-    let container = (port.owns(key.src) || port.floats(key.src)).then_some(port.id);
+    let container = port.sends_as(key.src).then_some(port.id);
     let vni = policy.network_of(port)?.vni.to_be_bytes();
     let vni = u32::from_be_bytes([0, vni[0], vni[1], vni[2]]);
     let ([a, b], [c, d]) = (key.src_port.to_be_bytes(), key.dst_port.to_be_bytes());

@@ -4,14 +4,14 @@ use crate::classify::{Origin, about, flow_of, is_complaint, origin};
 use crate::decide::{Decided, Decision, HostFlow};
 use crate::door::Door;
 use crate::fabric::is_probe_source;
-use crate::keys::{peer_key, port_of, zone};
+use crate::keys::{key_at, peer_key, port_of, zone};
 use crate::policy::Policy;
 use crate::related::is_error;
 use crate::replay::{self, Notice};
 use crate::snat::{EASY_TRIES, MAX_TRIES, TIRED, Walk};
 use crate::status::SnatUse;
 use arc_swap::{ArcSwap, Cache};
-use penstock_engine::{Class, EncapTemplate, FragmentCounts, Fragments, Prior, Resolver, Step, Why};
+use penstock_engine::{Class, EncapTemplate, FragmentCounts, Fragments, Prior, Resolver, Step, Why, apply};
 use penstock_flow::{Flags, FlowHasher, FlowTable, Quota, Transposition};
 use penstock_maps::FLOW_IDLE_SECONDS;
 use penstock_model::{DropReason, EncapId, FlowKey, Nanos, Overlay, Packet, PortId, Verdict};
@@ -204,7 +204,17 @@ pub(crate) fn bring_error(
         return Verdict::Drop(DropReason::UnknownPort);
     };
     let mut decision = Decision { policy, port, network, unresolved: &mut None, chance: &mut Chance::default(), why };
-    let sent = if matches!(origin, Origin::Related(_)) {
+    let is_related = matches!(origin, Origin::Related(_));
+    let is_translated = known.is_some_and(|t| t.flags.has(if is_related { Flags::DST } else { Flags::SRC }));
+    if !is_translated && (!is_related || port.passes_on(h)) {
+        let way = match decision.like_any_packet(&key_at(id, h), h, is_related) {
+            Ok(way) => way,
+            Err(reason) => return Verdict::Drop(reason),
+        };
+        let encap = if way.flags.has(Flags::ENCAP) { policy.encap(EncapId(way.encap)).map(Some) } else { Ok(None) };
+        return encap.and_then(|encap| apply(&way, packet, h, 0, encap)).unwrap_or_else(Verdict::Drop);
+    }
+    let sent = if is_related {
         let related = decision.related(packet.frame(), h, known);
         related.and_then(|(nat, quote)| crate::related::deliver(port, &nat, packet, h, &quote))
     } else {
@@ -399,14 +409,14 @@ impl Resolver for HostResolver {
     fn local(&mut self, packet: &mut Packet<'_>, headers: &Headers, now: Nanos) -> Verdict {
         if packet.port == self.policy.underlay_port {
             // An error that quotes nothing.
-            return Verdict::Drop(DropReason::NoReverseMapping);
+            return self.local_about(packet, headers, None, now);
         }
         let port = self.policy.port(packet.port);
         let Some((port, network)) = port.and_then(|p| Some((p, self.policy.network_of(p)?))) else {
             return Verdict::Drop(DropReason::UnknownPort);
         };
         if is_complaint(network, headers) {
-            return Verdict::Drop(DropReason::NoReverseMapping);
+            return self.local_about(packet, headers, None, now);
         }
         let is_probe = headers.is_ip()
             && headers.protocol == penstock_model::Protocol::TCP

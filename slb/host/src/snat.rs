@@ -155,6 +155,8 @@ pub(crate) struct Claim {
     pub(crate) out: Transposition,
     /// Back to the container.
     pub(crate) back: Transposition,
+    /// What it had: asked for before all others.
+    pub(crate) first: Option<(Addr16, u16)>,
 }
 
 /// The walk of one claim over all ports, in an order of its own.
@@ -182,6 +184,11 @@ impl Walk {
     }
 
     pub(crate) fn next(&mut self, port: &LocalPort, key: &FlowKey) -> Option<(HostFlow, (FlowKey, HostFlow))> {
+        if let Some((vip, vip_port)) = self.claim.first.take()
+            && port.has_snat(key.src, key.protocol(), vip, vip_port)
+        {
+            return Some(translated(&self.claim, key, vip, vip_port));
+        }
         while self.visited < self.range && self.tries < self.most {
             let nth = self.at.wrapping_add(self.visited.wrapping_mul(self.step)) & (self.range - 1);
             self.visited += 1;

@@ -6,7 +6,7 @@ mod kit;
 use kit::*;
 use penstock_model::*;
 use penstock_policy::{RouteTable, UserHop, UserRoute};
-use penstock_slb_host::{HostGoal, ROUTER_MAC};
+use penstock_slb_host::{HostGoal, ROUTER_MAC, explain};
 
 const A: &str = "10.0.0.2:1000";
 const B: &str = "10.0.1.102:80";
@@ -125,4 +125,34 @@ fn a_route_to_an_appliance_that_is_gone_leads_nowhere_and_takes_effect_in_mid_fl
     goal.networks[0].tables.clear();
     host.publish(&goal);
     host.sent(port(1, 2), &container(2, A, B, ACK), port(1, 102));
+}
+
+#[test]
+fn an_appliance_that_is_named_by_its_second_address_does_not_get_its_own_packets_back() {
+    let mut goal = chained();
+    let second = "10.0.0.33/24".parse().unwrap();
+    let is_firewall = |name: &str| name == "t1-c3";
+    goal.ports.iter_mut().find(|p| is_firewall(&p.network_interface)).unwrap().addresses.push(second);
+    let first = goal.networks[0].endpoints.iter().find(|e| is_firewall(&e.network_interface)).unwrap().clone();
+    goal.networks[0].endpoints.push(penstock_policy::Endpoint { addr: Overlay(second.ip()), ..first });
+    for route in goal.networks[0].tables.iter_mut().flat_map(|t| &mut t.routes) {
+        if let UserHop::Appliances(all) = &mut route.next_hop {
+            *all = vec![Overlay(second.ip())];
+        }
+    }
+    let mut host = Host::new(&goal);
+    host.sent(port(1, 2), &container(2, A, B, SYN), port(1, FIREWALL));
+    host.sent(port(1, FIREWALL), &container(FIREWALL, A, B, SYN), port(1, 102));
+    // And what it sends itself.
+    host.sent(port(1, FIREWALL), &container(FIREWALL, "10.0.0.3:1", B, SYN), port(1, 102));
+}
+
+#[test]
+fn trace_says_of_an_appliances_packets_what_is_done_with_them() {
+    let mut host = Host::new(&chained());
+    let frame = container(FIREWALL, A, B, SYN);
+    let hasher = penstock_flow::FlowHasher::new([7; 16]);
+    let told = explain(&host.policies.load_full(), &hasher, &frame, port(1, FIREWALL), |_, _| None);
+    let done = host.sent(port(1, FIREWALL), &frame, port(1, 102));
+    assert_eq!((told.ending, told.frame), (penstock_engine::Ending::Transmit(port(1, 102)), done));
 }

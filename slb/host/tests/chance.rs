@@ -162,3 +162,14 @@ fn the_explanation_says_to_whom_it_is_passed_and_does_the_same() {
         assert_eq!(verdict, Verdict::Transmit(to));
     }
 }
+
+#[test]
+fn an_appliance_passes_to_the_next_owner_what_a_mux_names_owners_of() {
+    let mut goal = goal_of_two();
+    goal.nat_rules.retain(|r| r.network_interface != "t1-c2");
+    goal.ports[0].forwards = true;
+    let mut host = Host::new(&goal);
+    host.sent(UNDERLAY, &geneve(MUX, 3, &[], SYN), port(1, 3));
+    let out = host.sent(UNDERLAY, &geneve(MUX, 2, &["10.0.0.3"], ACK), port(1, 3));
+    assert_eq!(see(&out).dst, sock("10.0.0.3:8080"));
+}

@@ -173,3 +173,57 @@ fn errors_about_a_flow_with_a_leased_port_are_translated_both_ways() {
     let expected = unreachable((HOST_MAC, NEXT_HOP_MAC), "198.51.100.9", "192.0.2.80", &packet(server, &out), 28);
     assert_eq!(got, sent_on(expected));
 }
+
+/// Container 3 passes on what container 2 exchanges with the outside.
+fn guarded() -> penstock_slb_host::HostGoal {
+    let mut goal = goal();
+    goal.ports[1].forwards = true;
+    goal.networks[0].tables = vec![penstock_policy::RouteTable {
+        name: "guarded".to_owned(),
+        subnets: vec!["10.0.0.0/24".parse().unwrap()],
+        from_sites: false,
+        routes: vec![penstock_policy::UserRoute {
+            name: "out".to_owned(),
+            prefix: "0.0.0.0/0".parse().unwrap(),
+            next_hop: penstock_policy::UserHop::Appliances(vec![Overlay(ip("10.0.0.3"))]),
+        }],
+    }];
+    goal
+}
+
+#[test]
+fn an_error_for_what_is_reached_through_an_appliance_goes_through_it() {
+    let mut host = Host::new(&guarded());
+    let about = packet("192.0.2.80:443", "10.0.0.2:40000");
+    let error = unreachable((mac(1, 2), ROUTER_MAC), "10.0.0.2", "192.0.2.80", &about, 28);
+    let got = host.sent(port(1, 2), &error, port(1, 3));
+    let expected = unreachable((ROUTER_MAC, mac(1, 3)), "10.0.0.2", "192.0.2.80", &about, 28);
+    assert_eq!(got, sent_on(expected));
+    // What came by the virtual address is still complained about as that.
+    host.sent(UNDERLAY, &by_mux(&tcp(MUX_MAC, mac(1, 2), CLIENT, VIP, SYN)), port(1, 2));
+    let client = sock(CLIENT).ip().to_string();
+    let complaint = unreachable((mac(1, 2), ROUTER_MAC), "10.0.0.2", &client, &packet(CLIENT, "10.0.0.2:8080"), 28);
+    host.sent(port(1, 2), &complaint, UNDERLAY);
+}
+
+#[test]
+fn an_error_for_an_appliance_is_about_what_it_has_passed_on_or_about_its_own_virtual_address() {
+    let mut goal = goal();
+    goal.ports[0].forwards = true;
+    let mut host = Host::new(&goal);
+    host.sent(UNDERLAY, &by_mux(&tcp(MUX_MAC, mac(1, 2), CLIENT, VIP, SYN)), port(1, 2));
+    goal.nat_rules.clear();
+    goal.networks[0].epoch = Epoch(2);
+    host.publish(&goal);
+    // It has left the pool; the connection goes on.
+    let error = too_big(ROUTER, VIP, &packet(VIP, CLIENT), 28, (MUX_MAC, mac(1, 2)));
+    let own = "10.0.0.2:8080";
+    let expected = too_big(ROUTER, own, &packet(own, CLIENT), 28, (ROUTER_MAC, mac(1, 2)));
+    assert_eq!(host.sent(UNDERLAY, &by_mux(&error), port(1, 2)), expected);
+    for quoted in [28, 20] {
+        let passed = "10.0.1.102:80";
+        let error = too_big("10.0.0.12", passed, &packet(passed, "10.0.0.12:5"), quoted, (MUX_MAC, mac(1, 2)));
+        let expected = too_big("10.0.0.12", passed, &packet(passed, "10.0.0.12:5"), quoted, (ROUTER_MAC, mac(1, 2)));
+        assert_eq!(host.sent(UNDERLAY, &by_mux(&error), port(1, 2)), expected, "{quoted} bytes quoted");
+    }
+}

@@ -141,6 +141,36 @@ fn a_flow_keeps_its_port_over_changes_and_loses_it_with_the_lease() {
 }
 
 #[test]
+fn a_flow_that_was_denied_for_a_while_goes_on_by_its_port() {
+    let mut host = Host::new(&usual());
+    let frame = |flags| from(2, "10.0.0.2:40000", "192.0.2.80:80", flags);
+    let left = see(&host.sent(port(1, 2), &frame(SYN), UNDERLAY));
+    host.sent(UNDERLAY, &answer(2, &left), port(1, 2));
+    host.sent(port(1, 2), &frame(ACK), UNDERLAY);
+    let mut guarded = usual();
+    guarded.acls = vec![penstock_policy::Acl {
+        name: "guard".to_owned(),
+        rules: vec![rule("no-web", 100, AclAction::Deny, AclDirection::Outbound, Some(80))],
+    }];
+    guarded.ports[0].acl = Some(penstock_policy::AclId(0));
+    guarded.networks[0].epoch = penstock_model::Epoch(2);
+    host.publish(&guarded);
+    assert_eq!(host.dropped(port(1, 2), &frame(ACK)), DropReason::AclDenied);
+    assert_eq!(host.dropped(UNDERLAY, &answer(2, &left)), DropReason::AclDenied);
+    let mut open = usual();
+    open.networks[0].epoch = penstock_model::Epoch(3);
+    host.publish(&open);
+    assert_eq!(see(&host.sent(port(1, 2), &frame(ACK), UNDERLAY)).src, left.src);
+    assert_eq!(see(&host.sent(UNDERLAY, &answer(2, &left), port(1, 2))).dst, sock("10.0.0.2:40000"));
+}
+
+#[test]
+fn nothing_leaves_by_a_leased_port_for_an_address_of_the_tenant_that_nobody_has() {
+    let mut host = Host::new(&usual());
+    assert_eq!(host.dropped(port(1, 2), &from(2, "10.0.0.2:40000", "10.0.7.7:80", SYN)), DropReason::NoRoute);
+}
+
+#[test]
 fn an_echo_goes_out_and_comes_back_by_its_identifier() {
     let mut host = Host::new(&usual());
     let echo = |kind: u8, id: u16| [vec![kind, 0, 0, 0], id.to_be_bytes().to_vec(), vec![0, 1, 7, 7]].concat();
