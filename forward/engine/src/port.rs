@@ -219,7 +219,9 @@ impl<R: Resolver> Port<R> {
         let turn = if R::TCP.is_some() { Turn::of(h) } else { None };
         let hit = self.flows.lookup(key, hash, coarse);
         if let Some(hit) = &hit {
-            if turn.is_some() && self.resolver.settles() {
+            // A SYN for a connection that is under way may be forged: nothing changes by it alone.
+            let is_turn = turn.is_some_and(|turn| turn != Turn::Opens || self.is_closing(key, hash));
+            if is_turn && self.resolver.settles() {
                 let peer = self.resolver.peer_of(key, &hit.value);
                 [Some(*key), peer].iter().flatten().for_each(|key| self.resolver.unsettled(key));
             }
@@ -369,6 +371,7 @@ impl<R: Resolver> Port<R> {
         };
         let full = |_| DropReason::FlowTableFull;
         self.flows.insert(*key, hash, value, epoch, idle_seconds, coarse).map_err(full)?;
+        self.replaced(key, stale.as_ref(), &value);
         if let Some((peer_key, peer_value)) = peer {
             let peer_hash = self.resolver.hash(&peer_key);
             let known = self.flows.peek(&peer_key, peer_hash, coarse);
@@ -377,10 +380,20 @@ impl<R: Resolver> Port<R> {
                 known.flags.has(Flags::REPLY) && known != new
             };
             if !known.is_some_and(|k| k.is_of(epoch) && !(opens && is_other(&k.value))) {
+                let known = known.map(|k| k.value);
                 self.flows.insert(peer_key, peer_hash, peer_value, epoch, idle_seconds, coarse).map_err(full)?;
+                self.replaced(&peer_key, known.as_ref(), &peer_value);
             }
         }
         Ok(value)
+    }
+
+    /// The flow `key` has another decision from now on: whoever replays the one `before` is told.
+    fn replaced(&mut self, key: &R::Key, before: Option<&R::Value>, value: &R::Value) {
+        let is_other = |b: &R::Value| self.resolver.transposition(b) != self.resolver.transposition(value);
+        if self.resolver.settles() && before.is_some_and(is_other) {
+            self.resolver.unsettled(key);
+        }
     }
 
     /// The first choice of the resolver whose peer is free, or answers to this very flow.

@@ -245,7 +245,7 @@ pub trait Resolver {
         let _ = (key, packet, headers, value);
     }
 
-    /// The connection takes a turn: packets of the flow `key` are to come here again.
+    /// The connection takes a turn, or the flow is decided otherwise: packets of the flow `key` are to come here again.
     fn unsettled(&mut self, key: &Self::Key) {
         let _ = key;
     }

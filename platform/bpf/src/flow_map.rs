@@ -7,9 +7,6 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 use zerocopy::IntoBytes;
 
-/// Flows looked at in one step of a sweep: 60 KiB of them.
-const STEP: usize = 256;
-
 /// The flows that a host's programs replay.
 ///
 /// Order of calls: [`FlowMap::install`] and [`FlowMap::remove`] at any time; [`FlowMap::step`] again and again: each tells of some
@@ -24,6 +21,9 @@ pub struct FlowMap {
 }
 
 impl FlowMap {
+    /// Flows looked at in one step: 60 KiB of them.
+    pub const STEP: usize = 256;
+
     pub(crate) fn new(map: MapHandle) -> Self {
         Self { map, keys: Vec::new(), values: Vec::new(), cursor: None }
     }
@@ -68,12 +68,17 @@ impl FlowMap {
         Ok(is_last)
     }
 
+    /// The next step begins anew.
+    pub fn restart(&mut self) {
+        self.cursor = None;
+    }
+
     /// Fills `keys` and `values`.
     fn read(&mut self) -> io::Result<bool> {
         self.keys.clear();
         self.values.clear();
         // The kernel wants room for whole buckets, which are short unless the map is much too full.
-        let mut room = STEP;
+        let mut room = Self::STEP;
         loop {
             self.keys.reserve(room);
             self.values.reserve(room);
@@ -107,7 +112,7 @@ impl FlowMap {
                     self.cursor = (result == 0).then_some(next);
                     return Ok(result != 0);
                 }
-                libc::ENOSPC if room < STEP * 64 => room *= 2,
+                libc::ENOSPC if room < Self::STEP * 64 => room *= 2,
                 error => return Err(io::Error::from_raw_os_error(error)),
             }
         }

@@ -23,8 +23,8 @@ use std::sync::Arc;
 /// Destinations that wait to be solicited; the next packet asks again.
 const MAX_UNRESOLVED: usize = 64;
 
-/// Two for each packet of a batch: a connection has two directions.
-const MAX_NOTICES: usize = 2 * penstock_model::BATCH;
+/// Four for each packet of a batch: a connection has two directions, and may take a turn with a packet that is decided anew.
+const MAX_NOTICES: usize = 4 * penstock_model::BATCH;
 
 /// A table for `capacity` flows of `ports` containers' ports, both directions counted.
 ///

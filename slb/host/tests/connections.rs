@@ -7,7 +7,7 @@ use kit::*;
 use penstock_engine::Ending;
 use penstock_model::*;
 use penstock_policy::{Acl, AclAction, AclDirection, AclId};
-use penstock_slb_host::ROUTER_MAC;
+use penstock_slb_host::{HostResolver, Notice, ROUTER_MAC};
 use std::time::Duration;
 
 const MUX_MAC: Mac = Mac([2, 0x50, 0x53, 0x54, 0, 2]);
@@ -210,4 +210,50 @@ fn a_syn_is_explained_as_it_is_decided() {
         assert_eq!(verdict, reason.map_or(Verdict::Transmit(port(1, 2)), Verdict::Drop));
         assert_eq!(explained, reason.map_or(Ending::Transmit(port(1, 2)), Ending::Drop));
     }
+}
+
+/// A host that says which flows are replayed elsewhere, and a connection to the virtual address that is under way.
+fn replaying(goal: &penstock_slb_host::HostGoal) -> Host {
+    let mut host = Host::new(goal);
+    let resolver = HostResolver::new(host.policies.clone(), penstock_flow::FlowHasher::new([7; 16])).with_notices();
+    host.engine = penstock_engine::Port::new(resolver, penstock_slb_host::flow_table(4096, PORTS.len()));
+    host
+}
+
+/// Source and destination port of each flow that comes back from where it was replayed.
+fn unsettled(host: &mut Host) -> Vec<(u16, u16)> {
+    let notices = std::iter::from_fn(|| host.engine.resolver_mut().poll_notice());
+    let places = notices.filter_map(|notice| match notice {
+        Notice::Unsettled(place) => place.key(|_| Some(1)),
+        Notice::Settled(_) => None,
+    });
+    let ports = places.map(|key| key.ports);
+    ports.map(|[a, b, c, d]| (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))).collect()
+}
+
+#[test]
+fn a_forged_syn_does_not_take_a_connection_from_whoever_replays_it_and_its_end_does() {
+    let mut host = replaying(&goal());
+    open(&mut host, CLIENT, VIP);
+    unsettled(&mut host);
+    host.sent(UNDERLAY, &from_mux(CLIENT, VIP, SYN), port(1, 2));
+    assert_eq!(unsettled(&mut host), []);
+    host.sent(UNDERLAY, &from_mux(CLIENT, VIP, FIN | ACK), port(1, 2));
+    assert_eq!(unsettled(&mut host), [(40000, 80), (8080, 40000)]);
+}
+
+#[test]
+fn an_answer_that_is_decided_otherwise_from_now_on_is_not_replayed_as_before() {
+    let site = "172.16.0.5:40000";
+    let mut host = replaying(&goal());
+    host.sent(UNDERLAY, &from_mux(site, VIP, SYN), port(1, 2));
+    host.sent(port(1, 2), &answer(site, SYN | ACK), UNDERLAY);
+    host.sent(UNDERLAY, &from_mux(site, VIP, ACK), port(1, 2));
+    unsettled(&mut host);
+    // The same ports to the container's own address: its answers go back by the gateway.
+    let direct = vxlan(GATEWAY, vni(1), &tcp(GATEWAY_MAC, mac(1, 2), site, "10.0.0.2:8080", SYN));
+    host.sent(UNDERLAY, &direct, port(1, 2));
+    assert_eq!(unsettled(&mut host), [(8080, 40000)]);
+    let (_, to, ..) = unwrap_vxlan(&host.sent(port(1, 2), &answer(site, SYN | ACK), UNDERLAY));
+    assert_eq!(to, ip(GATEWAY));
 }

@@ -238,15 +238,15 @@ impl Agent {
     fn handle_event(&mut self, event: Event) {
         match event {
             Event::Unresolved(addr) => self.watcher.solicit(addr),
-            Event::Lost(id, why) => {
-                tracing::warn!(
-                    port = id.0,
-                    device = self.device_of(id),
-                    why,
-                    "port lost; it is taken again when it is back"
-                );
-                self.attached.remove(&id);
-                self.tell_attached();
+            Event::Lost { port, index, why } => {
+                let device = self.device_of(port);
+                tracing::warn!(port = port.0, device, why, "port lost; it is taken again when it is back");
+                // Its successor may be there already.
+                if self.attached.get(&port) == Some(&index) {
+                    self.replay.detach(index);
+                    self.attached.remove(&port);
+                    self.tell_attached();
+                }
             }
         }
     }
@@ -391,7 +391,7 @@ fn worker(
     replay: &KernelReplay,
 ) -> Result<Worker, Error> {
     let flows = penstock_slb_host::flow_table(config.flow_capacity, config.ports.len());
-    let replay = replay.flows(config.ports.len() + 1)?;
+    let replay = replay.flows(config.ports.len() + 1, config.flow_capacity)?;
     let resolver = HostResolver::new(policies, hasher);
     let resolver = if replay.is_some() { resolver.with_notices() } else { resolver };
     let engine = Port::new(resolver, flows);

@@ -9,16 +9,36 @@ use penstock_model::{DropReason, Nanos, PortId};
 use penstock_slb_host::{HostResolver, Notice, flow_of};
 use std::time::Duration;
 
-/// How often some of the flows are looked at.
-const STEP: Duration = Duration::from_millis(20);
 /// How long after all have been looked at it begins anew. Flows are touched at least as often as their shortest idle time needs.
 const PAUSE: Duration = Duration::from_secs(2);
-/// Steps at once, for a worker that has slept.
-const MOST_STEPS: usize = 64;
 /// Flows that were installed lately, by their keys' sums: 64 KiB.
 const LATELY: usize = 4096;
 /// How soon a flow may be installed again.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// How fast the flows of a map are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Pace {
+    /// How often some of them are.
+    every: Duration,
+    /// Steps at once, for a worker that has slept.
+    most: usize,
+}
+
+impl Pace {
+    /// How long a look at all of them takes at most: less than half of the time for which the kernel remembers one.
+    const WHOLE: Duration = Duration::from_secs(8);
+    /// Of small maps.
+    const SLOWEST: Duration = Duration::from_millis(20);
+    /// A worker that sleeps comes round ten times a second; eight seconds have as many rounds.
+    const ROUNDS: usize = 80;
+
+    fn of(capacity: usize) -> Self {
+        let steps = capacity.div_ceil(FlowMap::STEP).max(1);
+        let every = Self::WHOLE / u32::try_from(steps).unwrap_or(u32::MAX);
+        Self { every: every.min(Self::SLOWEST), most: steps.div_ceil(Self::ROUNDS).max(64) }
+    }
+}
 
 /// The agent's half: which interfaces have a program, and what they have counted.
 #[derive(Debug)]
@@ -42,8 +62,8 @@ impl KernelReplay {
     }
 
     /// The worker's half.
-    pub(crate) fn flows(&self, ports: usize) -> Result<Option<FlowReplay>, BpfError> {
-        self.kernel.as_ref().ok().map(|kernel| Ok(FlowReplay::new(kernel.flows()?, ports))).transpose()
+    pub(crate) fn flows(&self, ports: usize, capacity: usize) -> Result<Option<FlowReplay>, BpfError> {
+        self.kernel.as_ref().ok().map(|kernel| Ok(FlowReplay::new(kernel.flows()?, ports, capacity))).transpose()
     }
 
     /// Whether a program is on the interface now: its socket is to take marked frames alone.
@@ -114,6 +134,9 @@ pub(crate) struct FlowReplay {
     /// The index of each port's device.
     indices: Vec<Option<u32>>,
     lately: Box<[(u64, Nanos)]>,
+    /// That of the policy whose flows may be installed.
+    generation: u32,
+    pace: Pace,
     next: Nanos,
     /// When the looks at all flows before this one and this one began.
     began: [Nanos; 2],
@@ -126,11 +149,13 @@ pub(crate) struct FlowReplay {
 }
 
 impl FlowReplay {
-    fn new(map: FlowMap, ports: usize) -> Self {
+    fn new(map: FlowMap, ports: usize, capacity: usize) -> Self {
         Self {
             map,
             indices: vec![None; ports],
             lately: vec![(0, Nanos(0)); LATELY].into(),
+            generation: 0,
+            pace: Pace::of(capacity),
             next: Nanos(0),
             began: [Nanos(0); 2],
             flows: 0,
@@ -141,9 +166,22 @@ impl FlowReplay {
     }
 
     pub(crate) fn set_port(&mut self, id: PortId, index: Option<u32>) {
-        if let Some(place) = self.indices.get_mut(usize::from(id.0)) {
-            *place = index;
+        let Some(place) = self.indices.get_mut(usize::from(id.0)) else { return };
+        let before = std::mem::replace(place, index);
+        if before.is_some() && before != index {
+            self.look_at_once();
         }
+    }
+
+    /// What flows leave by has changed: all are looked at from the beginning, without pauses between the steps.
+    fn look_at_once(&mut self) {
+        self.map.restart();
+        (self.counted, self.next) = (0, Nanos(0));
+    }
+
+    /// Every port is as the policy of this generation found it: its flows may be installed.
+    pub(crate) fn follow(&mut self, generation: u32) {
+        self.generation = generation;
     }
 
     /// Flows in the map, and how many there was no room for.
@@ -157,6 +195,7 @@ impl FlowReplay {
         while let Some(notice) = resolver.poll_notice() {
             let index = |id: PortId| self.indices.get(usize::from(id.0)).copied().flatten();
             match notice {
+                Notice::Settled(_) if generation != self.generation => {}
                 Notice::Settled(replayed) => {
                     let Some((key, flow)) = replayed.entry(generation, index) else { continue };
                     if !self.is_new(&key, generation, now) {
@@ -181,7 +220,7 @@ impl FlowReplay {
     pub(crate) fn sweep(&mut self, engine: &mut Port<HostResolver>, now: Nanos) {
         const IDLE: Duration = Duration::from_secs(FLOW_IDLE_SECONDS as u64);
         let generation = engine.resolver().policy().generation();
-        for _ in 0..MOST_STEPS {
+        for _ in 0..self.pace.most {
             if now < self.next {
                 return;
             }
@@ -194,7 +233,7 @@ impl FlowReplay {
                 *counted += usize::from(stays);
                 stays
             });
-            self.next = self.next.plus(STEP);
+            self.next = self.next.plus(self.pace.every);
             match step {
                 Ok(false) => {}
                 Ok(true) => {

@@ -30,7 +30,7 @@ fn mac(n: u8) -> Mac {
     Mac([2, 0, 0, 0, 0, n])
 }
 
-fn policy() -> Policy {
+fn policy(previous: Option<&Policy>) -> Policy {
     let (tenant, vni, host) = (TenantId(1), Vni::new(7).unwrap(), Underlay(IpAddr::from([10, 9, 0, 1])));
     let endpoint = |n| {
         let (addr, network_interface) = (Overlay(address(n)), format!("c{n}"));
@@ -64,13 +64,15 @@ fn policy() -> Policy {
         fib: Arc::new(Blind),
         fib_generation: 1,
     };
-    Policy::build(&goal, &here, &Policy::empty(host.0, UNDERLAY, Arc::new(Blind))).unwrap()
+    let empty = Policy::empty(host.0, UNDERLAY, Arc::new(Blind));
+    Policy::build(&goal, &here, previous.unwrap_or(&empty)).unwrap()
 }
 
 struct Lab {
     kernel: HostReplay,
     engine: Port<HostResolver>,
     flows: FlowReplay,
+    policies: Arc<ArcSwap<Policy>>,
 }
 
 impl Lab {
@@ -78,13 +80,15 @@ impl Lab {
     fn new() -> Option<Self> {
         let kernel = HostReplay::load(IpAddr::from([10, 9, 0, 1]), 64, 3);
         let kernel = kernel.inspect_err(|error| println!("skipped: {error}")).ok()?;
-        let policies = Arc::new(ArcSwap::from_pointee(policy()));
-        kernel.set_generation(policies.load().generation()).unwrap();
-        let resolver = HostResolver::new(policies, FlowHasher::new([7; 16])).with_notices();
-        let mut flows = FlowReplay::new(kernel.flows().unwrap(), 3);
+        let policies = Arc::new(ArcSwap::from_pointee(policy(None)));
+        let generation = policies.load().generation();
+        kernel.set_generation(generation).unwrap();
+        let resolver = HostResolver::new(policies.clone(), FlowHasher::new([7; 16])).with_notices();
+        let mut flows = FlowReplay::new(kernel.flows().unwrap(), 3, 64);
+        flows.follow(generation);
         flows.set_port(PortId(1), Some(LOOPBACK));
         flows.set_port(PortId(2), Some(LOOPBACK));
-        Some(Self { kernel, engine: Port::new(resolver, flow_table(1024, 2)), flows })
+        Some(Self { kernel, engine: Port::new(resolver, flow_table(1024, 2)), flows, policies })
     }
 
     /// From container 2 to container 3, in user space.
@@ -147,6 +151,42 @@ fn a_flow_that_would_leave_by_a_device_that_is_gone_is_taken_from_the_kernel() {
     lab.flows.set_port(PortId(2), Some(LOOPBACK + 1));
     lab.flows.sweep(&mut lab.engine, AT(101));
     assert!(!lab.is_replayed(&frame()));
+}
+
+#[test]
+fn a_device_that_changes_has_all_flows_looked_at_at_once() {
+    let Some(mut lab) = settled() else { return };
+    lab.flows.sweep(&mut lab.engine, AT(100));
+    assert!(lab.is_replayed(&frame()));
+    lab.flows.set_port(PortId(2), Some(LOOPBACK + 1));
+    lab.flows.sweep(&mut lab.engine, AT(100));
+    assert!(!lab.is_replayed(&frame()));
+}
+
+#[test]
+fn flows_of_a_new_policy_are_installed_once_its_ports_are_known() {
+    let Some(mut lab) = settled() else { return };
+    let next = policy(Some(&lab.policies.load()));
+    let generation = next.generation();
+    lab.policies.store(Arc::new(next));
+    lab.kernel.set_generation(generation).unwrap();
+    assert!(!lab.is_replayed(&frame()));
+    lab.send(&frame(), AT(100));
+    assert!(!lab.is_replayed(&frame()), "its device may be another by now");
+    lab.flows.follow(generation);
+    lab.send(&frame(), AT(100));
+    assert!(lab.is_replayed(&frame()));
+}
+
+#[test]
+fn all_flows_of_a_map_of_any_size_are_looked_at_within_ten_seconds_also_by_a_worker_that_sleeps() {
+    for capacity in [1, 64, 131_072, 1 << 20, 16 << 20] {
+        let (pace, steps) = (Pace::of(capacity), capacity.div_ceil(FlowMap::STEP));
+        assert!(pace.every * steps as u32 <= Duration::from_secs(10), "{capacity}: {pace:?}");
+        let rounds = steps.div_ceil(pace.most) as u32;
+        assert!(rounds * penstock_packet_io::IdlePolicy::default().longest_sleep <= Duration::from_secs(10));
+        assert!(pace.most * FlowMap::STEP <= (64 * FlowMap::STEP).max(capacity / 50), "a small share at once");
+    }
 }
 
 #[test]

@@ -35,8 +35,8 @@ pub(crate) enum Command {
 
 /// What a worker tells the rest.
 pub(crate) enum Event {
-    /// A port failed and was given up.
-    Lost(PortId, String),
+    /// A port failed and was given up, which was attached to the device of this index.
+    Lost { port: PortId, index: u32, why: String },
     /// A packet found no next hop to this address.
     Unresolved(IpAddr),
 }
@@ -85,6 +85,8 @@ pub(crate) struct Worker {
     engine: Port<HostResolver>,
     /// By [`PortId`].
     ports: Vec<Option<Box<dyn PacketIo>>>,
+    /// The index of the device that each was attached to last.
+    indices: Vec<u32>,
     /// Counts of ports that were detached.
     past: Vec<IoStats>,
     poller: Poller,
@@ -94,6 +96,8 @@ pub(crate) struct Worker {
     unsent: u64,
     published: Nanos,
     commanded: Nanos,
+    /// That of the policy that was followed when commands were obeyed last.
+    generation: u32,
 }
 
 impl Worker {
@@ -107,6 +111,7 @@ impl Worker {
         Self {
             engine,
             ports: (0..slots).map(|_| None).collect(),
+            indices: vec![0; slots],
             past: vec![IoStats::default(); slots],
             poller,
             wiring,
@@ -115,6 +120,7 @@ impl Worker {
             unsent: 0,
             published: Nanos(0),
             commanded: Nanos(0),
+            generation: 0,
         }
     }
 
@@ -130,10 +136,14 @@ impl Worker {
         let mut slept = true;
         loop {
             let now = MonotonicClock::now();
-            if slept || now.since(self.commanded) >= COMMANDS_EVERY {
-                self.commanded = now;
+            let generation = self.engine.resolver().policy().generation();
+            if slept || generation != self.generation || now.since(self.commanded) >= COMMANDS_EVERY {
+                (self.commanded, self.generation) = (now, generation);
                 if !self.obey() {
                     return Ok(());
+                }
+                if let Some(replay) = &mut self.replay {
+                    replay.follow(generation);
                 }
             }
             let received = self.round(now);
@@ -232,6 +242,9 @@ impl Worker {
         let id = port.id();
         self.detach(id);
         self.tell_index(id, Some(index));
+        if let Some(place) = self.indices.get_mut(usize::from(id.0)) {
+            *place = index;
+        }
         if let Some(slot) = self.ports.get_mut(usize::from(id.0)) {
             *slot = Some(port);
         }
@@ -254,7 +267,8 @@ impl Worker {
 
     fn give_up(&mut self, port: Box<dyn PacketIo>, error: &std::io::Error) {
         self.retire(&*port);
-        let lost = Event::Lost(port.id(), error.to_string());
+        let index = self.indices.get(usize::from(port.id().0)).copied().unwrap_or_default();
+        let lost = Event::Lost { port: port.id(), index, why: error.to_string() };
         drop(port);
         self.watch();
         // Ports are few and fail seldom; if the queue is full, the host agent is stopping.

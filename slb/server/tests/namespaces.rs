@@ -97,15 +97,17 @@ fn a_probe_finds_out_that_a_container_dies_and_comes_back() {
     assert_eq!(seen.detail, "connection refused");
     let server = lab.serve("c1");
     agent.wait("healthy again", Duration::from_secs(3), health("http4", true));
+    let link = String::from_utf8(lab.exec("h", "ip -o link show vc1").stdout).unwrap();
+    let index = link.split(':').next().unwrap().to_owned();
     lab.ip("h", "link del vc1");
     agent.wait("gone", Duration::from_secs(5), health("http4", false));
     agent.wait("detached", Duration::from_secs(3), |s| s.ports[0].device.is_none());
     let gone = agent.status.borrow().probes.iter().find(|p| p.name == "http4").cloned().unwrap();
     assert_eq!(gone.detail, "the container's device is not there");
-    // The container comes back as a new namespace with a new device.
+    // The container comes back as a new namespace with a new device, of the same index by chance.
     lab.kill(server);
     lab.remove_container(0);
-    lab.add_container(0);
+    lab.add_container_by(0, &format!("index {index}"));
     lab.serve("c1");
     agent.wait("attached again", Duration::from_secs(5), |s| s.ports[0].device.is_some());
     agent.wait("healthy after its return", Duration::from_secs(5), health("http4", true));

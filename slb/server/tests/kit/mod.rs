@@ -142,9 +142,14 @@ impl Lab {
 
     /// Container `i` with its link to the host: c1 and c2 of tenant 1, c3 of tenant 2.
     pub fn add_container(&mut self, i: usize) {
+        self.add_container_by(i, "");
+    }
+
+    /// `index`: of its device on the host, as `ip link add` wants it.
+    pub fn add_container_by(&mut self, i: usize, index: &str) {
         let c = format!("c{}", i + 1);
         self.add_namespace(&c);
-        self.ip("h", &format!("link add v{c} type veth peer name eth0 netns {}", self.ns(&c)));
+        self.ip("h", &format!("link add v{c} {index} type veth peer name eth0 netns {}", self.ns(&c)));
         self.ip(&c, &format!("link set eth0 address {} up", CONTAINER_MAC[i]));
         let last = if i == 1 { 3 } else { 2 };
         self.ip(&c, &format!("addr add 10.0.0.{last}/24 dev eth0"));

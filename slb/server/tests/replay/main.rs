@@ -322,10 +322,10 @@ fn a_new_policy_takes_effect_at_the_next_packet_and_denied_flows_are_dropped_and
 }
 
 #[test]
-fn a_connection_that_ends_or_begins_again_is_user_spaces_at_once() {
+fn a_connection_that_ends_is_user_spaces_at_once_and_one_that_somebody_forges_a_syn_for_is_not() {
     let Some(mut pair) = Pair::new(Ground::V4) else { return };
     let mut dice = Dice(5, Ground::V4);
-    for flags in [0x01u8, 0x04, 0x02] {
+    for (flags, expected) in [(0x02u8, 0), (0x01, MARK), (0x04, MARK)] {
         settle(&mut pair, &mut dice);
         let (port, bytes) = frames::plain(Sort::ToVip4, 1, &mut dice);
         assert_eq!(pair.run(port, &bytes).mark, 0);
@@ -334,7 +334,14 @@ fn a_connection_that_ends_or_begins_again_is_user_spaces_at_once() {
         pair.decide(port, &turn);
         for sort in [Sort::ToVip4, Sort::FromContainer4] {
             let (port, bytes) = frames::plain(sort, 1, &mut dice);
-            assert_eq!(pair.run(port, &bytes).mark, MARK, "{sort:?} after flags {flags:#x}");
+            assert_eq!(pair.run(port, &bytes).mark, expected, "{sort:?} after flags {flags:#x}");
         }
+    }
+    // The connection has been reset: this SYN begins it again, and user space has it until it is established.
+    let (port, bytes) = frames::plain(Sort::ToVip4, 1, &mut dice);
+    pair.decide(port, &frames::with_flags(&bytes, 0x02));
+    for sort in [Sort::ToVip4, Sort::FromContainer4] {
+        let (port, bytes) = frames::plain(sort, 1, &mut dice);
+        assert_eq!(pair.run(port, &bytes).mark, MARK, "{sort:?} of one that begins again");
     }
 }
