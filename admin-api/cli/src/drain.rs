@@ -2,6 +2,7 @@
 use crate::arguments::Drain;
 use crate::error::CliError;
 use crate::output::Output;
+use crate::plan;
 use crate::resources::one_path;
 use penstock_admin_client::Client;
 use penstock_admin_types::{ResourcePath, bare, value};
@@ -17,16 +18,24 @@ pub(crate) async fn run(client: &Client, drain: &Drain, output: &Output) -> Resu
     let resource = client.get(&path).await?;
     let body = changed(&path, &resource, drain);
     let etag = resource.get("etag").and_then(Value::as_str);
-    let answer = client.put(&path, &body, etag, &drain.changing.manner()).await?;
-    if output.is_json() && !drain.wait {
+    let manner = drain.changing.manner();
+    let answer = client.put(&path, &body, etag, &manner).await?;
+    if output.is_json() && (!drain.wait || manner.what_if) {
         return output.value(&answer);
     }
+    // Nothing has begun that could be waited for.
+    if manner.what_if {
+        return output.text(&plan::render(&answer, output));
+    }
     if drain.cancel {
-        return output.text(&format!("{path} is not drained any more"));
+        output.text(&format!("{path} is not drained any more"))?;
+        return plan::remind(&manner, output);
     }
     if !drain.wait {
-        return output.text(&format!("{path} drains; penstock status says how far it is"));
+        output.text(&format!("{path} drains; penstock status says how far it is"))?;
+        return plan::remind(&manner, output);
     }
+    plan::remind(&manner, output)?;
     follow(client, &path, output).await
 }
 
@@ -61,21 +70,46 @@ async fn follow(client: &Client, path: &str, output: &Output) -> Result<(), CliE
             output.text(&line)?;
             said = line;
         }
-        if value::get_text(drain, "state").is_some_and(|s| s != "draining") {
+        if has_ended(drain) {
             return Ok(());
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 
+/// A controller that has just begun to lead may not know yet: that is no end.
+fn has_ended(drain: &Value) -> bool {
+    value::get_text(drain, "state").is_some_and(|s| s != "draining" && s != "unknown")
+}
+
 fn sentence(path: &str, drain: &Value) -> String {
-    let number = |name| drain.get(name).and_then(Value::as_f64).unwrap_or_default();
-    let (state, unit) = (value::get_text(drain, "state"), value::get_text(drain, "unit"));
-    format!(
-        "{path}: {}, {} % done, {} {} left",
-        state.unwrap_or_default(),
-        number("percent"),
-        number("left"),
-        unit.unwrap_or_default()
-    )
+    let number = |name| drain.get(name).and_then(Value::as_f64);
+    let state = value::get_text(drain, "state").unwrap_or_default();
+    match (number("percent"), number("left")) {
+        (Some(percent), Some(left)) => {
+            let unit = value::get_text(drain, "unit").unwrap_or_default();
+            format!("{path}: {state}, {percent} % done, {left} {unit} left")
+        }
+        _ => format!("{path}: {state}, its node has not told yet what is left"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_unknown_is_waited_for_and_said() {
+        let drain = |state: &str, percent: Value, left: Value| json!({"state": state, "percent": percent, "left": left, "unit": "flows"});
+        let unknown = drain("unknown", Value::Null, Value::Null);
+        assert!(!has_ended(&unknown) && !has_ended(&drain("draining", json!(20), json!(8))));
+        assert!(
+            has_ended(&drain("done", json!(100), json!(0))) && has_ended(&drain("overdue", Value::Null, Value::Null))
+        );
+        assert_eq!(sentence("/x", &unknown), "/x: unknown, its node has not told yet what is left");
+        assert_eq!(
+            sentence("/x", &drain("draining", json!(20.0), json!(8.0))),
+            "/x: draining, 20 % done, 8 flows left"
+        );
+    }
 }

@@ -44,10 +44,15 @@ const BACKENDS: &[Column] = &[
 const DRAINS: &[Column] = &[
     Column { heading: "DRAINED", cell: |d, _| name(d, "resource") },
     Column { heading: "STATE", cell: |d, _| text(d, "state") },
-    Column { heading: ">DONE", cell: |d, _| format!("{} %", text(d, "percent")) },
-    Column { heading: ">LEFT", cell: |d, _| format!("{} {}", short(d, "left"), text(d, "unit")) },
+    Column { heading: ">DONE", cell: |d, _| of(text(d, "percent"), "%") },
+    Column { heading: ">LEFT", cell: |d, _| of(short(d, "left"), &text(d, "unit")) },
     Column { heading: ">SECONDS", cell: |d, _| text(d, "secondsToDeadline") },
 ];
+
+/// A number with its unit, if it is known.
+fn of(number: String, unit: &str) -> String {
+    if number == "-" { number } else { format!("{number} {unit}") }
+}
 
 const TUNNELS: &[Column] = &[
     Column { heading: "CONNECTION", cell: |t, _| name(t, "name") },

@@ -44,6 +44,7 @@ impl Leading {
                 () = self.work(&leadership) => false,
                 _ = shutdown.wait_for(|stop| *stop) => true,
             };
+            self.resources.lead(false);
             self.hub.step_down();
             metrics::gauge!("penstock_controller_leads").set(0.0);
             leadership.resign().await;
@@ -72,6 +73,7 @@ impl Leading {
         let compiler = Compiler::open(store, resources, hub, self.hold_off, leadership).await?;
         let term = compiler.term();
         self.hub.begin_to_lead(Lead { site: self.site.clone(), term });
+        self.resources.lead(true);
         tracing::info!(term, "this controller leads");
         Ok(compiler)
     }

@@ -28,6 +28,7 @@ mod hub;
 mod impact;
 mod lead;
 mod observe;
+mod pending;
 mod rate;
 mod refusal;
 mod resources;

@@ -1,17 +1,20 @@
 //! Resources and how they change: one writer at a time, all or nothing, each change with its record.
-use crate::access::{Caller, Role};
+#[cfg(test)]
+pub(crate) mod testing;
+
+use crate::access::Caller;
 use crate::admit;
 use crate::draft::{Change, Draft, Outcome, locate};
 use crate::history::{self, Record, UnixMillis};
+use crate::pending::{PENDING, Pending, Waiting};
 use crate::refusal::Refusal;
 use crate::secrets::Sealer;
 use crate::state::{PREFIX, State, StateError};
 use crate::tenant;
-use penstock_admin_store::{Compare, Entry, Operation, Rev, Store, StoreError, Txn};
+use penstock_admin_store::{Entry, Operation, Rev, Store, StoreError, Txn};
 use penstock_admin_types::intent::Misplaced;
 use penstock_admin_types::{ErrorDetail, ResourcePath, adopt_identity, same_content};
 use penstock_clock::WallClock;
-use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, broadcast, watch};
@@ -19,8 +22,6 @@ use tokio::sync::{Mutex, broadcast, watch};
 /// Each writing transaction compares and bumps this key: what is validated against all resources is committed against the same.
 /// Its value is the number of the change.
 pub(crate) const SERIAL: &str = "/penstock/serial";
-/// The change that is undone unless it is confirmed.
-const PENDING: &str = "/penstock/serial/pending";
 /// Changes that a reader of [`Resources::records`] may be behind.
 const FEED: usize = 256;
 /// Of a change, while other controllers make theirs.
@@ -31,8 +32,6 @@ const REPLAYED: u64 = 64;
 const RETRY: Duration = Duration::from_millis(500);
 /// Tries to learn what became of a change.
 const SETTLING: usize = 10;
-/// Between two looks at the time of day, which may jump, while a change waits to be confirmed.
-const LOOK: Duration = Duration::from_millis(250);
 
 /// By whom, and how, a change is made.
 #[derive(Debug, Clone)]
@@ -53,22 +52,13 @@ pub(crate) struct Applied {
     pub outcomes: Vec<Outcome>,
 }
 
-/// A change that waits to be confirmed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Pending {
-    /// What to go back to.
-    pub restores: u64,
-    pub deadline: UnixMillis,
-    pub author: String,
-}
-
 /// Where the writer stands.
 #[derive(Debug, Clone, Copy)]
-struct Serial {
-    rev: Rev,
-    number: u64,
+pub(crate) struct Serial {
+    pub(crate) rev: Rev,
+    pub(crate) number: u64,
     /// The last that this controller has read or written.
-    seen: Rev,
+    pub(crate) seen: Rev,
 }
 
 #[derive(Debug)]
@@ -76,10 +66,12 @@ pub(crate) struct Resources {
     store: Arc<dyn Store>,
     sealer: Sealer,
     state: watch::Sender<Arc<State>>,
-    pending: watch::Sender<Option<Pending>>,
+    pending: watch::Sender<Option<Waiting>>,
+    /// Whether this controller leads: of several, that one undoes what is not confirmed.
+    leads: watch::Sender<bool>,
     records: broadcast::Sender<Arc<Record>>,
     /// One writer at a time; it holds where [`SERIAL`] stands.
-    writer: Mutex<Serial>,
+    pub(crate) writer: Mutex<Serial>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -98,29 +90,29 @@ impl Resources {
             sealer,
             state: watch::Sender::new(Arc::new(state)),
             pending: watch::Sender::new(pending),
+            leads: watch::Sender::new(false),
             records: broadcast::Sender::new(FEED),
             writer: Mutex::new(serial),
         })
     }
 
-    async fn load(store: &dyn Store) -> Result<(State, Serial, Option<Pending>), OpenError> {
+    async fn load(store: &dyn Store) -> Result<(State, Serial, Option<Waiting>), OpenError> {
         let range = store.range(&format!("{PREFIX}/"), None).await?;
         let (serial, pending) = Self::head(store, Some(range.rev)).await?;
         Ok((State::load(serial.number, &range.entries)?, serial, pending))
     }
 
     /// Where the store stands.
-    async fn head(store: &dyn Store, at: Option<Rev>) -> Result<(Serial, Option<Pending>), StoreError> {
+    async fn head(store: &dyn Store, at: Option<Rev>) -> Result<(Serial, Option<Waiting>), StoreError> {
         let range = store.range(SERIAL, at).await?;
         let (mut serial, mut pending) = (Serial { rev: 0, number: 0, seen: range.rev }, None);
         for entry in range.entries {
-            let damaged = |e: serde_json::Error| StoreError::Damaged(format!("{}: {e}", entry.key));
             match entry.key.as_str() {
                 SERIAL => {
                     serial.rev = entry.mod_rev;
                     serial.number = number(&entry)?;
                 }
-                PENDING => pending = Some(serde_json::from_slice(&entry.value).map_err(damaged)?),
+                PENDING => pending = Some(Waiting::read(&entry)?),
                 _ => {}
             }
         }
@@ -136,7 +128,28 @@ impl Resources {
     }
 
     pub(crate) fn pending(&self) -> Option<Pending> {
+        self.waiting().map(|w| w.change)
+    }
+
+    pub(crate) fn waiting(&self) -> Option<Waiting> {
         self.pending.borrow().clone()
+    }
+
+    pub(crate) fn watch_pending(&self) -> watch::Receiver<Option<Waiting>> {
+        self.pending.subscribe()
+    }
+
+    pub(crate) fn set_pending(&self, waiting: Option<Waiting>) {
+        self.pending.send_replace(waiting);
+    }
+
+    pub(crate) fn watch_lead(&self) -> watch::Receiver<bool> {
+        self.leads.subscribe()
+    }
+
+    /// From now on this controller leads, or does not.
+    pub(crate) fn lead(&self, leads: bool) {
+        self.leads.send_replace(leads);
     }
 
     /// Changes from now on. A reader that is too far behind is told so.
@@ -199,7 +212,7 @@ impl Resources {
         }
         self.none_pending().map_err(discreet)?;
         self.store.room().await?;
-        let after = self.commit(serial, &before, after, manner, false).await?;
+        let after = self.commit(serial, &before, after, manner, None).await?;
         Ok(Applied { before, after, outcomes })
     }
 
@@ -219,11 +232,11 @@ impl Resources {
         if manner.what_if {
             return Ok(Applied { before, after: Arc::new(after), outcomes: Vec::new() });
         }
-        let after = self.commit(&mut serial, &before, after, manner, false).await?;
+        let after = self.commit(&mut serial, &before, after, manner, None).await?;
         Ok(Applied { before, after, outcomes: Vec::new() })
     }
 
-    async fn restored(&self, before: &State, to: u64) -> Result<State, Refusal> {
+    pub(crate) async fn restored(&self, before: &State, to: u64) -> Result<State, Refusal> {
         let mut documents = history::documents_at(&*self.store, &before.documents, before.rev, to).await?;
         for (path, document) in &mut documents {
             match before.documents.get(path) {
@@ -247,57 +260,39 @@ impl Resources {
         }
     }
 
-    /// Keeps the change that waits.
-    pub(crate) async fn confirm(&self) -> Result<u64, Refusal> {
-        let mut serial = self.writer.lock().await;
-        if self.pending().is_none() {
-            return Err(Refusal::NotFound("no change waits to be confirmed".to_owned()));
-        }
-        // The serial is compared and not bumped: nothing changes but that the change stays.
-        let compares = vec![Compare::ModRev { key: SERIAL.to_owned(), is: serial.rev }];
-        let txn = Txn { compares, then: vec![Operation::delete(PENDING)], otherwise: Vec::new() };
-        let result = self.store.txn(txn).await?;
-        if !result.succeeded {
-            self.reload(&mut serial).await?;
-            return Err(Refusal::Conflict);
-        }
-        serial.seen = result.rev;
-        self.pending.send_replace(None);
-        Ok(serial.number)
-    }
-
-    async fn commit(
+    /// `settles`: the change that waits to be confirmed, which is undone by this.
+    pub(crate) async fn commit(
         &self,
         serial: &mut Serial,
         before: &Arc<State>,
         after: State,
         manner: Manner,
-        settles_pending: bool,
+        settles: Option<&Waiting>,
     ) -> Result<Arc<State>, Refusal> {
         let steps = Record::steps(&before.documents, &after.documents);
-        if steps.is_empty() && !settles_pending {
+        if steps.is_empty() && settles.is_none() {
             return Ok(before.clone());
         }
         let number = serial.number + 1;
         let at = UnixMillis::of(WallClock::now());
         let record = Record { number, at, author: manner.caller.name.clone(), comment: manner.comment, steps };
-        let pending = manner.confirm_within.map(|within| Pending {
-            restores: serial.number,
-            deadline: at.plus(within),
-            author: manner.caller.name,
-        });
+        let pending = manner.confirm_within.map(|within| Pending::new(serial.number, at, within, manner.caller.name));
         let mut operations = resource_operations(&record)?;
         operations.extend(record.operations()?);
         operations.push(Operation::put(SERIAL, number.to_string()));
+        let mut compares = vec![serial.stands()];
         if let Some(pending) = &pending {
-            let bytes = serde_json::to_vec(pending).map_err(|e| Refusal::Internal(e.to_string()))?;
-            operations.push(Operation::put(PENDING, bytes));
-        } else if settles_pending {
+            operations.push(pending.put()?);
+        } else if let Some(waiting) = settles {
+            // It may have been confirmed, which changes the serial not at all.
+            compares.push(waiting.is_there());
             operations.push(Operation::delete(PENDING));
         }
-        let compares = vec![Compare::ModRev { key: SERIAL.to_owned(), is: serial.rev }];
         let result = match self.store.txn(Txn { compares, then: operations, otherwise: Vec::new() }).await {
-            Err(error @ StoreError::Unavailable(_)) => return self.settle(serial, &record, error).await,
+            Err(error @ StoreError::Unavailable(_)) => {
+                let after = State { rev: number, ..after };
+                return self.settle(serial, &record, after, error).await;
+            }
             result => result?,
         };
         if !result.succeeded {
@@ -306,7 +301,7 @@ impl Resources {
         }
         *serial = Serial { rev: result.rev, number, seen: result.rev };
         let after = Arc::new(State { rev: number, ..after });
-        self.pending.send_replace(pending);
+        self.set_pending(pending.map(|change| Waiting { rev: result.rev, due: change.deadline, change }));
         self.state.send_replace(after.clone());
         // Nobody may be listening.
         let _ = self.records.send(Arc::new(record));
@@ -314,7 +309,14 @@ impl Resources {
     }
 
     /// A change was sent to the store, which has not said what became of it: its record says so, if it is there.
-    async fn settle(&self, serial: &mut Serial, record: &Record, error: StoreError) -> Result<Arc<State>, Refusal> {
+    /// What it made is the answer also where the rest of the store cannot be read now: the watch brings that.
+    async fn settle(
+        &self,
+        serial: &mut Serial,
+        record: &Record,
+        after: State,
+        error: StoreError,
+    ) -> Result<Arc<State>, Refusal> {
         let unknown = |_| Refusal::Unavailable(format!("it is not known whether this was done: {error}"));
         let mut found = history::record(&*self.store, record.number).await;
         for _ in 0..SETTLING {
@@ -325,16 +327,17 @@ impl Resources {
             found = history::record(&*self.store, record.number).await;
         }
         match found.map_err(unknown)? {
-            Some(found) => {
-                self.reload(serial).await?;
-                if found.is(record) { Ok(self.state()) } else { Err(Refusal::Conflict) }
-            }
+            Some(found) => match (found.is(record), self.reload(serial).await) {
+                (true, Ok(())) => Ok(self.state()),
+                (true, Err(_)) => Ok(Arc::new(after)),
+                (false, reloaded) => reloaded.and(Err(Refusal::Conflict)),
+            },
             None => Err(unknown(StoreError::Closed)),
         }
     }
 
     /// Takes in what other controllers have changed.
-    async fn reload(&self, serial: &mut Serial) -> Result<(), Refusal> {
+    pub(crate) async fn reload(&self, serial: &mut Serial) -> Result<(), Refusal> {
         let unavailable = |e: OpenError| Refusal::Unavailable(e.to_string());
         let (now, pending) = Self::head(&*self.store, None).await?;
         if now.number < serial.number {
@@ -357,7 +360,9 @@ impl Resources {
             None => Self::load(&*self.store).await.map_err(unavailable)?,
         };
         *serial = now;
-        self.pending.send_replace(pending);
+        let heard = UnixMillis::of(WallClock::now());
+        let known = self.waiting();
+        self.set_pending(pending.map(|waiting| waiting.heard(known.as_ref(), heard)));
         self.state.send_replace(Arc::new(state));
         for record in missed.into_iter().flatten() {
             let _ = self.records.send(Arc::new(record));
@@ -369,42 +374,6 @@ impl Resources {
     pub(crate) async fn catch_up(&self) -> Result<(), StoreError> {
         let mut serial = self.writer.lock().await;
         self.reload(&mut serial).await.map_err(|refusal| StoreError::Unavailable(refusal.into_parts().1.message))
-    }
-
-    /// Undoes what is not confirmed in time. Never returns.
-    pub(crate) async fn undo_unconfirmed(&self) {
-        let mut waits = self.pending.subscribe();
-        loop {
-            let Some(pending) = waits.borrow_and_update().clone() else {
-                if waits.changed().await.is_err() {
-                    return;
-                }
-                continue;
-            };
-            let left = UnixMillis::of(WallClock::now()).until(pending.deadline);
-            if !left.is_zero() {
-                tokio::time::sleep(left.min(LOOK)).await;
-                continue;
-            }
-            if let Err(error) = self.undo(&pending).await {
-                tracing::error!(?error, restores = pending.restores, "an unconfirmed change is not undone yet");
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        }
-    }
-
-    async fn undo(&self, pending: &Pending) -> Result<(), Refusal> {
-        let mut serial = self.writer.lock().await;
-        // Confirmed, or undone by another controller, while this one waited.
-        if self.pending().as_ref() != Some(pending) {
-            return Ok(());
-        }
-        let before = self.state();
-        let after = self.restored(&before, pending.restores).await?;
-        let comment = format!("revision {} of {} was not confirmed in time", serial.number, pending.author);
-        tracing::warn!(restores = pending.restores, "{comment}: undone");
-        let manner = Manner { caller: itself(), comment: Some(comment), what_if: false, confirm_within: None };
-        self.commit(&mut serial, &before, after, manner, true).await.map(drop)
     }
 
     /// Follows changes that others make to the same store. Returns when the store is closed.
@@ -468,11 +437,6 @@ fn resource_operations(record: &Record) -> Result<Vec<Operation>, Refusal> {
         });
     }
     Ok(out)
-}
-
-/// The controller, where it acts by itself.
-fn itself() -> Caller {
-    Caller { name: "penstock".to_owned(), role: Role::Operator, tenant: None, from: None, token: None }
 }
 
 pub(crate) fn mint() -> String {

@@ -10,7 +10,8 @@
 //! | `networks` | `name vni prefixes interfaces` |
 //! | `routers` | see [`routers`](crate::routers) |
 //!
-//! Counts are since the node started; rates over the last seconds; absent while a node has not reported.
+//! Counts are since the node started; rates over the last seconds; absent while a node has not reported. A drain's `left` and `percent` are
+//! null, and its state `unknown`, while its node has not told this controller.
 use crate::compile::{Members, unix_seconds};
 use crate::hub::GoalHub;
 use crate::state::State;

@@ -86,7 +86,12 @@ async fn a_site_moves_to_etcd_and_three_controllers_serve_it() {
 
     // Any of them takes changes, and a reader of any other sees them.
     for (writer, reader, name) in [(&b, &c, "two"), (&c, &a, "three"), (&a, &b, "four")] {
-        let put = writer.put(&format!("/virtualServers/{name}"), json!({})).await;
+        let path = format!("/networking/v1/virtualServers/{name}");
+        let (status, headers, put) = writer.full(Method::PUT, &path, Some(&json!({"properties": {}})), &[]).await;
+        assert_eq!(status, StatusCode::CREATED, "{put:#}");
+        // The leader knows an operation as soon as anybody can ask for it.
+        let operation = headers["azure-asyncoperation"].to_str().unwrap();
+        assert_eq!(a.call(Method::GET, operation, None).await.0, StatusCode::OK);
         soon("a change is seen", || async move {
             let url = format!("/networking/v1/virtualServers/{name}");
             reader.call(Method::GET, &url, None).await.0 == StatusCode::OK

@@ -135,16 +135,19 @@ impl Leadership {
         loop {
             tokio::time::sleep(pause).await;
             let asked = (self.clock)();
-            match tokio::time::timeout(self.left(), self.store.keep_alive(self.lease)).await {
+            // Short enough for several members to be asked in turn: the store goes on to the next when it is not waited for any longer.
+            let patience = self.left().min(self.ttl / 4);
+            match tokio::time::timeout(patience, self.store.keep_alive(self.lease)).await {
                 Ok(Ok(())) => {
                     *self.until.lock().unwrap_or_else(PoisonError::into_inner) = asked + self.ttl;
                     pause = self.ttl / 4;
                 }
-                Ok(Err(StoreError::NoLease(_))) | Err(_) => return,
+                Ok(Err(StoreError::NoLease(_))) => return,
                 Ok(Err(error)) => {
                     tracing::debug!(%error, "the leadership is not kept alive yet");
                     pause = RETRY.min(self.ttl / 8);
                 }
+                Err(_) => pause = RETRY.min(self.ttl / 8),
             }
             if !self.is_valid() {
                 return;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::error::Elapsed;
 
 /// What etcd takes unless it is started with other `--max-txn-ops` and `--max-request-bytes`; of the latter some is for framing.
 pub const ETCD_LIMITS: Limits = Limits { operations: 128, bytes: 1_400_000 };
@@ -20,6 +21,8 @@ pub const ETCD_LIMITS: Limits = Limits { operations: 128, bytes: 1_400_000 };
 const CONNECT: Duration = Duration::from_secs(2);
 /// One question to one member.
 const ASK: Duration = Duration::from_secs(3);
+/// Whoever gives up waiting for a member earlier than this says nothing about it.
+const PATIENCE: Duration = Duration::from_millis(200);
 /// etcd takes pings more often than every five seconds for an attack.
 const PING: Duration = Duration::from_secs(6);
 const PONG: Duration = Duration::from_secs(3);
@@ -75,6 +78,18 @@ impl std::fmt::Debug for Shared {
     }
 }
 
+/// A member that lets wait. Whoever asks next begins with another, also when the answer is not waited for any longer.
+struct Silent<'a> {
+    shared: &'a Shared,
+    member: usize,
+}
+
+impl Drop for Silent<'_> {
+    fn drop(&mut self) {
+        self.shared.pass(self.member);
+    }
+}
+
 type Call<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
 
 impl EtcdStore {
@@ -112,7 +127,7 @@ impl EtcdStore {
         let mut last = StoreError::Closed;
         for i in (first..).take(members.len()) {
             let Some((endpoint, client)) = members.get(i % members.len()) else { break };
-            let (error, may_repeat) = match tokio::time::timeout(ASK, call(client.clone())).await {
+            let (error, may_repeat) = match self.shared.wait(i % members.len(), call(client.clone())).await {
                 Ok(Ok(answer)) => {
                     self.shared.current.store(i % members.len(), Ordering::Relaxed);
                     return Ok(answer);
@@ -126,8 +141,7 @@ impl EtcdStore {
             if is_final(&error) {
                 return Err(error);
             }
-            // Whoever asks next begins elsewhere.
-            self.shared.current.store((i + 1) % members.len(), Ordering::Relaxed);
+            self.shared.pass(i % members.len());
             last = error;
             if !may_repeat {
                 break;
@@ -281,6 +295,21 @@ async fn pass_on(shared: &Shared, mut stream: WatchStream, sender: &mpsc::Sender
 }
 
 impl Shared {
+    /// For the answer of one member.
+    async fn wait<T>(&self, member: usize, mut answer: Call<T>) -> Result<Result<T, Error>, Elapsed> {
+        if let Ok(answer) = tokio::time::timeout(PATIENCE, &mut answer).await {
+            return Ok(answer);
+        }
+        let _silent = Silent { shared: self, member };
+        tokio::time::timeout(ASK - PATIENCE, answer).await
+    }
+
+    /// Whoever asks next begins with the one after `member`, unless others have moved on already.
+    fn pass(&self, member: usize) {
+        let next = (member + 1) % self.members.len().max(1);
+        let _ = self.current.compare_exchange(member, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
     fn key(&self, key: &str) -> Vec<u8> {
         [self.prefix.as_bytes(), key.as_bytes()].concat()
     }

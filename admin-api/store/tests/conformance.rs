@@ -293,10 +293,14 @@ async fn sqlite_conforms() {
     conforms(&place.open().await).await;
 }
 
-async fn open(cluster: &Cluster) -> EtcdStore {
+async fn begin(cluster: &Cluster) -> EtcdStore {
     let config =
         EtcdConfig { endpoints: cluster.endpoints(), prefix: "/pst-test".into(), tls: None, limits: ETCD_LIMITS };
-    let store = EtcdStore::open(config).await.unwrap();
+    EtcdStore::open(config).await.unwrap()
+}
+
+async fn open(cluster: &Cluster) -> EtcdStore {
+    let store = begin(cluster).await;
     until(|| store.get("/", None)).await;
     store
 }
@@ -350,6 +354,33 @@ async fn etcd_loses_no_acknowledged_write_with_a_member() {
     }
     seen.dedup();
     assert_eq!(seen, acknowledged, "the watch was resumed without a gap");
+}
+
+/// Of three members the one that is asked first stands still: the two others keep the leader.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_does_not_answer_costs_nobody_the_leadership() {
+    if !etcd::is_installed() {
+        return;
+    }
+    let cluster = Cluster::start(3);
+    open(&cluster).await;
+    // All members are there, so it stays with the first.
+    let s = begin(&cluster).await;
+    let election = Election {
+        store: Arc::new(s.clone()),
+        key: "/leader".into(),
+        value: "a".into(),
+        ttl: Duration::from_secs(4),
+        clock: || START.elapsed(),
+    };
+    let leadership = election.win().await;
+    cluster.members[0].signal("STOP");
+    tokio::select! {
+        () = leadership.hold() => panic!("it was lost"),
+        () = tokio::time::sleep(Duration::from_secs(12)) => {}
+    }
+    assert!(leadership.is_valid());
+    assert!(s.txn(Txn { compares: vec![leadership.fence()], ..put("/led", "a") }).await.unwrap().succeeded);
 }
 
 #[tokio::test]

@@ -41,17 +41,20 @@ fn id(change: u64) -> Uuid {
     uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
 
-/// The change of an operation, which must have been made.
-fn change(api: &Api, id: &str) -> Result<u64, Refusal> {
+/// The change of an operation, which must have been made: by another controller a moment ago, perhaps.
+async fn change(api: &Api, id: &str) -> Result<u64, Refusal> {
     let unknown = || Refusal::NotFound(format!("operation '{id}' is not known"));
     let id = Uuid::parse_str(id).ok().filter(|id| id.get_version_num() == 8).ok_or_else(unknown)?;
     let change = id.as_bytes().iter().take(6).fold(0, |n, b| n << 8 | u64::from(*b));
+    if change > api.resources.state().rev {
+        api.resources.catch_up().await?;
+    }
     if change <= api.resources.state().rev { Ok(change) } else { Err(unknown()) }
 }
 
 /// A tenant is told how many nodes there are, and not their names.
-pub(super) fn status(api: &Api, caller: &Caller, id: &str) -> Result<Response, Refusal> {
-    let change = change(api, id)?;
+pub(super) async fn status(api: &Api, caller: &Caller, id: &str) -> Result<Response, Refusal> {
+    let change = change(api, id).await?;
     let rollout = api.hub.rollout();
     let progress = progress(&rollout, change);
     let mut body = json!({
@@ -76,8 +79,8 @@ pub(super) fn status(api: &Api, caller: &Caller, id: &str) -> Result<Response, R
     Ok(response)
 }
 
-pub(super) fn result(api: &Api, id: &str) -> Result<Response, Refusal> {
-    let change = change(api, id)?;
+pub(super) async fn result(api: &Api, id: &str) -> Result<Response, Refusal> {
+    let change = change(api, id).await?;
     match progress(&api.hub.rollout(), change) {
         Progress::UnderWay => {
             let again = [

@@ -114,6 +114,11 @@ impl Member {
         }
     }
 
+    pub(crate) fn signal(&self, name: &str) {
+        let done = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status().unwrap();
+        assert!(done.success());
+    }
+
     /// Its process, which `ip netns exec` and `setpriv` have become.
     pub(crate) fn pid(&self) -> u32 {
         self.child.as_ref().map_or(0, Child::id)
