@@ -30,29 +30,13 @@
 
 const volatile struct penstock_host config = {};
 
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 1);
-	__type(key, struct penstock_flow_key);
-	__type(value, struct penstock_flow);
-} flows SEC(".maps");
+MAP(HASH, flows, struct penstock_flow_key, struct penstock_flow, 1, BPF_F_NO_PREALLOC);
 
 /* Of the policy in force. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u32);
-} generation SEC(".maps");
+MAP(ARRAY, generation, __u32, __u32, 1, 0);
 
 /* By port. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct penstock_tally);
-} tallies SEC(".maps");
+MAP(PERCPU_ARRAY, tallies, __u32, struct penstock_tally, 1, 0);
 
 /* What decisions need of a packet. */
 struct packet {
@@ -71,7 +55,6 @@ static __always_inline bool read_packet(struct __sk_buff *ctx, struct packet *p,
 	void *at = data + l3, *transport;
 	struct iphdr *ip = at;
 	struct ipv6hdr *ip6 = at;
-	__u32 *word = at;
 	__u32 length = ctx->len - l3;
 
 	if ((void *)(ip + 1) > end)
@@ -79,8 +62,7 @@ static __always_inline bool read_packet(struct __sk_buff *ctx, struct packet *p,
 	p->l3 = l3;
 	if (*(__be16 *)(at - 2) == bpf_htons(ETH_P_IP)) {
 		if (ip->version != 4 || ip->ihl != 5 || ip->frag_off & bpf_htons(ANY_FRAGMENT) ||
-		    bpf_ntohs(ip->tot_len) != length ||
-		    !is_zero((__u64)word[0] + word[1] + word[2] + word[3] + word[4]))
+		    bpf_ntohs(ip->tot_len) != length || !is_sound(at, 0))
 			return false;
 		p->key.src[1] = mapped(ip->saddr);
 		p->key.dst[1] = mapped(ip->daddr);
@@ -98,7 +80,7 @@ static __always_inline bool read_packet(struct __sk_buff *ctx, struct packet *p,
 		p->key.protocol = ip6->nexthdr;
 		p->key.version = 6;
 		p->ttl = ip6->hop_limit;
-		p->tos = ((__u8 *)at)[0] << 4 | ((__u8 *)at)[1] >> 4;
+		p->tos = traffic_class(at);
 		transport = ip6 + 1;
 		length -= sizeof(*ip6);
 	}
@@ -126,7 +108,6 @@ static __always_inline bool read_outer(struct __sk_buff *ctx, struct packet *p)
 	void *at = data + ETH_HLEN;
 	struct iphdr *ip = at;
 	struct ipv6hdr *ip6 = at;
-	__u32 *word = at;
 	__u64 to[2] = {};
 	struct udphdr *udp;
 	__u8 *vxlan;
@@ -143,8 +124,7 @@ static __always_inline bool read_outer(struct __sk_buff *ctx, struct packet *p)
 		udp = at + ip->ihl * 4;
 		length = ctx->len - ETH_HLEN - sizeof(*ip);
 		is_usual = ip->ihl == 5 && !(ip->frag_off & bpf_htons(ANY_FRAGMENT)) &&
-			   bpf_ntohs(ip->tot_len) == length + sizeof(*ip) &&
-			   is_zero((__u64)word[0] + word[1] + word[2] + word[3] + word[4]);
+			   bpf_ntohs(ip->tot_len) == length + sizeof(*ip) && is_sound(at, 0);
 		p->l3 = PENSTOCK_HEADERS_V4;
 	} else {
 		if (*(__be16 *)(at - 2) != bpf_htons(ETH_P_IPV6) || (void *)(ip6 + 1) > end || ip6->version != 6 ||
@@ -206,25 +186,13 @@ static __always_inline long push(struct __sk_buff *ctx, struct packet *p, struct
 	} new;
 	__u32 length = ctx->len - ETH_HLEN; /* of the outer IP packet */
 	struct iphdr *ip = (void *)(new.bytes + ETH_HLEN);
-	struct ipv6hdr *ip6 = (void *)ip;
 	__be16 type = p->key.version == 4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
-	__u32 sum;
 
 	__builtin_memcpy(new.bytes, flow->headers, sizeof(new.bytes));
-	if (headers == PENSTOCK_HEADERS_V4) {
-		ip->tos = p->tos;
-		ip->tot_len = bpf_htons(length);
-		/* That of length 0 and type of service 0 has been taken (RFC 1624 equation 3). */
-		sum = (__u16)~bpf_ntohs(ip->check) + length + p->tos;
-		sum = (sum & 0xffff) + (sum >> 16);
-		ip->check = bpf_htons(~((sum & 0xffff) + (sum >> 16)));
-		((struct udphdr *)(ip + 1))->len = bpf_htons(length - sizeof(*ip));
-	} else {
-		((__u8 *)ip6)[0] |= p->tos >> 4;
-		((__u8 *)ip6)[1] |= p->tos << 4;
-		ip6->payload_len = bpf_htons(length - sizeof(*ip6));
-		((struct udphdr *)(ip6 + 1))->len = ip6->payload_len;
-	}
+	if (headers == PENSTOCK_HEADERS_V4)
+		write_outer_ipv4(ip, ip->check, length, p->tos);
+	else
+		write_outer_ipv6((void *)ip, length, p->tos);
 	__builtin_memcpy(new.bytes + headers - sizeof(type), &type, sizeof(type));
 	return bpf_skb_store_bytes(ctx, 0, new.bytes, headers, 0);
 }

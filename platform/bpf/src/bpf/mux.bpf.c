@@ -30,49 +30,15 @@
 
 const volatile struct penstock_replay config = {};
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct penstock_service);
-} services SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct penstock_pool);
-} pools SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct penstock_backend);
-} backends SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct penstock_traffic);
-} service_traffic SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct penstock_traffic);
-} backend_traffic SEC(".maps");
+MAP(ARRAY, services, __u32, struct penstock_service, 1, 0);
+MAP(ARRAY, pools, __u32, struct penstock_pool, 1, 0);
+MAP(ARRAY, backends, __u32, struct penstock_backend, 1, 0);
+MAP(PERCPU_ARRAY, service_traffic, __u32, struct penstock_traffic, 1, 0);
+MAP(PERCPU_ARRAY, backend_traffic, __u32, struct penstock_traffic, 1, 0);
 
 /* Frames that were lost because their headers could not be written. Nothing that is read leads there: only the verifier does not
  * know. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u64);
-} aborted SEC(".maps");
+MAP(PERCPU_ARRAY, aborted, __u32, __u64, 1, 0);
 
 /* What decisions need of a packet. Offsets count from the start of the frame. */
 struct packet {
@@ -108,13 +74,6 @@ static __always_inline __u16 fold(__u64 sum)
 	return (sum & 0xffff) + (sum >> 16);
 }
 
-/* Of a sum of few 16-bit words. */
-static __always_inline __u16 fold_short(__u32 sum)
-{
-	sum = (sum & 0xffff) + (sum >> 16);
-	return sum + (sum >> 16);
-}
-
 static __always_inline __u64 words(__u64 word)
 {
 	return (word & 0xffffffff) + (word >> 32);
@@ -143,9 +102,8 @@ __noinline __u64 sum_options(struct xdp_md *ctx, __u32 l3, __u32 length)
 static __always_inline bool read_ipv4(struct xdp_md *ctx, struct packet *p, void *at, void *end)
 {
 	struct iphdr *ip = at;
-	__u32 *word = at;
 	__u32 total, length;
-	__u64 sum, options = 0;
+	__u64 options = 0;
 	__u8 first;
 
 	if ((void *)(ip + 1) > end || ip->version != 4 || ip->ihl < 5)
@@ -156,9 +114,8 @@ static __always_inline bool read_ipv4(struct xdp_md *ctx, struct packet *p, void
 		if (!options)
 			return false;
 	}
-	sum = (__u64)word[0] + word[1] + word[2] + word[3] + word[4] + options;
 	first = ip->saddr & 0xff;
-	if (!is_zero(sum) || ip->frag_off & bpf_htons(ANY_FRAGMENT) || ip->ttl <= 1 || first == 127 ||
+	if (!is_sound(at, options) || ip->frag_off & bpf_htons(ANY_FRAGMENT) || ip->ttl <= 1 || first == 127 ||
 	    first >= 224)
 		return false;
 	total = bpf_ntohs(ip->tot_len);
@@ -214,7 +171,6 @@ static __always_inline bool read_ipv6(struct xdp_md *ctx, struct packet *p, void
 {
 	struct ipv6hdr *ip = at;
 	__u64 *address = (void *)&ip->saddr;
-	__u8 *byte = at;
 	__u32 length, transport;
 
 	if ((void *)(ip + 1) > end || ip->version != 6 || ip->hop_limit <= 1)
@@ -234,7 +190,7 @@ static __always_inline bool read_ipv6(struct xdp_md *ctx, struct packet *p, void
 	p->l4 = p->l3 + sizeof(*ip);
 	p->end = p->l4 + length;
 	p->protocol = ip->nexthdr;
-	p->tos = byte[0] << 4 | byte[1] >> 4;
+	p->tos = traffic_class(at);
 	p->is_v6 = 1;
 	if (p->protocol != IPPROTO_TCP && p->protocol != IPPROTO_UDP) {
 		transport = skip_extension_headers(ctx, p->l3, p->protocol, length);
@@ -285,19 +241,10 @@ static __always_inline bool read_packet(struct xdp_md *ctx, struct packet *p)
 
 	if (at > end)
 		return false;
-	type = *(__be16 *)(data + 12);
+	type = eth->h_proto;
 	p->l3 = sizeof(*eth);
-	for (int i = 0; i < VLAN_TAGS; i++) {
-		struct vlan *vlan = at;
-
-		if (type != bpf_htons(ETH_P_8021Q) && type != bpf_htons(ETH_P_8021AD))
-			break;
-		if ((void *)(vlan + 1) > end)
-			return false;
-		type = vlan->type;
-		at = vlan + 1;
-		p->l3 += sizeof(*vlan);
-	}
+	if (!skip_tags(&at, end, &type, &p->l3))
+		return false;
 	if (type == bpf_htons(ETH_P_IP)) {
 		if (!read_ipv4(ctx, p, at, end))
 			return false;
@@ -427,34 +374,6 @@ static __always_inline int abort_frame(void)
 	return XDP_ABORTED;
 }
 
-static __always_inline void write_outer_ipv4(struct packet *p, void *data, __u16 template, __u32 sent, __u64 entropy)
-{
-	struct iphdr *ip = data + ETH_HLEN;
-	struct udphdr *udp = (void *)(ip + 1);
-	__u32 length = sent - ETH_HLEN;
-
-	ip->tos = p->tos;
-	ip->tot_len = bpf_htons(length);
-	/* The template's checksum is that of length 0 and type of service 0 (RFC 1624 equation 3). */
-	ip->check = bpf_htons(~fold_short((__u16)~bpf_ntohs(template) + length + p->tos));
-	udp->source = bpf_htons(0xc000 | (__u16)entropy);
-	udp->len = bpf_htons(length - sizeof(*ip));
-}
-
-static __always_inline void write_outer_ipv6(struct packet *p, void *data, __u32 sent, __u64 entropy)
-{
-	struct ipv6hdr *ip = data + ETH_HLEN;
-	struct udphdr *udp = (void *)(ip + 1);
-	__u8 *byte = (void *)ip;
-	__be16 length = bpf_htons(sent - ETH_HLEN - sizeof(*ip));
-
-	byte[0] |= p->tos >> 4;
-	byte[1] |= p->tos << 4;
-	ip->payload_len = length;
-	udp->source = bpf_htons(0xc000 | (__u16)entropy);
-	udp->len = length;
-}
-
 /* Writes all headers of the frame, which has been given its new length. */
 static __always_inline bool write_frame(struct xdp_md *ctx, struct packet *p, struct penstock_backend *b, __u32 sent,
 					__u64 entropy, bool is_partial)
@@ -462,19 +381,21 @@ static __always_inline bool write_frame(struct xdp_md *ctx, struct packet *p, st
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	void *inner = data + config.headers;
 	__u16 *type = inner - 2;
+	struct udphdr *udp;
 
 	if (inner + sizeof(struct iphdr) > end)
 		return false;
 	for (int i = 0; i < PENSTOCK_HEADERS_V4 / 8; i++)
 		((__u64 *)data)[i] = b->headers[i];
 	if (config.headers == PENSTOCK_HEADERS_V4) {
-		write_outer_ipv4(p, data, ((__u16 *)b->headers)[12], sent, entropy);
+		udp = write_outer_ipv4(data + ETH_HLEN, ((__u16 *)b->headers)[12], sent - ETH_HLEN, p->tos);
 	} else {
 		((__u64 *)data)[8] = b->headers[8];
 		((__u64 *)data)[9] = b->headers[9];
 		((__u32 *)data)[20] = b->headers[10];
-		write_outer_ipv6(p, data, sent, entropy);
+		udp = write_outer_ipv6(data + ETH_HLEN, sent - ETH_HLEN, p->tos);
 	}
+	udp->source = bpf_htons(0xc000 | (__u16)entropy);
 	if (p->is_v6) {
 		*type = bpf_htons(ETH_P_IPV6);
 		((struct ipv6hdr *)inner)->hop_limit -= 1;

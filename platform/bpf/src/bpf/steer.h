@@ -22,34 +22,27 @@ struct vlan {
 	__be16 type;
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, PENSTOCK_VIP_CAPACITY);
-	__type(key, struct penstock_address);
-	__type(value, __u32);
-} vips SEC(".maps");
+MAP(HASH, vips, struct penstock_address, __u32, PENSTOCK_VIP_CAPACITY, BPF_F_NO_PREALLOC);
+MAP(HASH, endpoints, struct penstock_endpoint, __u32, PENSTOCK_ENDPOINT_CAPACITY, 0);
+MAP(XSKMAP, sockets, __u32, __u32, PENSTOCK_QUEUES, 0);
+MAP(PERCPU_ARRAY, counters, __u32, __u64, PENSTOCK_COUNTERS, 0);
 
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, PENSTOCK_ENDPOINT_CAPACITY);
-	__type(key, struct penstock_endpoint);
-	__type(value, __u32);
-} endpoints SEC(".maps");
+/* Behind the VLAN tags at `next`, if `type` says that there are any; `length` grows by theirs. False: they are cut off. */
+static __always_inline bool skip_tags(void **next, void *end, __be16 *type, __u32 *length)
+{
+	for (int i = 0; i < VLAN_TAGS; i++) {
+		struct vlan *vlan = *next;
 
-struct {
-	__uint(type, BPF_MAP_TYPE_XSKMAP);
-	__uint(max_entries, PENSTOCK_QUEUES);
-	__type(key, __u32);
-	__type(value, __u32);
-} sockets SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, PENSTOCK_COUNTERS);
-	__type(key, __u32);
-	__type(value, __u64);
-} counters SEC(".maps");
+		if (*type != bpf_htons(ETH_P_8021Q) && *type != bpf_htons(ETH_P_8021AD))
+			break;
+		if ((void *)(vlan + 1) > end)
+			return false;
+		*type = vlan->type;
+		*next = vlan + 1;
+		*length += sizeof(*vlan);
+	}
+	return true;
+}
 
 static __always_inline void count(__u32 counter)
 {
@@ -100,21 +93,14 @@ static __noinline int steer(struct xdp_md *ctx)
 	struct penstock_endpoint to = {};
 	void *next = eth + 1;
 	void *l4 = 0;
+	__u32 length = 0;
 	__be16 type;
 
 	if (next > end)
 		return pass();
 	type = eth->h_proto;
-	for (int i = 0; i < VLAN_TAGS; i++) {
-		struct vlan *vlan = next;
-
-		if (type != bpf_htons(ETH_P_8021Q) && type != bpf_htons(ETH_P_8021AD))
-			break;
-		if ((void *)(vlan + 1) > end)
-			return pass();
-		type = vlan->type;
-		next = vlan + 1;
-	}
+	if (!skip_tags(&next, end, &type, &length))
+		return pass();
 	if (type == bpf_htons(ETH_P_IP)) {
 		struct iphdr *ip = next;
 
