@@ -36,7 +36,7 @@ fn pieces(packet: &[u8], h: &Headers) {
             assert!(header.len() + piece.len() <= MTU);
             payload += piece.len();
         }
-        assert_eq!(payload, h.end as usize - 20);
+        assert_eq!(payload, h.end as usize - usize::from(h.l4));
     }
 }
 
