@@ -183,13 +183,18 @@ pub(crate) fn choose(
         return Choice::Once(owner);
     }
     match opening {
-        Opening::First if owner != NOBODY => {
+        // Who drains gets no new connection, also if nobody else does.
+        Opening::First if owner == NOBODY => {
+            why.because("affinity", || "the packet opens a connection, which nobody takes now".to_owned());
+            Choice::Drop(DropReason::NoHealthyBackend)
+        }
+        Opening::First => {
             why.because("affinity", || {
                 format!("the packet opens a connection: not to the previous owner {}", policy.backend_name(first))
             });
             Choice::Remember(owner)
         }
-        Opening::First | Opening::Perhaps => {
+        Opening::Perhaps => {
             why.because("affinity", || {
                 format!("the packet may belong to an older flow: to the previous owner {}", policy.backend_name(first))
             });

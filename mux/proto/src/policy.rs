@@ -236,8 +236,8 @@ impl Policy {
         &self.tables.addresses
     }
 
-    /// Each virtual IP with why it has nothing to offer, or `None` if a new connection to one of its services gets to a
-    /// backend.
+    /// Each virtual IP with why it has nothing to offer, or `None` if a connection to one of its services, a new one or one that
+    /// is older than the last change, gets to a backend.
     #[must_use]
     pub fn idle(&self) -> BTreeMap<IpAddr, Option<Idle>> {
         let slots = &self.tables.slots;
@@ -254,8 +254,9 @@ impl Policy {
         out
     }
 
+    /// While a pool drains whole, who served it before still has its connections: without the virtual IP they would all end.
     fn idle_pool(&self, pool: &PoolInfo) -> Option<Idle> {
-        let mut members = pool.members().peekable();
+        let mut members = pool.members().chain(pool.previous_members()).peekable();
         if members.peek().is_none() {
             return Some(Idle::NoBackend);
         }

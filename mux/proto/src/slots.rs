@@ -58,6 +58,11 @@ impl PoolInfo {
         self.members.iter().copied()
     }
 
+    /// Who may have older ones, while changes settle.
+    pub(crate) fn previous_members(&self) -> impl Iterator<Item = BackendId> {
+        self.previous_members.iter().copied()
+    }
+
     /// Whether the backend can serve established flows of this pool: it is a healthy member now or was before the change.
     pub(crate) fn serves(&self, backend: BackendId) -> bool {
         self.members.contains(&backend) || self.previous_members.contains(&backend)

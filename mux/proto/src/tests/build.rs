@@ -1,6 +1,7 @@
 use super::fixture::*;
-use crate::{ALL_PORTS, Idle, MAX_BACKEND, MAX_SERVICE, MuxGoal, Policy, Pool, SnatBlock};
+use crate::{ALL_PORTS, Idle, MAX_BACKEND, MAX_SERVICE, MuxGoal, NextHopInfo, Policy, Pool, SnatBlock};
 use penstock_model::{BackendId, Mac, PoolId, Protocol, ServiceId, Underlay};
+use std::net::IpAddr;
 
 fn refusal(change: impl FnOnce(&mut MuxGoal)) -> (String, String) {
     let mut goal = goal(&[1, 2]);
@@ -131,6 +132,21 @@ fn a_virtual_ip_is_idle_without_members_or_a_way_to_any_of_them() {
     half.pools.push(Pool { id: PoolId(2), table: table(&[]), ..half.pools[0].clone() });
     half.services[0].pool = PoolId(2);
     assert_eq!(said(Policy::build(&half, next_hop, Underlay(ip(OWN))).unwrap()), [None, None]);
+}
+
+#[test]
+fn a_virtual_ip_stays_while_its_last_backends_drain_and_can_be_reached() {
+    let said = |goal: &MuxGoal, hop: fn(Underlay<IpAddr>) -> Option<NextHopInfo>| {
+        Policy::build(goal, hop, Underlay(ip(OWN))).unwrap().idle().into_values().collect::<Vec<_>>()
+    };
+    let draining = changed(&goal(&[1, 2]), &[], &[2]);
+    assert!(draining.pools[0].table.is_empty());
+    assert_eq!(said(&draining, next_hop), [None, None], "its connections would end with the announcement");
+    assert_eq!(said(&draining, |_| None), [Some(Idle::NextHopUnresolved); 2]);
+    assert_eq!(said(&settled(&draining), next_hop), [Some(Idle::NoBackend); 2]);
+    let mut gone = draining;
+    gone.backends.retain(|b| b.id != BackendId(2));
+    assert_eq!(said(&gone, next_hop), [Some(Idle::NoBackend); 2], "who drained does not exist any more");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 use super::fixture::*;
 use crate::{MuxGoal, Policy};
-use penstock_model::{BackendId, Nanos, PortId};
+use penstock_model::{BackendId, DropReason, Nanos, PortId};
 
 /// Flows of `frame` that a change from `before` to `after` takes from one backend and gives to another.
 fn moving(before: &MuxGoal, after: &MuxGoal, frame: impl Fn(u32) -> Vec<u8>) -> Vec<(u32, BackendId, BackendId)> {
@@ -178,14 +178,19 @@ fn an_idle_entry_expires_and_the_table_decides_again() {
 }
 
 #[test]
-fn when_everybody_current_is_gone_the_previous_owner_serves_on() {
+fn when_everybody_drains_the_previous_owner_serves_on_and_gets_no_new_connection() {
     let before = goal(&[1, 2]);
-    let mut after = changed(&before, &[], &[2]);
-    after.pools[0].version = 9;
+    let after = changed(&before, &[], &[2]);
     let mut mux = Mux::new(&before);
     mux.publish(&after);
-    assert_eq!(mux.backend(&data(1)), BackendId(2));
-    assert_eq!(mux.backend(&syn(2)), BackendId(2));
+    for n in 0..50 {
+        assert_eq!(mux.backend(&data(n)), BackendId(2));
+        assert_eq!(mux.backend(&udp(client(n), VIP, 53)), BackendId(2), "a datagram may be of an older flow");
+        assert_eq!(mux.send(&syn(100 + n)), Err(DropReason::NoHealthyBackend));
+    }
+    assert_eq!(mux.backend(&syn(1)), BackendId(2), "once more, of a flow that is known");
+    // A mux that starts now knows no flow.
+    assert_eq!(Mux::new(&after).send(&syn(1)), Err(DropReason::NoHealthyBackend));
 }
 
 #[test]

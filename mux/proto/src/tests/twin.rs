@@ -35,7 +35,7 @@ fn twin(
     let hash = hasher.hash5(&[word(&c[..8]), word(&c[8..]), word(&v[..8]), word(&v[8..]), rest]);
     let now = pool.table.owner(hash);
     let mut before = pool.previous.iter().filter_map(|t| t.owner(hash)).filter(|b| Some(*b) != now);
-    let stays = before.next().filter(|_| !opens || now.is_none());
+    let stays = before.next().filter(|_| !opens);
     stays.or(now).ok_or(DropReason::NoHealthyBackend)
 }
 
