@@ -10,15 +10,15 @@ use crate::vips::{Kind, VipEntry, VipTable};
 use penstock_engine::EncapTemplate;
 use penstock_flow::{Flags, FlowHasher, Transposition};
 use penstock_model::{
-    Addr16, BackendId, DropReason, EncapId, Mac, PortId, Protocol, Revision, ServiceId, Underlay, Vni,
+    Addr16, BackendId, DropReason, EncapId, Mac, PoolId, PortId, Protocol, Revision, ServiceId, Underlay, Vni,
 };
 use penstock_wire::geneve::NextOwners;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-/// Largest [`BackendId`]: ids index a table of transpositions, 64 bytes each, so at most 64 MiB. The controller gives the
-/// lowest free id.
+/// Largest [`BackendId`]: ids index a table of transpositions, 64 bytes each, and one of what goes before packets (`express::Ready`), 64
+/// bytes each or 128 over IPv6, so at most 192 MiB. The controller gives the lowest free id.
 pub const MAX_BACKEND: u32 = (1 << 20) - 1;
 /// Largest [`ServiceId`]: ids index every worker's counters, 16 bytes each, so at most 16 MiB a worker.
 pub const MAX_SERVICE: u32 = (1 << 20) - 1;
@@ -134,7 +134,8 @@ impl Policy {
     #[must_use]
     pub fn succeed(mut self, earlier: &Policy) -> Self {
         if let Some(tables) = Arc::get_mut(&mut self.tables) {
-            tables.slots.remember_moves_since(&earlier.tables.slots);
+            let pairs = tables.pools_since(&earlier.tables);
+            tables.slots.remember_moves_since(&earlier.tables.slots, &pairs);
             tables.mark_moved_services();
             tables.chances = earlier.tables.chances.clone();
             tables.add_chances();
@@ -407,7 +408,16 @@ impl Tables {
     /// Gives a number to every list of candidates that flow entries may come to name.
     fn add_chances(&mut self) {
         let Self { slots, chances, .. } = self;
-        chances.name(slots.all_candidates());
+        let reduced = slots.reduced(chances.lists().iter().map(|known| known.list));
+        chances.name(slots.all_candidates().chain(reduced));
+    }
+
+    /// The pools that flows go by, each with those that they went by before: its own, and another one if a service has come from
+    /// there.
+    fn pools_since(&self, earlier: &Tables) -> BTreeSet<(PoolId, PoolId)> {
+        let came = |s: &Service| Some((s.pool, earlier.services.get(&s.id)?.pool));
+        let stayed = self.services.values().map(|s| (s.pool, s.pool));
+        stayed.chain(self.services.values().filter_map(came)).collect()
     }
 
     /// Writes the entries of all services, with the pools' present epochs and marks.

@@ -2,7 +2,7 @@ use crate::chance::Candidates;
 use crate::goal::Pool;
 use penstock_model::{BackendId, Epoch, PoolId};
 use penstock_spread::{SLOTS, SlotTable};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// Owner of a slot that has none.
 pub(crate) const NOBODY: BackendId = BackendId(u32::MAX);
@@ -109,28 +109,31 @@ impl Slots {
     }
 
     /// Marks the slots that differ from an earlier table, or differed from one before that: flows of this node may have
-    /// entries there.
-    pub(crate) fn remember_moves_since(&mut self, earlier: &Slots) {
-        let mut changed = Vec::new();
-        for (id, i) in &self.index {
-            let Some(old) = earlier.index.get(id) else { continue };
-            let (Some(now), Some(then)) = (self.range(*i), earlier.range(*old)) else { continue };
-            let mut bits: Bitmap = [0; SLOTS / 64];
-            for (slot, (a, b)) in now.zip(then).enumerate() {
-                bits[slot / 64] |= u64::from(a != b && b != NOBODY) << (slot % 64);
+    /// entries there. `pairs`: pools, each with one of `earlier` by which flows went that go by it now.
+    pub(crate) fn remember_moves_since(&mut self, earlier: &Slots, pairs: &BTreeSet<(PoolId, PoolId)>) {
+        for (id, before) in pairs {
+            let (Some(i), Some(old)) = (self.pool_index(*id), earlier.pool_index(*before)) else { continue };
+            let Some(mut bits) = self.moves_since(i, earlier, old) else { continue };
+            let Some(pool) = self.pools.get_mut(i as usize) else { continue };
+            if let Some(known) = &pool.moved {
+                bits.iter_mut().zip(known.iter()).for_each(|(mine, theirs)| *mine |= theirs);
             }
-            if let Some(m) = earlier.pools.get(*old as usize).and_then(|p| p.moved.as_ref()) {
-                bits.iter_mut().zip(m.iter()).for_each(|(mine, theirs)| *mine |= theirs);
-            }
-            if let Some(p) = self.pools.get_mut(*i as usize) {
-                if let Some(m) = &p.moved {
-                    bits.iter_mut().zip(m.iter()).for_each(|(mine, theirs)| *mine |= theirs);
-                }
-                p.moved = bits.iter().any(|w| *w != 0).then(|| Box::new(bits));
-                changed.extend(p.moved.is_some().then_some(*i));
+            if bits.iter().any(|word| *word != 0) {
+                pool.moved = Some(Box::new(bits));
+                self.mark(i);
             }
         }
-        changed.into_iter().for_each(|i| self.mark(i));
+    }
+
+    fn moves_since(&self, pool: u32, earlier: &Slots, old: u32) -> Option<Bitmap> {
+        let mut bits: Bitmap = [0; SLOTS / 64];
+        for (slot, (a, b)) in self.range(pool)?.zip(earlier.range(old)?).enumerate() {
+            bits[slot / 64] |= u64::from(a != b && b != NOBODY) << (slot % 64);
+        }
+        if let Some(moved) = earlier.pool(old).and_then(|p| p.moved.as_ref()) {
+            bits.iter_mut().zip(moved.iter()).for_each(|(mine, theirs)| *mine |= theirs);
+        }
+        Some(bits)
     }
 
     /// Whether there are slots that have moved in pools that have settled.
@@ -155,6 +158,23 @@ impl Slots {
             let owners = self.range(i).into_iter().flatten().enumerate();
             owners.map(|(slot, owner)| pool.candidates(slot, owner))
         })
+    }
+
+    /// What is left of lists that flow entries may name, where the flow table is asked, once those are gone who serve no more.
+    pub(crate) fn reduced(&self, lists: impl Iterator<Item = Candidates>) -> HashSet<Candidates> {
+        let mut pools_of: HashMap<BackendId, Vec<u32>> = HashMap::new();
+        for (i, pool) in (0u32..).zip(&self.pools).filter(|(_, pool)| pool.any_moved()) {
+            let serving: HashSet<BackendId> = pool.members().chain(pool.previous_members()).collect();
+            serving.into_iter().for_each(|backend| pools_of.entry(backend).or_default().push(i));
+        }
+        let mut out = HashSet::new();
+        for list in lists {
+            let pools =
+                list.iter().filter_map(|backend| pools_of.get(&backend)).flatten().filter_map(|i| self.pool(*i));
+            let kept = pools.map(|pool| list.iter().filter(|b| pool.serves(*b)).collect::<Candidates>());
+            out.extend(kept.filter(|kept| *kept != list));
+        }
+        out
     }
 
     fn range(&self, pool: u32) -> Option<impl Iterator<Item = BackendId>> {
@@ -294,7 +314,7 @@ mod tests {
     fn moved_slots_stay_marked_after_the_change_has_settled() {
         let then = Slots::new(&[half_moved()], |_| true);
         let mut settled = Slots::new(&[pool(2, half_moved().table, None)], |_| true);
-        settled.remember_moves_since(&then);
+        settled.remember_moves_since(&then, &BTreeSet::from([(PoolId(9), PoolId(9))]));
         let p = settled.pool(0).unwrap();
         assert!(p.has_moved(1) && !p.has_moved(0));
         assert_eq!(p.candidates(1, BackendId(2)).iter().count(), 1);
@@ -315,7 +335,7 @@ mod tests {
     fn a_move_that_came_without_a_previous_table_is_marked_too() {
         let then = Slots::new(&[pool(1, table(&[1], |_| 0), None)], |_| true);
         let mut now = Slots::new(&[pool(2, half_moved().table, None)], |_| true);
-        now.remember_moves_since(&then);
+        now.remember_moves_since(&then, &BTreeSet::from([(PoolId(9), PoolId(9))]));
         assert!(now.pool(0).unwrap().has_moved(1));
     }
 

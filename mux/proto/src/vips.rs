@@ -104,7 +104,8 @@ struct Bucket([VipEntry; 2]);
 
 /// (VIP, protocol, port) -> service: open addressing in cache-line buckets, at most half full, never changed once built.
 ///
-/// Memory: at most 128 bytes an entry; 10,000 VIPs with four ports each have 50,000 to 70,000 entries: 4 MiB.
+/// Memory: 64 to 128 bytes an entry, of which a service is given three (its own, its VIP's and its protocol's) and a leased
+/// block two; 10,000 VIPs with four ports each: 8 MiB.
 #[derive(Debug, Clone)]
 pub(crate) struct VipTable {
     buckets: Box<[Bucket]>,

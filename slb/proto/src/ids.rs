@@ -58,6 +58,13 @@ impl Ids {
         }
     }
 
+    /// `old` lives on as `new`, which has no number.
+    pub(crate) fn rename(&mut self, old: &str, new: &str) {
+        if let Some(id) = self.living.remove(old) {
+            self.living.insert(new.to_owned(), id);
+        }
+    }
+
     pub(crate) fn get(&self, name: &str) -> Option<u32> {
         self.living.get(name).copied()
     }

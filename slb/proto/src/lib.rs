@@ -22,6 +22,7 @@ mod leases;
 mod plan;
 mod planner;
 mod pool;
+mod views;
 
 #[cfg(test)]
 mod tests;

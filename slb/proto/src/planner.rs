@@ -2,6 +2,7 @@ use crate::check::Checked;
 use crate::ids::Ids;
 use crate::leases::Leases;
 use crate::pool::PoolState;
+use crate::views::{self, View, views};
 use crate::{
     AllDown, BackendIntent, BackendPlan, Demand, Health, LbIntent, LeasePlan, MemberPlan, OutboundIntent, Plan,
     PlanError, PoolIntent, PoolPlan, ServiceIntent, ServicePlan,
@@ -12,7 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How long muxes are told who owned a slot before: as long as hosts remember a connection that is silent (30 minutes). A
-/// connection that has sent nothing for longer is forgotten at its container's host, too.
+/// connection that has sent nothing for longer is forgotten at its container's host, too. Members that drain (weight 0) are
+/// told for as long as they do.
 pub const SETTLE: Duration = Duration::from_secs(1800);
 
 /// Plans, and remembers what the next plan must not change without need.
@@ -21,7 +23,7 @@ pub const SETTLE: Duration = Duration::from_secs(1800);
 /// intent.
 ///
 /// Memory: a table and while changes settle up to three more, 8 KiB each, for each pool and probe; names of services, pools
-/// and backends.
+/// and backends, and for each service the name of its pool and probe once more.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Planner {
     settle_ms: u64,
@@ -30,6 +32,9 @@ pub struct Planner {
     backends: Ids,
     /// By pool and probe.
     tables: BTreeMap<u32, PoolState>,
+    /// By which of them each frontend is served.
+    #[serde(default)]
+    uses: BTreeMap<String, String>,
     /// The last version that was given to a table.
     version: u64,
     /// The latest result of each probe, also over a restart.
@@ -56,6 +61,7 @@ impl Planner {
             pools: Ids::default(),
             backends: Ids::default(),
             tables: BTreeMap::new(),
+            uses: BTreeMap::new(),
             version: 0,
             health: Health::default(),
             leases: Leases::default(),
@@ -67,14 +73,19 @@ impl Planner {
     ///
     /// `health` may hold all results or only those that are new: results stay until their probe or backend is gone.
     /// A backend that is down, drained or no longer a member leaves the table with the fewest moves; while the change
-    /// settles, it is still named as a previous owner if it is alive.
+    /// settles, it is still named as a previous owner if it is alive. A service that gets another probe, or another answer to
+    /// all being down, keeps the table that it has.
     ///
     /// # Errors
     /// The intent contradicts itself; the planner is unchanged.
     pub fn plan(&mut self, intent: &LbIntent, health: &Health, now: Nanos) -> Result<Plan, PlanError> {
         let checked = Checked::new(intent)?;
         self.remember(&checked, health);
+        let uses = views::uses(&checked);
+        let left = views::follow(&self.uses, &uses, &mut self.pools, &self.tables);
+        self.uses = uses;
         self.assign_ids(&checked, now);
+        views::join(left, &self.pools, &mut self.tables, &mut self.version, now);
         let views = views(&checked);
         let living = self.living(&checked);
         let wanted: BTreeSet<u32> = views.iter().filter_map(|view| self.pools.get(&view.key())).collect();
@@ -168,7 +179,11 @@ impl Planner {
         let state = self.tables.entry(id).or_insert_with(PoolState::new);
         let owners = owners(&members, view.all_down, state.members());
         state.update(owners, &mut self.version, now);
-        state.settle(settle, now);
+        let drains = |id| {
+            let is_weightless = members.iter().any(|m| m.backend == id && m.weight == 0);
+            is_weightless && living.get(&id).is_some_and(|backend| !backend.retired)
+        };
+        state.settle(settle, now, drains);
         // Who may still get packets of old connections: backends that exist and are not known to be down.
         let serves = |id| {
             let backend = living.get(&id).filter(|backend| !backend.retired);
@@ -218,37 +233,6 @@ fn plan_backend(id: BackendId, backend: &BackendIntent) -> BackendPlan {
         mac: backend.mac,
         host: backend.host,
     }
-}
-
-/// A pool as one probe sees it, and what is done when that finds nobody: what has a table of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct View<'a> {
-    pool: &'a str,
-    probe: Option<&'a str>,
-    all_down: AllDown,
-}
-
-impl<'a> View<'a> {
-    /// Who probes nothing never finds all down.
-    fn of(service: &'a ServiceIntent) -> Self {
-        let all_down = if service.probe.is_some() { service.all_down } else { AllDown::default() };
-        Self { pool: &service.pool, probe: service.probe.as_deref(), all_down }
-    }
-
-    /// Names have no line breaks: [`Checked`] has seen to it.
-    fn key(&self) -> String {
-        let policy = match self.all_down {
-            AllDown::Drop => "",
-            AllDown::Serve => "\nserve",
-            AllDown::Keep => "\nkeep",
-        };
-        format!("{}\n{}{policy}", self.pool, self.probe.unwrap_or_default())
-    }
-}
-
-/// The views that some service needs.
-fn views<'a>(checked: &Checked<'a>) -> BTreeSet<View<'a>> {
-    checked.services.values().map(|s| View::of(s)).collect()
 }
 
 /// A backend is its name and address: with another address it is another backend, and flows of the old must not follow.

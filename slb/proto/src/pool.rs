@@ -26,6 +26,15 @@ struct Before {
     tables: Vec<Arc<SlotTable>>,
     /// The last change.
     changed_at: u64,
+    /// Only owners that drain are left.
+    #[serde(default)]
+    has_settled: bool,
+}
+
+impl Before {
+    fn new(tables: Vec<Arc<SlotTable>>, now: Nanos) -> Option<Self> {
+        (!tables.is_empty()).then_some(Self { tables, changed_at: now.0, has_settled: false })
+    }
 }
 
 impl PoolState {
@@ -49,25 +58,45 @@ impl PoolState {
             return;
         }
         let tables = history(&next, &self.table, self.before.as_ref().map_or(&[], |b| &b.tables));
-        self.before = (!tables.is_empty()).then_some(Before { tables, changed_at: now.0 });
+        self.before = Before::new(tables, now);
         self.table = Arc::new(next);
         *version += 1;
         self.version = *version;
     }
 
-    /// Forgets previous owners once the last change has settled.
-    pub(crate) fn settle(&mut self, settle: Duration, now: Nanos) {
-        let Some(before) = &mut self.before else { return };
-        // The clock starts again with the machine: a change that seems to lie in the future happened just now.
-        before.changed_at = before.changed_at.min(now.0);
-        if now.since(Nanos(before.changed_at)) >= settle {
-            self.before = None;
+    /// The same for another pool, under a version of its own.
+    pub(crate) fn again(self, version: &mut u64) -> Self {
+        *version += 1;
+        Self { version: *version, ..self }
+    }
+
+    /// What has gone by the table of `other` goes by this one now: the owners there are previous ones here.
+    pub(crate) fn join(&mut self, other: &Self, now: Nanos) {
+        let older: Vec<_> =
+            [&self.before, &other.before].into_iter().flatten().flat_map(|b| &b.tables).cloned().collect();
+        let tables = history(&self.table, &other.table, &older);
+        if self.before.as_ref().map_or(&[][..], |b| &b.tables) != tables {
+            self.before = Before::new(tables, now);
         }
     }
 
-    /// When [`PoolState::settle`] has something to do.
+    /// Once the last change has settled, forgets previous owners, but not those that drain: however long that takes, their
+    /// connections are theirs.
+    pub(crate) fn settle(&mut self, settle: Duration, now: Nanos, drains: impl Fn(BackendId) -> bool) {
+        let Some(mut before) = self.before.take() else { return };
+        // The clock starts again with the machine: a change that seems to lie in the future happened just now.
+        before.changed_at = before.changed_at.min(now.0);
+        before.has_settled = now.since(Nanos(before.changed_at)) >= settle;
+        if before.has_settled {
+            before.tables = before.tables.iter().filter_map(|t| self.alive(t, &drains)).collect();
+        }
+        self.before = Some(before).filter(|b| !b.tables.is_empty());
+    }
+
+    /// When [`PoolState::settle`] has something to do that is not done yet.
     pub(crate) fn settles_at(&self, settle: Duration) -> Option<Nanos> {
-        self.before.as_ref().map(|before| Nanos(before.changed_at).plus(settle))
+        let before = self.before.as_ref().filter(|before| !before.has_settled);
+        before.map(|before| Nanos(before.changed_at).plus(settle))
     }
 
     /// Previous owners, newest first, with slots of backends that no longer serve given to their owners of now; tables that

@@ -9,6 +9,9 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
+mod drains;
+mod views;
+
 const PROBE: &str = "loadBalancers/web/probes/http";
 
 fn backend(n: u8) -> BackendIntent {

@@ -6,7 +6,7 @@ use crate::fabric::{
 use arc_swap::ArcSwap;
 use penstock_engine::{Port, Resolver};
 use penstock_flow::{FlowHasher, FlowTable};
-use penstock_model::{HEADROOM, Mac, Nanos, Packet, PortId, Protocol, Underlay, Verdict};
+use penstock_model::{DropReason, HEADROOM, Mac, Nanos, Packet, PortId, Protocol, Underlay, Verdict};
 use penstock_mux_proto::{Foreign, MuxGoal, MuxResolver, NextHopInfo, Policy as MuxPolicy};
 use penstock_slb_host::{HostResolver, Policy as HostPolicy, ROUTER_MAC, Surroundings, flow_table};
 use penstock_slb_proto::{Health, Planner};
@@ -30,6 +30,8 @@ pub struct Counts {
     pub doubled: u64,
     pub changes: u64,
     pub restarts: u64,
+    /// Connections that were opened while all containers of a tenant drained.
+    pub refused: u64,
     /// Packets that a host passed to another container.
     pub passed_on: u64,
 }
@@ -112,16 +114,19 @@ impl World {
         assert!(balanced, "seed {}: a ledger does not balance", self.seed);
     }
 
-    /// Another set of members or other weights, at all muxes and hosts at once.
+    /// Another set of members or other weights, at all muxes and hosts at once. Some drain, now and then all.
     fn change(&mut self) {
         let tenant = self.random.below(TENANTS);
         let mut members = BTreeMap::new();
         for container in 0..CONTAINERS {
             if self.random.one_in(2) {
-                members.insert(container, 1 + self.random.below(4) as u32);
+                members.insert(container, self.random.below(5) as u32);
             }
         }
         members.entry(self.random.below(CONTAINERS)).or_insert(1);
+        if self.random.one_in(6) {
+            members.values_mut().for_each(|weight| *weight = 0);
+        }
         self.members[tenant] = members;
         self.changed[tenant] += 1;
         let plan = self.planner.plan(&intent(&self.members), &Health::default(), self.now).unwrap();
@@ -162,14 +167,28 @@ impl World {
         let tenant = self.random.below(TENANTS);
         let [_, a, b, c] = (self.clients / 60_000).to_be_bytes();
         let client = SocketAddr::new(IpAddr::from([100, 64 + a, b, c]), 1024 + (self.clients % 60_000) as u16);
+        if self.members[tenant].values().all(|weight| *weight == 0) {
+            return self.refuse(tenant, client);
+        }
         let (to, container) = self.deliver(tenant, client, TcpFlags::SYN);
         assert_eq!(to, tenant, "seed {}: a connection came to another tenant", self.seed);
-        assert!(self.members[tenant].contains_key(&container), "seed {}: a SYN came to no member", self.seed);
+        let weight = self.members[tenant].get(&container);
+        assert!(weight.is_some_and(|w| *w > 0), "seed {}: a SYN came to nobody who takes it: {weight:?}", self.seed);
         self.answer(tenant, container, client);
         self.counts.opened += 1;
         let connection = Connection { tenant, client, container, opened_at: self.changed[tenant] };
         self.check(&connection);
         self.connections.push(connection);
+    }
+
+    /// Nobody takes new connections, whichever mux is asked.
+    fn refuse(&mut self, tenant: usize, client: SocketAddr) {
+        let target = SocketAddr::new(vip(tenant), 80);
+        let frame = FrameBuilder::between(client, target, Protocol::TCP).flags(TcpFlags::SYN).build();
+        let mux = &mut self.muxes[self.random.below(MUXES)];
+        let (verdict, _) = run(&mut mux.engine, UNDERLAY, &frame, self.now);
+        assert_eq!(verdict, Verdict::Drop(DropReason::NoHealthyBackend), "seed {}: all drain", self.seed);
+        self.counts.refused += 1;
     }
 
     /// A segment of some connection, which may be lost on its way or come twice.

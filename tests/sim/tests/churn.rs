@@ -20,6 +20,7 @@ fn no_connection_changes_its_container_and_no_tenant_meets_another() {
         let counts = world.counts();
         println!("seed {seed}: {counts:?}");
         assert!(counts.changes > 20 && counts.restarts > 20 && counts.opened > 1000, "{counts:?}");
+        assert!(counts.refused > 20, "{counts:?}");
         assert!(counts.passed_on > 100, "nothing needed a second chance: {counts:?}");
     }
 }

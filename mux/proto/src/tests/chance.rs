@@ -116,3 +116,18 @@ fn a_flow_keeps_its_second_chance_while_its_packets_go_by_it_however_long_and_of
         mux.publish(&goal);
     }
 }
+
+#[test]
+fn an_entry_that_loses_one_of_three_keeps_the_others_though_no_slot_names_them_so() {
+    let once = changed(&goal(&[1]), &[1, 3], &[1]);
+    let twice = changed_again(&once, &[5, 7], &[1, 3]);
+    let mut mux = Mux::new(&twice);
+    let all = ids([1, 5]);
+    let ack = (0..3_000).map(|n| tcp(client(n), VIP, 80, ACK)).find(|f| mux.send(f).unwrap().next == all).unwrap();
+    let sent = mux.send(&ack).unwrap();
+    assert_eq!((sent.backend(), sent.next), (BackendId(3), all));
+    // 5 is gone. Slots name 1 before 3.
+    mux.publish(&changed(&twice, &[3, 7], &[1, 7]));
+    let sent = mux.send(&ack).unwrap();
+    assert_eq!((sent.backend(), sent.next), (BackendId(3), ids([1])));
+}

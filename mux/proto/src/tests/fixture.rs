@@ -161,6 +161,10 @@ impl Mux {
         self.publish_policy(build(goal));
     }
 
+    pub(super) fn policy(&self) -> Arc<Policy> {
+        self.published.load_full()
+    }
+
     pub(super) fn publish_policy(&mut self, policy: Policy) {
         let next = policy.succeed(&self.published.load());
         self.published.store(Arc::new(next));

@@ -1,6 +1,6 @@
 use super::fixture::*;
-use crate::{MuxGoal, Policy};
-use penstock_model::{BackendId, DropReason, Nanos, PortId};
+use crate::{MuxGoal, Policy, Pool};
+use penstock_model::{BackendId, DropReason, Nanos, PoolId, PortId};
 
 /// Flows of `frame` that a change from `before` to `after` takes from one backend and gives to another.
 fn moving(before: &MuxGoal, after: &MuxGoal, frame: impl Fn(u32) -> Vec<u8>) -> Vec<(u32, BackendId, BackendId)> {
@@ -208,4 +208,29 @@ fn slots_that_moved_are_as_all_others_once_they_are_forgotten_and_not_while_the_
     let forgotten = settled.without_settled_moves().unwrap();
     assert!(asks(&settled) > 1000 && asks(&forgotten) == 0);
     assert!(forgotten.without_settled_moves().is_none());
+}
+
+#[test]
+fn flows_stay_where_they_are_though_their_rule_comes_to_another_pool() {
+    let before = goal(&[1, 2]);
+    let after = changed(&before, &[1, 2, 3], &[1, 2]);
+    let flows = moving(&before, &after, data);
+    let mut mux = Mux::new(&before);
+    mux.publish(&after);
+    // Twice, because the second packet makes the entry an established one.
+    for (n, old, _) in flows.iter().chain(&flows) {
+        assert_eq!(mux.backend(&data(*n)), *old);
+    }
+    let mut other = settled(&after);
+    other.pools.push(Pool { id: PoolId(2), version: 7, ..other.pools[0].clone() });
+    other.services[0].pool = PoolId(2);
+    mux.publish(&other);
+    for (n, old, _) in &flows {
+        assert_eq!(mux.backend(&data(*n)), *old, "its entry is asked as before");
+    }
+    let asked = |pool: usize| {
+        let image = mux.policy().replay_image(PortId(0), 1600);
+        image.pools[pool].owner.iter().filter(|o| **o == penstock_maps::ASK).count()
+    };
+    assert_eq!(asked(0), asked(1), "the kernel leaves the same slots alone");
 }
