@@ -92,6 +92,14 @@ struct Wish {
     host: Option<Underlay<IpAddr>>,
 }
 
+/// Whom blocks are given to.
+#[derive(Debug, Clone, Copy)]
+enum Turn {
+    Nothing,
+    First,
+    Growth,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Kept {
     blocks: Vec<(IpAddr, u16, Holder)>,
@@ -116,13 +124,17 @@ impl Leases {
         let mut out = LeasePlan { changed: self.release(&room, now), ..LeasePlan::default() };
         room.count(&self.blocks);
         let wishes = self.wishes(&room, demand);
-        // Who has nothing goes first, who grows last.
-        let up_to: [fn(usize, usize) -> usize; 3] = [|_, _| 1, |at_first, _| at_first, |_, wish| wish];
-        for up_to in up_to {
+        let scarce = room.scarce();
+        // Where there is little, who has nothing goes first; who grows goes last.
+        for turn in [Turn::Nothing, Turn::First, Turn::Growth] {
             for (n, backend, rule) in room.members() {
-                let wish = wishes.get(&backend).copied().unwrap_or(rule.at_first);
-                let missing = up_to(rule.at_first, wish).saturating_sub(room.has(n, backend));
-                out.changed |= self.give(backend, missing, rule, &mut room) > 0;
+                let blocks = match turn {
+                    Turn::Nothing if scarce.is_disjoint(&rule.vips) => continue,
+                    Turn::Nothing => 1,
+                    Turn::First => rule.at_first,
+                    Turn::Growth => wishes.get(&backend).copied().unwrap_or(rule.at_first),
+                };
+                out.changed |= self.give(backend, blocks.saturating_sub(room.has(n, backend)), rule, &mut room);
             }
         }
         for (n, backend, rule) in room.members() {
@@ -212,13 +224,13 @@ impl Leases {
         wish.blocks
     }
 
-    /// Gives so many more blocks to the backend, if there are; returns how many it gave.
-    fn give(&mut self, backend: BackendId, missing: usize, rule: &Rule<'_>, room: &mut Room<'_>) -> usize {
+    /// Gives so many more blocks to the backend, if there are; says whether it gave any.
+    fn give(&mut self, backend: BackendId, missing: usize, rule: &Rule<'_>, room: &mut Room<'_>) -> bool {
         for given in 0..missing {
-            let Some(place) = room.next_for(backend, rule) else { return given };
+            let Some(place) = room.next_for(backend, rule) else { return given > 0 };
             self.blocks.insert(place, Holder { backend, left_at: None });
         }
-        missing
+        missing > 0
     }
 }
 

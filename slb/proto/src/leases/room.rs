@@ -67,6 +67,19 @@ impl<'a> Room<'a> {
         self.rules.iter().enumerate().flat_map(of).inspect(|_| steps::count(1))
     }
 
+    /// Virtual IPs that have too little for what all should have at first. Elsewhere all is given at once, so that the ports of a
+    /// member are one range.
+    pub(super) fn scarce(&self) -> BTreeSet<IpAddr> {
+        let mut missing: BTreeMap<IpAddr, usize> = BTreeMap::new();
+        for (n, backend, rule) in self.members() {
+            let blocks = rule.at_first.saturating_sub(self.has(n, backend));
+            if blocks > 0 {
+                rule.vips.iter().for_each(|vip| *missing.entry(*vip).or_default() += blocks);
+            }
+        }
+        missing.into_iter().filter(|(vip, blocks)| *blocks > self.free_of(*vip)).map(|(vip, _)| vip).collect()
+    }
+
     pub(super) fn has(&self, rule: usize, backend: BackendId) -> usize {
         self.has.get(&(rule, backend)).copied().unwrap_or(0)
     }
