@@ -39,28 +39,43 @@ impl Rates {
         bucket.tokens -= 1.0;
         Ok(())
     }
+
+    /// Whether [`Self::take`] would give one.
+    pub(crate) fn look(&self, who: &str, per_second: u32, now: Nanos) -> Result<(), u64> {
+        let most = f64::from(per_second.max(1));
+        let buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_empty = buckets.get(who).is_some_and(|b| b.tokens + now.since(b.at).as_secs_f64() * most < 1.0);
+        if is_empty { Err(1) } else { Ok(()) }
+    }
+
+    pub(crate) fn knows(&self, who: &str) -> bool {
+        self.buckets.lock().unwrap_or_else(PoisonError::into_inner).contains_key(who)
+    }
+
+    pub(crate) fn forget(&self, who: &str) {
+        self.buckets.lock().unwrap_or_else(PoisonError::into_inner).remove(who);
+    }
 }
 
-/// How many of something each caller has at once.
+/// How much of something each caller has at once.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Shares(Arc<Mutex<BTreeMap<String, usize>>>);
 
-/// One of them, until it is dropped.
+/// So much of it, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Share {
     all: Shares,
     who: String,
+    count: usize,
 }
 
 impl Shares {
-    pub(crate) fn take(&self, who: &str, most: usize) -> Option<Share> {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = held.entry(who.to_owned()).or_default();
-        if *count >= most {
-            return None;
-        }
-        *count += 1;
-        Some(Share { all: self.clone(), who: who.to_owned() })
+    pub(crate) fn take(&self, who: &str, count: usize, most: usize) -> Option<Share> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = all.get(who).copied().unwrap_or_default();
+        let then = held.checked_add(count).filter(|then| *then <= most)?;
+        all.insert(who.to_owned(), then);
+        Some(Share { all: self.clone(), who: who.to_owned(), count })
     }
 }
 
@@ -68,7 +83,7 @@ impl Drop for Share {
     fn drop(&mut self) {
         let mut held = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = held.get_mut(&self.who) {
-            *count = count.saturating_sub(1);
+            *count = count.saturating_sub(self.count);
             if *count == 0 {
                 held.remove(&self.who);
             }
@@ -86,7 +101,8 @@ mod tests {
         let at = |ms: u64| Nanos(ms * 1_000_000);
         let given = |who: &str, n: usize, now| (0..n).filter(|_| rates.take(who, 10, now).is_ok()).count();
         assert_eq!(given("a", 20, at(1000)), 10);
-        assert_eq!(rates.take("a", 10, at(1000)), Err(1));
+        assert_eq!((rates.look("a", 10, at(1000)), rates.take("a", 10, at(1000))), (Err(1), Err(1)));
+        assert_eq!((rates.look("a", 10, at(1100)), rates.look("b", 10, at(1000))), (Ok(()), Ok(())));
         assert_eq!(given("b", 20, at(1000)), 10);
         assert_eq!(given("a", 20, at(1500)), 5);
         assert_eq!(given("a", 50, at(9000)), 10);
@@ -95,11 +111,12 @@ mod tests {
     #[test]
     fn what_is_given_back_can_be_taken_again() {
         let shares = Shares::default();
-        let held: Vec<Share> = (0..3).filter_map(|_| shares.take("a", 2)).collect();
+        let held: Vec<Share> = (0..3).filter_map(|_| shares.take("a", 5, 10)).collect();
         assert_eq!(held.len(), 2);
-        assert!(shares.take("b", 1).is_some());
+        assert!(shares.take("b", 10, 10).is_some());
+        assert!(shares.take("c", 11, 10).is_none());
         drop(held);
-        assert!(shares.take("a", 1).is_some());
+        assert!(shares.take("a", 10, 10).is_some());
         assert!(shares.0.lock().unwrap().is_empty());
     }
 }

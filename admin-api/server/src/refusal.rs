@@ -21,6 +21,8 @@ pub enum Refusal {
     TooOften(u64),
     /// More streams than one caller may have.
     TooManyStreams(usize),
+    /// Larger bodies at once than one caller may send.
+    TooMuchAtOnce(usize),
     /// Its body did not come in time.
     TooSlow(String),
     MethodNotAllowed(String),
@@ -94,6 +96,16 @@ impl Refusal {
                 StatusCode::TOO_MANY_REQUESTS,
                 ErrorBody::new("RetryableError", format!("there are {most} streams to this caller already: end one")),
             ),
+            Self::TooMuchAtOnce(most) => (
+                StatusCode::TOO_MANY_REQUESTS,
+                ErrorBody::new(
+                    "RetryableError",
+                    format!(
+                        "the bodies that this caller is sending now and this one have more than {most} KiB: wait for an answer, and say \
+                         Content-Length (a body without it counts as the largest that may be)"
+                    ),
+                ),
+            ),
             Self::TooSlow(m) => (StatusCode::REQUEST_TIMEOUT, ErrorBody::new("RetryableError", m)),
             Self::Forbidden(m) => (StatusCode::FORBIDDEN, ErrorBody::new("Forbidden", m)),
             Self::MethodNotAllowed(m) => (StatusCode::METHOD_NOT_ALLOWED, ErrorBody::new("OperationNotSupported", m)),
@@ -160,6 +172,7 @@ impl IntoResponse for Refusal {
         }
         let wait = match &self {
             Self::TooOften(seconds) => Some(*seconds),
+            Self::TooMuchAtOnce(_) => Some(1),
             _ => None,
         };
         let leader = match &self {

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// By it nodes tell leaders of one site, whose terms they compare, from those of another.
 const SITE: &str = "/penstock/site";
 /// A text that every controller must be able to open.
 const SEALED: &str = "/penstock/sealed";
@@ -75,13 +76,16 @@ pub async fn migrate(config: &ControllerConfig) -> Result<usize, Error> {
 
 /// Copies the controller's own store as it is at one moment, also while it runs. Blocks the thread.
 ///
+/// The site's name stays behind: who starts from the copy makes a new one, and has fewer terms behind it than the nodes have seen. Under
+/// the old name they would take it for a former leader and not follow it.
+///
 /// # Errors
 /// There is no store of its own, or `to` is there already.
 pub fn backup(config: &ControllerConfig, to: &Path) -> Result<(), Error> {
     if config.etcd.is_some() {
         return Err(Error::EtcdBackup);
     }
-    Ok(SqliteStore::backup(&database(&config.state_dir), to)?)
+    Ok(SqliteStore::backup(&database(&config.state_dir), to, &[SITE])?)
 }
 
 /// The site's name, made once; and that this controller can open its secrets.

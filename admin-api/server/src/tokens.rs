@@ -117,10 +117,15 @@ pub(crate) async fn delete(store: &dyn Store, id: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// The id of a token, which is no secret, and its secret.
+pub(crate) fn parts(text: &str) -> Option<(&str, &str)> {
+    text.strip_prefix("pst_")?.split_once('_')
+}
+
 /// Who a token speaks for. What is wrong with it is not said: only that it is not good.
 pub(crate) async fn caller(store: &dyn Store, text: &str, from: Option<IpAddr>) -> Result<Caller, Refusal> {
     let bad = || Refusal::Unauthorized("the token is not known, or has ended".to_owned());
-    let (id, secret) = text.strip_prefix("pst_").and_then(|t| t.split_once('_')).ok_or_else(bad)?;
+    let (id, secret) = parts(text).ok_or_else(bad)?;
     if id.len() != 16 || !id.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Err(bad());
     }

@@ -65,17 +65,24 @@ impl SqliteStore {
         Self { watermark, ..self }
     }
 
-    /// Writes a copy of a store's file as it is at one moment, also while a controller uses it. Blocks the thread.
+    /// Writes a copy of a store's file as it is at one moment, but for the keys `without`, also while a controller uses it. Blocks the
+    /// thread.
     ///
     /// # Errors
     /// There is no store, or `to` is there already.
-    pub fn backup(from: &Path, to: &Path) -> Result<(), StoreError> {
+    pub fn backup(from: &Path, to: &Path, without: &[&str]) -> Result<(), StoreError> {
         let failed = |error| StoreError::Open { path: from.display().to_string(), error };
         let create = |error| StoreError::File { path: to.display().to_string(), error };
         let db = Connection::open_with_flags(from, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
         // Nobody else may read it; SQLite takes an empty file for a new one.
         drop(OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(create)?);
         db.execute("VACUUM INTO ?1", [to.to_string_lossy()]).map_err(failed)?;
+        let failed = |error| StoreError::Open { path: to.display().to_string(), error };
+        let copy = Connection::open_with_flags(to, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
+        for key in without {
+            copy.execute("DELETE FROM history WHERE key = ?1", [key]).map_err(failed)?;
+        }
+        copy.close().map_err(|(_, error)| failed(error))?;
         File::open(to).and_then(|f| f.sync_all()).map_err(create)
     }
 

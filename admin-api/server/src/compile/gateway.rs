@@ -7,9 +7,21 @@ use penstock_gateway_proto::{Caps, GatewayGoal, Secret32, Tunnel, TunnelKind};
 use penstock_model::Underlay;
 use std::collections::BTreeSet;
 
-/// The goal of one gateway, as it would be published.
-pub(crate) fn goal_of(intent: &Intent, gateway: &Node, sealer: &Sealer) -> Result<GatewayGoal, SecretError> {
-    goal(intent, &Networks::new(intent), gateway, sealer)
+/// Goals of gateways, as they would be published.
+pub(crate) struct GatewayGoals<'a> {
+    intent: &'a Intent,
+    networks: Networks<'a>,
+    sealer: &'a Sealer,
+}
+
+impl<'a> GatewayGoals<'a> {
+    pub(crate) fn new(intent: &'a Intent, sealer: &'a Sealer) -> Self {
+        Self { intent, networks: Networks::new(intent), sealer }
+    }
+
+    pub(crate) fn of(&self, gateway: &Node) -> Result<GatewayGoal, SecretError> {
+        goal(self.intent, &self.networks, gateway, self.sealer)
+    }
 }
 
 pub(super) fn goal<'a>(

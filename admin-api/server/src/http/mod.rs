@@ -10,7 +10,7 @@ mod watch;
 use crate::access::{Caller, Deed};
 use crate::audit::{self, Audit};
 use crate::hub::GoalHub;
-use crate::rate::{Rates, Shares};
+use crate::rate::{Rates, Share, Shares};
 use crate::refusal::Refusal;
 use crate::resources::Resources;
 use crate::serve::{Peer, Usage, Using};
@@ -36,6 +36,9 @@ use url::{Own, Target};
 const MAX_BODY: usize = 16 << 20;
 /// KiB of all bodies at once; who comes later waits.
 const BODIES: usize = 256 << 10;
+/// KiB of them that are one caller's: two operators, or eight tenants, before anybody waits.
+const BODIES_OF_ONE: usize = BODIES / 2;
+const BODIES_OF_A_TENANT: usize = BODIES / 8;
 /// In which a body has to come.
 const BODY: Duration = Duration::from_secs(30);
 
@@ -51,6 +54,8 @@ pub(crate) struct Api {
     /// Of each caller.
     streams: Shares,
     bodies: Semaphore,
+    /// Of each caller.
+    body_shares: Shares,
     requests_per_second: u32,
     /// Ends streams when the controller stops.
     pub shutdown: signal::Receiver<bool>,
@@ -66,8 +71,19 @@ impl Api {
         shutdown: signal::Receiver<bool>,
     ) -> Arc<Self> {
         let (rates, streams) = (Rates::new(), Shares::default());
-        let bodies = Semaphore::new(BODIES);
-        Arc::new(Self { resources, hub, leader, audit, rates, streams, bodies, requests_per_second, shutdown })
+        let (bodies, body_shares) = (Semaphore::new(BODIES), Shares::default());
+        Arc::new(Self {
+            resources,
+            hub,
+            leader,
+            audit,
+            rates,
+            streams,
+            bodies,
+            body_shares,
+            requests_per_second,
+            shutdown,
+        })
     }
 }
 
@@ -122,20 +138,34 @@ async fn who(
 ) -> (Option<Caller>, Result<(), Refusal>) {
     let now = MonotonicClock::now();
     let take = |who: &str, most| api.rates.take(who, most, now).map_err(Refusal::TooOften);
-    let found = match (identity, asked::token(headers)) {
+    let token = asked::token(headers);
+    let place = format!("{:?}", from.map(household));
+    let guesser = format!("wrong from {place}");
+    let id = token.as_deref().and_then(tokens::parts).map(|(id, _)| id.chars().take(16).collect::<String>());
+    // That a token was good before is remembered: guesses of others at the same address do not keep it out.
+    let good = format!("good {} from {place}", id.unwrap_or_default());
+    let found = match (identity, token) {
         (Some(identity), _) => Caller::of(identity, from),
-        (None, Some(token)) => tokens::caller(api.resources.store(), &token, from).await,
+        // Who only guesses does not get as far as the store.
+        (None, Some(token)) => match api.rates.look(&guesser, GUESSES, now) {
+            Err(seconds) if !api.rates.knows(&good) => Err(Refusal::TooOften(seconds)),
+            _ => tokens::caller(api.resources.store(), &token, from).await,
+        },
         (None, None) => Err(Refusal::Unauthorized("a token is needed".to_owned())),
     };
     match found {
         Ok(caller) => {
             let all = api.requests_per_second;
+            if caller.token.is_some() {
+                let _ = take(&good, 1);
+            }
             let most = if caller.role.is_tenants() { (all / 10).max(1) } else { all };
             let admitted = take(&caller.name, most);
             (Some(caller), admitted)
         }
         Err(wrong @ (Refusal::Unauthorized(_) | Refusal::Forbidden(_))) => {
-            let guessed = take(&format!("wrong from {:?}", from.map(household)), GUESSES);
+            api.rates.forget(&good);
+            let guessed = take(&guesser, GUESSES);
             (None, guessed.and(Err(wrong)))
         }
         Err(other) => (None, Err(other)),
@@ -180,7 +210,7 @@ async fn dispatch(
     // Until the answer is made: what is made of a body takes as much again.
     let (_room, body) = if matches!(method, Method::PUT | Method::POST) {
         let length = request.body().size_hint().upper().unwrap_or(MAX_BODY as u64);
-        (Some(room_for(api, length).await?), body(request).await?)
+        (Some(room_for(api, &caller, length).await?), body(request).await?)
     } else {
         (None, Bytes::new())
     };
@@ -216,15 +246,17 @@ async fn ask_leader(api: &Api, uri: &Uri) -> Result<(), Refusal> {
     Err(Refusal::AskLeader(format!("{}{asked}", String::from_utf8_lossy(&leader))))
 }
 
-/// Waits until there is memory for a body.
-async fn room_for(api: &Api, length: u64) -> Result<SemaphorePermit<'_>, Refusal> {
+/// Waits until there is memory for a body. No caller can have all of it, however slowly it sends.
+async fn room_for<'a>(api: &'a Api, caller: &Caller, length: u64) -> Result<(Share, SemaphorePermit<'a>), Refusal> {
     let kib = u32::try_from(length.div_ceil(1024)).unwrap_or(u32::MAX);
     if length > MAX_BODY as u64 {
         return Err(too_large());
     }
+    let most = if caller.role.is_tenants() { BODIES_OF_A_TENANT } else { BODIES_OF_ONE };
+    let share = api.body_shares.take(&caller.name, kib as usize, most).ok_or(Refusal::TooMuchAtOnce(most))?;
     let busy = || Refusal::Unavailable("too many large bodies at once".to_owned());
     let room = tokio::time::timeout(BODY, api.bodies.acquire_many(kib)).await.map_err(|_| busy())?;
-    room.map_err(|_| busy())
+    Ok((share, room.map_err(|_| busy())?))
 }
 
 async fn body(request: Request) -> Result<Bytes, Refusal> {

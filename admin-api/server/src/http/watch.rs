@@ -56,7 +56,7 @@ pub(super) async fn of_collection(
 }
 
 async fn start(api: &Arc<Api>, asked: &Asked<'_>, scope: Scope) -> Result<Response, Refusal> {
-    let share = api.streams.take(&asked.caller.name, STREAMS).ok_or(Refusal::TooManyStreams(STREAMS))?;
+    let share = api.streams.take(&asked.caller.name, 1, STREAMS).ok_or(Refusal::TooManyStreams(STREAMS))?;
     // First the feed, then the snapshot: nothing falls between.
     let feed = api.resources.records();
     let state = api.resources.state();
