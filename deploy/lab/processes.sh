@@ -1,4 +1,4 @@
-# Processes of the lab: Penstock nodes, servers in containers, WireGuard sites. Sourced by `lab`.
+# Processes of the lab: Penstock nodes, servers in containers, the router. Sourced by `lab`.
 
 nodes=(controller mux1 mux2 host1 host2 gateway)
 
@@ -218,36 +218,6 @@ stop_container() {
 lab_cli() {
     in_ns controller "$bin" --server https://10.1.31.2:443 --ca "$state/pki/ca.pem" \
         --cert "$state/pki/operator.pem" --key "$state/pki/operator.key" "$@"
-}
-
-# Sites: wireguard-go on each branch, with the public key that the controller made for the connection.
-lab_after_apply() {
-    start_branch branch-a blue 51820
-    start_branch branch-b green 51821
-}
-
-# The control socket of wireguard-go is a file of the whole machine, so the interface has the lab's name in its own.
-start_branch() {
-    local box=$1 tenant=$2 port=$3 wg="w$name${1#branch-}" public
-    public=$(lab_cli get virtualGateways "$tenant-gateway" --json \
-        | jq -r '.properties.networkConnections[0].properties.wireGuardConfiguration.publicKey')
-    [[ $public != null ]] || { echo "lab: the controller shows no public key for $tenant's connection" >&2; return 1; }
-    if [[ ! -e $state/$box.up ]]; then
-        rm -f "/var/run/wireguard/$wg.sock"
-        run "$box" "$box-wireguard" wireguard-go -f "$wg"
-        wait_for 5 "wireguard-go on $box" ipn "$box" link show "$wg"
-        wait_for 5 "wireguard-go's control socket on $box" test -S "/var/run/wireguard/$wg.sock"
-    fi
-    in_ns "$box" wg set "$wg" private-key "$state/$box.key" peer "$public" \
-        endpoint "10.1.21.2:$port" allowed-ips 10.0.0.0/24 persistent-keepalive 5
-    if [[ ! -e $state/$box.up ]]; then
-        ipn "$box" addr add 192.168.50.2/24 dev "$wg"
-        ipn "$box" link set "$wg" mtu 1420 up
-        ipn "$box" route add 10.0.0.0/24 dev "$wg"
-        run "$box" "$box-iperf" iperf3 -s
-        run "$box" "$box-hello" socat TCP-LISTEN:8080,fork,reuseaddr "SYSTEM:echo $box"
-        touch "$state/$box.up"
-    fi
 }
 
 # wait_for SECONDS WHAT COMMAND..: until the command succeeds.

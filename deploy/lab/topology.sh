@@ -9,10 +9,11 @@
 #   controller  10.1.31.2
 #   branch-a    192.0.2.2/25       tenant blue's site, 192.168.50.0/24 inside
 #   branch-b    192.0.2.130/25     tenant green's site, the same addresses inside
+#   branch-c    198.18.0.2/24      tenant green's second site, 192.168.60.0/24 inside, behind Open vSwitch
 #
 # VIPs: 203.0.113.0/24 and 2001:db8:f::/64.
 
-boxes=(router client mux1 mux2 host1 host2 gateway controller branch-a branch-b)
+boxes=(router client mux1 mux2 host1 host2 gateway controller branch-a branch-b branch-c)
 containers=(blue-1 blue-2 green-1 blue-3 green-2 green-3)
 declare -A container_host=([blue-1]=host1 [blue-2]=host1 [green-1]=host1 [blue-3]=host2 [green-2]=host2 [green-3]=host2)
 
@@ -61,6 +62,7 @@ make_links() {
     link controller 1600 10.1.31.2/24 fd00:1:31::2/64
     link branch-a 1500 192.0.2.2/25 2001:db8:ba::2/64
     link branch-b 1500 192.0.2.130/25 2001:db8:bb::2/64
+    link branch-c 1500 198.18.0.2/24 2001:db8:bc::2/64
     # A veth gives its peer frames of an XDP program only if that has GRO on.
     for mux in mux1 mux2; do
         in_ns router ethtool -K "$mux" gro on

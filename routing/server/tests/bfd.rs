@@ -87,7 +87,7 @@ fn a_neighbour_that_is_no_longer_watched_hears_that_this_is_no_failure() {
     // The thread goes on, for the other.
     ours.goal.send_replace(goal(vec![unwatched("one", THEIRS), watched("two", "192.0.2.9")]).into());
     let heard = eventually("it is told three times", || neighbour.farewells() >= 3);
-    assert!(heard < Duration::from_secs(1), "{heard:?}");
+    assert!(heard < Duration::from_secs(4), "{heard:?}");
     assert_eq!(neighbour.says(), BfdState::AdminDown);
 
     ours.goal.send_replace(goal(both()).into());

@@ -75,9 +75,29 @@ fn routes_of_a_peer_that_restarts_stay_until_it_is_back() {
     eventually("the session is down", || !ours.is_up("bird"));
     std::thread::sleep(Duration::from_secs(2));
     assert!(ours.has("198.51.100.0/24") && ours.has("198.51.101.0/24"), "kept while BIRD is away");
-    lab.bird(&bird(&with("")));
-    eventually("what BIRD no longer has goes", || !ours.has("198.51.101.0/24"));
-    assert!(ours.is_up("bird") && ours.has("198.51.100.0/24"));
+    lab.bird_again(&bird(&with("")));
+    eventually("what BIRD no longer has goes", || {
+        assert!(ours.has("198.51.100.0/24"), "what it has again stays");
+        !ours.has("198.51.101.0/24")
+    });
+    assert!(ours.is_up("bird"));
+}
+
+#[test]
+fn routes_of_a_peer_that_lost_them_go_when_it_is_back() {
+    let Some(mut lab) = Lab::new("bgl", BIRD) else { return };
+    let restarting = format!("{EXPORT4} graceful restart on; graceful restart time 20;");
+    let configuration = bird(&external("b4", THEIRS, OURS, &restarting));
+    lab.bird(&configuration);
+    let peer = PeerGoal { restart_seconds: Some(30), ..open_peer("bird", THEIRS) };
+    let ours = Ours::start(&lab, vec![peer], Duration::ZERO);
+    eventually("we have its route", || ours.has("198.51.100.0/24"));
+    lab.kill_all();
+    eventually("the session is down", || !ours.is_up("bird"));
+    // It forwards nothing by what it had, and has nothing to announce now.
+    lab.bird(&configuration.replace("route 198.51.100.0/24 blackhole;", ""));
+    eventually("the session is up again", || ours.is_up("bird"));
+    eventually("and the route is gone", || !ours.has("198.51.100.0/24"));
 }
 
 #[test]
@@ -88,18 +108,26 @@ fn bfd_of_bird_is_understood() {
         external("b4", THEIRS, OURS, &format!("{EXPORT4} bfd on;")),
         external("b6", THEIRS6, OURS6, &format!("{EXPORT6} bfd on;")),
     ];
-    lab.bird(&bird(&format!("{bfd}{}", sessions.concat())));
+    let configuration = bird(&format!("{bfd}{}", sessions.concat()));
+    lab.bird(&configuration);
     let with_bfd = |name, address| PeerGoal { bfd: Some(BfdGoal::default()), ..open_peer(name, address) };
     let ours = Ours::start(&lab, vec![with_bfd("four", THEIRS), with_bfd("six", THEIRS6)], Duration::ZERO);
-    eventually("BFD is up over both", || ours.bfd_is("four", BfdState::Up) && ours.bfd_is("six", BfdState::Up));
-    eventually("and BGP", || ours.is_up("four") && ours.is_up("six"));
-    eventually("we have BIRD's", || ours.has("198.51.100.0/24"));
+    let all_is_up = || {
+        eventually("BFD is up over both", || ours.bfd_is("four", BfdState::Up) && ours.bfd_is("six", BfdState::Up));
+        eventually("and BGP", || ours.is_up("four") && ours.is_up("six"));
+        eventually("we have BIRD's", || ours.has("198.51.100.0/24"));
+    };
+    all_is_up();
     std::thread::sleep(Duration::from_secs(3));
     assert!(ours.bfd_is("four", BfdState::Up) && ours.peer("four").bfd.unwrap().downs == 0);
-    lab.kill_all();
-    let gone = eventually("BFD has noticed", || ours.bfd_is("four", BfdState::Down));
-    println!("noticed after {gone:?}");
-    assert!(gone < Duration::from_millis(400), "{gone:?}");
+    once_within(Duration::from_millis(400), "BFD has noticed that BIRD is gone", || {
+        all_is_up();
+        std::thread::sleep(Duration::from_millis(500));
+        lab.kill_all();
+        let took = eventually("BFD has noticed", || ours.bfd_is("four", BfdState::Down));
+        lab.bird(&configuration);
+        took
+    });
 }
 
 #[test]

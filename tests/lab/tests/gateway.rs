@@ -1,4 +1,4 @@
-//! Branch sites behind WireGuard, two tenants with equal addresses, and the tenant's access list.
+//! Branch sites behind WireGuard and GRE, two tenants with equal addresses, and the tenant's access list.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use penstock_lab::Lab;
@@ -14,10 +14,15 @@ macro_rules! lab {
     };
 }
 
-const SITES: [(&str, &str); 2] = [("branch-a", "blue"), ("branch-b", "green")];
+/// The site, its tenant and its address. The third one's tunnel is GRE.
+const SITES: [(&str, &str, &str); 3] = [
+    ("branch-a", "blue", "192.168.50.2"),
+    ("branch-b", "green", "192.168.50.2"),
+    ("branch-c", "green", "192.168.60.2"),
+];
 
 fn wait_for_sites(lab: &Lab) {
-    for (site, _) in SITES {
+    for (site, ..) in SITES {
         lab.wait_until(Duration::from_secs(15), "the site's tunnel", || lab.ok(site, "ping -c 1 -W 1 10.0.0.11"));
     }
 }
@@ -26,10 +31,10 @@ fn wait_for_sites(lab: &Lab) {
 fn each_site_reaches_the_containers_of_its_own_tenant_only() {
     let lab = lab!();
     wait_for_sites(lab);
-    for (site, tenant) in SITES {
+    for (site, tenant, address) in SITES {
         for n in 1..=3 {
             let answer = lab.out(site, &format!("curl -s -m 5 http://10.0.0.1{n}:8080/"));
-            assert_eq!(answer, format!("{tenant}-{n} 192.168.50.2"), "from {site}");
+            assert_eq!(answer, format!("{tenant}-{n} {address}"), "from {site}");
             assert!(lab.ok(site, &format!("ping -c 3 -i 0.2 -W 1 10.0.0.1{n}")), "{site} pings 10.0.0.1{n}");
         }
     }
@@ -39,26 +44,27 @@ fn each_site_reaches_the_containers_of_its_own_tenant_only() {
 fn containers_reach_their_own_site_only() {
     let lab = lab!();
     wait_for_sites(lab);
-    for (site, tenant) in SITES {
+    for (site, tenant, address) in SITES {
         for n in 1..=3 {
             let from = format!("{tenant}-{n}");
-            let hello = lab.out(&from, "timeout 5 bash -c 'exec 3<>/dev/tcp/192.168.50.2/8080; cat <&3'");
-            assert_eq!(hello, site, "{from} asked 192.168.50.2");
-            assert!(lab.ok(&from, "ping -c 2 -i 0.2 -W 1 192.168.50.2"), "{from} pings its site");
+            let hello = lab.out(&from, &format!("timeout 5 bash -c 'exec 3<>/dev/tcp/{address}/8080; cat <&3'"));
+            assert_eq!(hello, site, "{from} asked {address}");
+            assert!(lab.ok(&from, &format!("ping -c 2 -i 0.2 -W 1 {address}")), "{from} pings its site");
         }
     }
+    assert!(!lab.ok("blue-1", "ping -c 2 -i 0.2 -W 1 192.168.60.2"), "that is the other tenant's site");
 }
 
 #[test]
 fn bulk_data_crosses_the_tunnel_both_ways() {
     let lab = lab!();
     wait_for_sites(lab);
-    for direction in ["", "-R"] {
-        let report = lab.out("branch-a", &format!("iperf3 -J -t 3 {direction} -c 10.0.0.11"));
+    for (site, direction) in [("branch-a", ""), ("branch-a", "-R"), ("branch-c", ""), ("branch-c", "-R")] {
+        let report = lab.out(site, &format!("iperf3 -J -t 3 {direction} -c 10.0.0.11"));
         let report: Value = serde_json::from_str(&report).unwrap();
         let mbit = report["end"]["sum_received"]["bits_per_second"].as_f64().unwrap() / 1e6;
-        println!("iperf3 {direction} over WireGuard: {mbit:.0} Mbit/s");
-        assert!(mbit > 10.0, "iperf3 {direction}: {mbit} Mbit/s");
+        println!("iperf3 {direction} of {site}: {mbit:.0} Mbit/s");
+        assert!(mbit > 10.0, "iperf3 {direction} of {site}: {mbit} Mbit/s");
     }
 }
 
