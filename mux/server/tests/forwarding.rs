@@ -13,7 +13,7 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use support::frame::{self, Vxlan};
@@ -23,6 +23,10 @@ use tokio::sync::watch;
 const BACKENDS: u32 = 4;
 /// What a mux says that has the kernel forward what it can.
 const KERNEL: &str = ", kernel replay";
+/// For what has to happen.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// So long after a change no worker has to have had a flow entry before the kernel forwards all slots again.
+const QUIET: Duration = Duration::from_secs(5);
 
 fn mac(id: u32) -> Mac {
     Mac([0x02, 0x50, 0, 0, 9, id as u8])
@@ -138,7 +142,7 @@ fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         if let Some(found) = look() {
             return found;
         }
-        assert!(start.elapsed() < Duration::from_secs(15), "waited in vain for {what}");
+        assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -148,13 +152,16 @@ type Arrived = (Instant, Vec<u8>);
 /// Everything that arrives at the host's interface.
 struct Capture {
     stop: Arc<AtomicBool>,
+    /// How many of them are encapsulated.
+    count: Arc<AtomicUsize>,
     thread: Option<JoinHandle<Vec<Arrived>>>,
 }
 
 impl Capture {
     fn start(lab: &Lab) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let (seen, ns) = (Arc::clone(&stop), lab.ns("h"));
+        let count = Arc::new(AtomicUsize::new(0));
+        let (seen, counted, ns) = (Arc::clone(&stop), Arc::clone(&count), lab.ns("h"));
         let (ready, is_ready) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
             netns::enter(&ns).unwrap();
@@ -163,7 +170,10 @@ impl Capture {
             let mut frames = Vec::new();
             while !seen.load(Ordering::Relaxed) {
                 let now = Instant::now();
+                let before = frames.len();
                 let n = port.poll(&mut |batch| frames.extend(batch.iter().map(|p| (now, p.frame().to_vec())))).unwrap();
+                let new = frames[before..].iter().filter(|(_, f)| frame::read(f).is_some()).count();
+                counted.fetch_add(new, Ordering::Relaxed);
                 if n == 0 {
                     std::thread::sleep(Duration::from_micros(200));
                 }
@@ -171,7 +181,16 @@ impl Capture {
             frames
         });
         is_ready.recv().unwrap();
-        Self { stop, thread: Some(thread) }
+        Self { stop, count, thread: Some(thread) }
+    }
+
+    /// Waits until that many have arrived encapsulated, for a bounded time, and for what comes in excess.
+    fn frames_of(self, expected: usize) -> Vec<Arrived> {
+        let start = Instant::now();
+        while self.count.load(Ordering::Relaxed) < expected && start.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.frames()
     }
 
     fn frames(mut self) -> Vec<Arrived> {
@@ -253,7 +272,7 @@ fn forwards(tag: &str, packet_io: PacketIoMode, mode: &str) {
     datagrams(&lab, VIP4, 7777, 100, b"question");
     datagrams(&lab, VIP6, 7777, 100, b"question six");
     datagrams(&lab, VIP4, 7777, 5, &[7; 1472]);
-    let raw: Vec<Vec<u8>> = capture.frames().into_iter().map(|(_, f)| f).collect();
+    let raw: Vec<Vec<u8>> = capture.frames_of(505).into_iter().map(|(_, f)| f).collect();
     let frames: Vec<Vxlan> = raw.iter().filter_map(|f| frame::read(f)).collect();
     check_all(&lab, &frames);
 
@@ -337,17 +356,18 @@ fn no_frame_stays_in_the_kernel_after_the_program_at_the_other_end_is_gone() {
     let peer = lab.in_ns("r", || penstock_bpf::Steering::attach_to("rm").unwrap());
     let mux = ready(&lab, PacketIoMode::AfXdp);
     mux.until("the kernel to forward", |s| s.packet_io.iter().any(|m| m.contains(KERNEL)));
-    let arrived = || {
+    let arrived = |frames: fn(Capture) -> Vec<Arrived>| {
         let capture = Capture::start(&lab);
         datagrams(&lab, VIP4, 7777, 100, b"where?");
-        capture.frames().iter().filter(|(_, f)| frame::read(f).is_some_and(|v| v.inner.payload == b"where?")).count()
+        let frames = frames(capture);
+        frames.iter().filter(|(_, f)| frame::read(f).is_some_and(|v| v.inner.payload == b"where?")).count()
     };
-    assert_eq!(arrived(), 100);
+    assert_eq!(arrived(|capture| capture.frames_of(100)), 100);
     drop(peer);
-    // The interface is looked at once a second.
-    std::thread::sleep(Duration::from_millis(2500));
+    // The interface is looked at now and then: until then frames may be lost.
+    wait_for("frames to arrive again", || (arrived(Capture::frames) == 100).then_some(()));
     let before = mux.status.borrow().replayed;
-    assert_eq!(arrived(), 100);
+    assert_eq!(arrived(|capture| capture.frames_of(100)), 100);
     mux.until("the kernel to have forwarded them", |s| s.replayed >= before + 100);
 }
 
@@ -361,12 +381,13 @@ fn the_kernel_forwards_all_slots_again_when_those_that_moved_have_no_flows() {
     let next = one_backend_less();
     let capture = Capture::start(&lab);
     datagrams(&lab, VIP4, 7777, 200, b"before");
+    let changed = Instant::now();
     mux.set(next);
     datagrams(&lab, VIP4, 7777, 200, b"meanwhile");
     let first = mux.until("the next goal", |s| s.applied == Revision(8));
     let moved = replayed_of_400(&lab, &mux);
     assert!(
-        (200..380).contains(&moved),
+        (200..380).contains(&moved) || changed.elapsed() > QUIET,
         "a quarter of the slots has moved: {moved} of 400 replayed, {:?}",
         first.packet_io
     );
@@ -398,9 +419,11 @@ fn slots_that_moved_return_to_the_kernel_though_next_hops_change_meanwhile() {
         host: Underlay(neighbour.parse().unwrap()),
         ..next.backends[0].clone()
     });
+    let changed = Instant::now();
     mux.set(next);
     mux.until("the next goal", |s| s.applied == Revision(8));
-    assert!(replayed_of_400(&lab, &mux) < 380);
+    let moved = replayed_of_400(&lab, &mux);
+    assert!(moved < 380 || changed.elapsed() > QUIET, "{moved} of 400 replayed");
     let mut changes = 0;
     wait_for("all slots to be replayed", || {
         changes += 1;
@@ -425,7 +448,8 @@ fn by_default_a_worker_serves_each_queue_and_fewer_lose_packets() {
         let mux = wait_until_ready(&lab, RunningMux::with_workers(&lab, PacketIoMode::AfXdp, workers));
         let capture = Capture::start(&lab);
         connect(&lab, VIP4, 80, 200);
-        let frames = capture.frames();
+        // One queue's share is not known beforehand.
+        let frames = if workers.is_none() { capture.frames_of(200) } else { capture.frames() };
         drop(mux);
         frames.iter().filter(|(_, f)| frame::read(f).is_some_and(|v| v.inner.protocol == 6)).count()
     };
@@ -484,7 +508,7 @@ fn a_wrong_goal_is_refused_and_the_last_one_goes_on() {
     assert_eq!(s.goal_error.as_deref(), Some("mux goal, services[1].pool: there is no pool 99"));
     let capture = Capture::start(&lab);
     datagrams(&lab, VIP4, 7777, 10, b"still there?");
-    assert_eq!(capture.frames().iter().filter(|(_, f)| frame::read(f).is_some()).count(), 10);
+    assert_eq!(capture.frames_of(10).iter().filter(|(_, f)| frame::read(f).is_some()).count(), 10);
     mux.set(MuxGoal { services: Vec::new(), ..goal(9) });
     let s = mux.until("the next goal", |s| s.applied == Revision(9));
     assert_eq!(s.goal_error, None);

@@ -180,11 +180,6 @@ impl Steering {
             .map_err(|source| BpfError::System { step: "put another program in force", source })
     }
 
-    #[must_use]
-    pub fn is_replaying(&self) -> bool {
-        self.replay.is_some()
-    }
-
     /// What has been replayed since the program was attached.
     ///
     /// # Errors

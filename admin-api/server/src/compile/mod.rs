@@ -139,11 +139,11 @@ impl Compiler {
                     None => std::future::pending().await,
                 }
             };
-            let not_before = self.pressed_at.map(|at| at.plus(PRESSED_EVERY));
+            let due = self.pressed_at.map(|at| at.plus(PRESSED_EVERY).since(MonotonicClock::now()));
             tokio::select! {
                 changed = self.states.changed() => if changed.is_err() { return },
                 changed = self.health.changed() => if changed.is_err() { return },
-                is_open = pressed(&mut self.pressure, not_before) => {
+                is_open = pressed(&mut self.pressure, due.unwrap_or_default()) => {
                     self.pressed_at = Some(MonotonicClock::now());
                     if !is_open { return }
                 }
@@ -218,13 +218,10 @@ impl Compiler {
     }
 }
 
-/// Returns when leases are short, but not before `not_before`; `false` when nobody can say so any more.
-async fn pressed(pressure: &mut watch::Receiver<u64>, not_before: Option<Nanos>) -> bool {
-    let is_open = pressure.changed().await.is_ok();
-    if let Some(at) = not_before.filter(|_| is_open) {
-        tokio::time::sleep(at.since(MonotonicClock::now())).await;
-    }
-    is_open
+/// Returns when leases are short, but not before `wait` is over; `false` when nobody can say so any more.
+async fn pressed(pressure: &mut watch::Receiver<u64>, wait: Duration) -> bool {
+    tokio::time::sleep(wait).await;
+    pressure.changed().await.is_ok()
 }
 
 /// Ports that virtual IPs have left; no number for those that no rule has any more, whose last one would stay for good.
@@ -311,25 +308,25 @@ mod tests {
         assert_eq!(free_ports(&mut told, &BTreeMap::new()).len(), 0);
     }
 
-    #[tokio::test]
+    /// Time goes on only when everybody waits.
+    #[tokio::test(start_paused = true)]
     async fn who_runs_short_is_heard_at_once_and_then_only_now_and_then() {
         let sender = watch::Sender::new(0);
         let mut pressure = sender.subscribe();
-        let start = MonotonicClock::now();
-        let every = Duration::from_millis(200);
-        let (mut at, mut compiled) = (None, 0);
+        let start = tokio::time::Instant::now();
         sender.send_modify(|n| *n += 1);
-        while MonotonicClock::now().since(start) < every * 3 {
-            let heard = tokio::time::timeout(every * 3, pressed(&mut pressure, at.map(|at: Nanos| at.plus(every))));
-            assert!(heard.await.unwrap());
-            compiled += 1;
-            assert!(compiled > 1 || MonotonicClock::now().since(start) < every, "the first does not wait");
-            at = Some(MonotonicClock::now());
+        assert!(pressed(&mut pressure, Duration::ZERO).await);
+        assert!(start.elapsed() < Duration::from_millis(10), "the first does not wait: {:?}", start.elapsed());
+        for n in 1..=3 {
             sender.send_modify(|n| *n += 1);
+            assert!(pressed(&mut pressure, PRESSED_EVERY).await);
+            assert!(start.elapsed() >= PRESSED_EVERY * n, "the others do: {n} in {:?}", start.elapsed());
         }
-        assert!(compiled <= 4, "{compiled} times in {:?}", MonotonicClock::now().since(start));
+        let silent = tokio::time::timeout(PRESSED_EVERY * 9, pressed(&mut pressure, Duration::ZERO)).await;
+        assert!(silent.is_err(), "nobody runs short");
+        sender.send_modify(|n| *n += 1);
         drop(sender);
-        assert!(pressed(&mut pressure, None).await, "the last change is heard");
-        assert!(!pressed(&mut pressure, None).await);
+        assert!(pressed(&mut pressure, PRESSED_EVERY).await, "the last change is heard");
+        assert!(!pressed(&mut pressure, PRESSED_EVERY).await);
     }
 }
