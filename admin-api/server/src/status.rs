@@ -2,7 +2,7 @@
 //!
 //! | list | an item |
 //! | --- | --- |
-//! | `nodes` | `name role address connected detail goalRevision appliedRevision inSync goalError packetIo flows received transmitted dropped{reason} packetsPerSecond bitsPerSecond` |
+//! | `nodes` | `name role address connected detail goalRevision appliedRevision inSync goalError packetIo fallbacks{interface,without,reason,fix} flows received transmitted dropped{reason} packetsPerSecond bitsPerSecond` |
 //! | `services` | `name vip protocol port pool tableVersion settling packets bytes packetsPerSecond bitsPerSecond healthy total backends[]` |
 //! | `backends` | `networkInterface address host healthy detail slots packets bytes packetsPerSecond bitsPerSecond` |
 //! | `drains` | `resource state secondsToDeadline left atStart percent unit` |
@@ -18,7 +18,7 @@ use crate::state::State;
 use penstock_admin_types::Intent;
 use penstock_clock::MonotonicClock;
 use penstock_gateway_proto::{GatewayStatus, TunnelState};
-use penstock_model::{BackendId, LedgerReport, ServiceId};
+use penstock_model::{BackendId, Fallback, LedgerReport, ServiceId};
 use penstock_mux_proto::{Backend, MuxGoal, MuxStatus, Pool, Service, Traffic};
 use penstock_slb_host::ProbeStatus;
 use penstock_southbound::{NodeGoal, NodeReport, NodeRole};
@@ -96,12 +96,13 @@ fn node_json(
         "inSync": connected && goal.is_some() && goal == applied,
     });
     if let (Some(map), Some(r)) = (out.as_object_mut(), report) {
-        let (ledger, packet_io, flows, error) = general(&r.now);
+        let (ledger, (packet_io, fallbacks), flows, error) = general(&r.now);
         let before = r.before.as_ref().map(|(s, b)| (*s, general(b).0));
         let packets = rate(ledger.received, before.map(|(s, b)| (s, b.received)));
         let bytes = rate(ledger.received_bytes, before.map(|(s, b)| (s, b.received_bytes)));
         let more = json!({
             "packetIo": packet_io,
+            "fallbacks": fallbacks,
             "flows": flows,
             "received": ledger.received,
             "receivedBytes": ledger.received_bytes,
@@ -117,11 +118,14 @@ fn node_json(
     out
 }
 
-fn general(report: &NodeReport) -> (&LedgerReport, &[String], u64, Option<&String>) {
+/// How packets go, and where by a slower way than the best.
+type Ways<'a> = (&'a [String], &'a [Fallback]);
+
+fn general(report: &NodeReport) -> (&LedgerReport, Ways<'_>, u64, Option<&String>) {
     match report {
-        NodeReport::Mux(s) => (&s.ledger, &s.packet_io, s.flows, s.goal_error.as_ref()),
-        NodeReport::Host(s) => (&s.ledger, &s.packet_io, s.flows, None),
-        NodeReport::Gateway(s) => (&s.ledger, &s.packet_io, s.flows, s.goal_error.as_ref()),
+        NodeReport::Mux(s) => (&s.ledger, (&s.packet_io, &s.fallbacks), s.flows, s.goal_error.as_ref()),
+        NodeReport::Host(s) => (&s.ledger, (&s.packet_io, &s.fallbacks), s.flows, None),
+        NodeReport::Gateway(s) => (&s.ledger, (&s.packet_io, &s.fallbacks), s.flows, s.goal_error.as_ref()),
     }
 }
 

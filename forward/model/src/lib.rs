@@ -11,11 +11,13 @@
 //! | [`FlowKey`] | 40 bytes that identify a flow within one tenant |
 //! | [`DropReason`] | every way in which a packet can end without being forwarded |
 //! | [`Packet`], [`Verdict`] | one frame in its buffer with headroom, and what was decided for it |
+//! | [`Fallback`] | which slower way an interface's packets go, why, and what helps |
 //! | [`Ledger`] | counts of outcomes; outcomes sum to packets in |
 #![forbid(unsafe_code)]
 
 mod addr;
 mod drop_reason;
+mod fallback;
 mod flow_key;
 mod ids;
 mod ledger;
@@ -24,6 +26,7 @@ mod time;
 
 pub use addr::{Addr16, Dip, Mac, MacError, Overlay, Underlay, is_host};
 pub use drop_reason::DropReason;
+pub use fallback::Fallback;
 pub use flow_key::{FlowKey, Protocol};
 pub use ids::{BackendId, EncapId, Epoch, IdError, PoolId, PortId, Revision, ServiceId, TenantId, TunnelId, Vni};
 pub use ledger::{Ledger, LedgerReport};

@@ -1,4 +1,4 @@
-use penstock_model::{LedgerReport, Revision, TunnelId};
+use penstock_model::{Fallback, LedgerReport, Revision, TunnelId};
 use penstock_routing_proto::RouterStatus;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
@@ -8,6 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 pub struct GatewayStatus {
     pub applied: Revision,
     pub packet_io: Vec<String>,
+    #[serde(default)]
+    pub fallbacks: Vec<Fallback>,
     pub ledger: LedgerReport,
     pub flows: u64,
     pub tunnels: Vec<TunnelStatus>,

@@ -7,8 +7,8 @@ pub enum Error {
     NoInterface(String),
     #[error("the interface \"{0}\" was removed")]
     InterfaceGone(String),
-    #[error("cannot open \"{interface}\" by {mode}: {reason}")]
-    Open { interface: String, mode: &'static str, reason: String },
+    #[error("cannot open \"{interface}\" by {mode}: {obstacle}")]
+    Open { interface: String, mode: &'static str, obstacle: penstock_bpf::Obstacle },
     #[error("cannot tell the kernel which packets are the gateway's: {0}")]
     Steering(#[from] penstock_bpf::BpfError),
     #[error(transparent)]

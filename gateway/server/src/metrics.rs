@@ -36,10 +36,11 @@ const TUNNEL_UP: &str = "penstock_gateway_tunnel_up";
 const TUNNEL_HANDSHAKE_AGE: &str = "penstock_gateway_tunnel_handshake_age_seconds";
 
 /// Sets all metrics.
-pub(crate) fn record(snapshot: &Snapshot, interface: &str, applied: Revision) {
+pub(crate) fn record(snapshot: &Snapshot, (interface, mode): (&str, &str), applied: Revision) {
     let io = &snapshot.io;
     let underlay = InterfaceFacts {
         name: interface,
+        mode: Some(mode),
         received: io.received,
         transmitted: io.transmitted,
         missed: io.missed,
@@ -120,7 +121,7 @@ mod tests {
         let snapshot = Snapshot { capped, counters, tunnels: vec![tunnel], io, ..Snapshot::default() };
         rendered(|| {
             METRICS.describe();
-            record(&snapshot, "eth0", Revision(4));
+            record(&snapshot, ("eth0", "af_packet"), Revision(4));
             record_rules([("red", "web", "ssh", 6)].into_iter(), 0);
         })
     }

@@ -1,8 +1,8 @@
 //! The underlay interface, open, and what tells the kernel which packets are ours.
 use crate::config::{GatewayConfig, PacketIoMode};
 use crate::error::Error;
-use penstock_bpf::{OwnedEndpoint, Steering};
-use penstock_model::{PortId, Protocol};
+use penstock_bpf::{Obstacle, OwnedEndpoint, Steering};
+use penstock_model::{Fallback, PortId, Protocol};
 use penstock_netlink::Link;
 use penstock_packet_io::{
     AfPacket, AfPacketOptions, AfXdp, AfXdpOptions, FrameKind, PacketIo, SilentProtocolListener, SilentUdpListener,
@@ -11,12 +11,15 @@ use penstock_wire::VXLAN_PORT;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
+const SOCKET: &str = "use Linux 6.1 or later with CONFIG_XDP_SOCKETS, run as root or with CAP_NET_RAW, and see that no other AF_XDP socket has the queue";
 pub(crate) const UNDERLAY: PortId = PortId(0);
 
-/// One socket for each receive queue, and how they came about: `eth0: af_xdp copy`.
+/// One socket for each receive queue, and how they came about: `af_xdp copy native`.
 pub(crate) struct Opened {
     pub(crate) queues: Vec<Box<dyn PacketIo>>,
     pub(crate) mode: String,
+    /// What goes a slower way than the best.
+    pub(crate) fallback: Option<Fallback>,
     pub(crate) claim: Claim,
 }
 
@@ -43,25 +46,30 @@ pub(crate) fn open(config: &GatewayConfig, link: &Link) -> Result<Opened, Error>
         PacketIoMode::AfPacket => open_packet(link),
         PacketIoMode::Auto => open_xdp(link).or_else(|reason| {
             tracing::warn!(%reason, "AF_XDP does not work here: packets go by AF_PACKET, which is slower");
-            open_packet(link)
+            let fallback = match &reason {
+                Error::Open { obstacle, .. } => fallback(link, "AF_XDP", obstacle),
+                _ => None,
+            };
+            Ok(Opened { fallback, ..open_packet(link)? })
         }),
     }
 }
 
 fn open_xdp(link: &Link) -> Result<Opened, Error> {
-    let failed = |reason: String| Error::Open { interface: link.name.clone(), mode: "AF_XDP", reason };
-    let steering = Steering::attach(link.index).map_err(|e| failed(e.to_string()))?;
+    let failed = |obstacle: Obstacle| Error::Open { interface: link.name.clone(), mode: "AF_XDP", obstacle };
+    let steering = Steering::attach(link.index).map_err(|e| failed(e.into()))?;
     let mut queues: Vec<Box<dyn PacketIo>> = Vec::new();
     let mut mode = "closed";
     for queue in 0..receive_queues(&link.name) {
-        let io =
-            AfXdp::open(link.index, queue, UNDERLAY, AfXdpOptions::default()).map_err(|e| failed(e.to_string()))?;
-        steering.register_socket(queue, io.fd()).map_err(|e| failed(e.to_string()))?;
+        let io = AfXdp::open(link.index, queue, UNDERLAY, AfXdpOptions::default())
+            .map_err(|e| failed(Obstacle::new(e.to_string(), SOCKET)))?;
+        steering.register_socket(queue, io.fd()).map_err(|e| failed(e.into()))?;
         mode = io.capabilities().mode;
         queues.push(Box::new(io));
     }
-    let mode = format!("{}: {mode}", link.name);
-    Ok(Opened { queues, mode, claim: Claim::Steering(Box::new(steering)) })
+    let mode = format!("{mode} {}", steering.mode());
+    let fallback = steering.refusal().and_then(|obstacle| fallback(link, "native XDP", obstacle));
+    Ok(Opened { queues, mode, fallback, claim: Claim::Steering(Box::new(steering)) })
 }
 
 fn open_packet(link: &Link) -> Result<Opened, Error> {
@@ -70,10 +78,16 @@ fn open_packet(link: &Link) -> Result<Opened, Error> {
     let io = AfPacket::open(&link.name, UNDERLAY, &options).map_err(|e| Error::Open {
         interface: link.name.clone(),
         mode: "AF_PACKET",
-        reason: e.to_string(),
+        obstacle: Obstacle::new(e.to_string(), "run as root or with CAP_NET_RAW"),
     })?;
-    let mode = format!("{}: {}", link.name, io.capabilities().mode);
-    Ok(Opened { queues: vec![Box::new(io)], mode, claim: Claim::Silence(Silence::default()) })
+    let mode = io.capabilities().mode.to_owned();
+    Ok(Opened { queues: vec![Box::new(io)], mode, fallback: None, claim: Claim::Silence(Silence::default()) })
+}
+
+/// For operators.
+fn fallback(link: &Link, without: &str, obstacle: &Obstacle) -> Option<Fallback> {
+    let (interface, without) = (link.name.clone(), without.to_owned());
+    Some(Fallback { interface, without, reason: obstacle.reason.clone(), fix: obstacle.fix.clone()? })
 }
 
 /// Receive queues that the interface uses; 1 if the kernel does not say.

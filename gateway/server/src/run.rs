@@ -12,7 +12,7 @@ use penstock_clock::MonotonicClock;
 use penstock_engine::Port;
 use penstock_flow::FlowHasher;
 use penstock_gateway_proto::{GatewayGoal, GatewayResolver, GatewayStatus, TunnelState, flow_table};
-use penstock_model::{Nanos, TunnelId};
+use penstock_model::{Fallback, Nanos, TunnelId};
 use penstock_netlink::{Link, UnderlayView, Watcher, next_view};
 use penstock_packet_io::{IdlePolicy, Poller};
 use std::collections::BTreeSet;
@@ -46,7 +46,7 @@ pub async fn run(
     let view = views.borrow_and_update().clone();
     let link = view.link(&config.interface).ok_or_else(|| Error::NoInterface(config.interface.clone()))?;
     let opened = ports::open(&config, link)?;
-    tracing::info!(port = opened.mode, "gateway interface open");
+    tracing::info!(interface = link.name, mode = opened.mode, "gateway interface open");
 
     let mut control = Control::new(config.underlay_address, Arc::clone(&view), opened.claim);
     let links = Arc::new(Links::default());
@@ -57,6 +57,7 @@ pub async fn run(
     let mut report = Report {
         status,
         mode: opened.mode,
+        fallback: opened.fallback,
         interface: config.interface,
         sent: MonotonicClock::now(),
         states: Vec::new(),
@@ -177,6 +178,7 @@ async fn stopped(shutdown: &mut watch::Receiver<bool>) {
 struct Report {
     status: watch::Sender<GatewayStatus>,
     mode: String,
+    fallback: Option<Fallback>,
     interface: String,
     sent: Nanos,
     states: Vec<(TunnelId, TunnelState)>,
@@ -191,11 +193,12 @@ impl Report {
 
     fn send(&mut self, control: &Control, shared: &Shared, routers: &Routers) {
         let snapshot = shared.get();
-        metrics::record(&snapshot, &self.interface, control.applied());
+        metrics::record(&snapshot, (&self.interface, &self.mode), control.applied());
         metrics::record_rules(control.policy.load().acl_decisions(), control.notes_lost());
         self.states = snapshot.states();
         self.sent = MonotonicClock::now();
-        let status = snapshot.status(control.applied(), &self.mode, control.goal_error.clone());
-        self.status.send_replace(GatewayStatus { routers: routers.statuses(), ..status });
+        let status = snapshot.status(control.applied(), &self.interface, &self.mode, control.goal_error.clone());
+        let fallbacks = self.fallback.iter().cloned().collect();
+        self.status.send_replace(GatewayStatus { routers: routers.statuses(), fallbacks, ..status });
     }
 }

@@ -61,10 +61,17 @@ impl Shared {
 }
 
 impl Snapshot {
-    pub(crate) fn status(&self, applied: Revision, mode: &str, goal_error: Option<String>) -> GatewayStatus {
+    pub(crate) fn status(
+        &self,
+        applied: Revision,
+        interface: &str,
+        mode: &str,
+        goal_error: Option<String>,
+    ) -> GatewayStatus {
         GatewayStatus {
             applied,
-            packet_io: vec![mode.to_owned()],
+            packet_io: vec![format!("{interface}: {mode}")],
+            fallbacks: Vec::new(),
             ledger: LedgerReport::from(&self.ledger),
             flows: self.flows,
             tunnels: self.tunnels.clone(),

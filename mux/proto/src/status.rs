@@ -1,4 +1,4 @@
-use penstock_model::{BackendId, LedgerReport, Revision, ServiceId};
+use penstock_model::{BackendId, Fallback, LedgerReport, Revision, ServiceId};
 use penstock_routing_proto::RouterStatus;
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +9,8 @@ pub struct MuxStatus {
     pub applied: Revision,
     /// How packets are read, per interface: `af_xdp zero-copy`, `af_xdp copy`, `af_packet`.
     pub packet_io: Vec<String>,
+    #[serde(default)]
+    pub fallbacks: Vec<Fallback>,
     pub ledger: LedgerReport,
     /// Packets that the kernel's program forwarded by itself; the ledger counts them too.
     #[serde(default)]

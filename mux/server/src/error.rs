@@ -1,3 +1,4 @@
+use penstock_bpf::Obstacle;
 use std::io;
 
 /// Why a mux cannot run, or cannot go on.
@@ -7,8 +8,8 @@ pub enum Error {
     NoInterface(String),
     #[error("mux interface \"{0}\" was removed")]
     InterfaceGone(String),
-    #[error("cannot open {interface} for packets by {mode}: {reason}")]
-    Open { interface: String, mode: &'static str, reason: String },
+    #[error("cannot open {interface} for packets by {mode}: {obstacle}")]
+    Open { interface: String, mode: &'static str, obstacle: Obstacle },
     #[error("the underlay cannot be watched: {0}")]
     Netlink(#[from] penstock_netlink::Error),
     #[error("the steering program refused the virtual IPs: {0}")]

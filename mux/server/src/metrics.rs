@@ -45,15 +45,17 @@ const REPLAYED: &str = "penstock_mux_replayed_packets_total";
 pub(crate) fn record(
     policy: &Policy,
     totals: &Totals,
-    interfaces: &[String],
+    (interfaces, modes): (&[String], &[String]),
     services: &[Named<ServiceId>],
     backends: &[Named<BackendId>],
 ) {
     let interfaces: Vec<InterfaceFacts<'_>> = interfaces
         .iter()
+        .zip(modes)
         .zip(&totals.io)
-        .map(|(name, io)| InterfaceFacts {
+        .map(|((name, mode), io)| InterfaceFacts {
             name,
+            mode: Some(mode),
             received: io.received,
             transmitted: io.transmitted,
             missed: io.missed,
@@ -136,7 +138,13 @@ mod tests {
         totals.io.push(IoStats::default());
         rendered(|| {
             METRICS.describe();
-            record(&policy(), &totals, &["eth0".to_owned()], &services, &backends);
+            record(
+                &policy(),
+                &totals,
+                (&["eth0".to_owned()], &["af_xdp copy native".to_owned()]),
+                &services,
+                &backends,
+            );
             let services = vec![Counter { packets: 4, bytes: 400 }];
             let counted = Counted { services, aborted: 1, ..Counted::default() };
             let active = ReplayState { is_active: true, obstacle: None };
@@ -153,6 +161,7 @@ mod tests {
             "penstock_mux_goal_revision 4",
             "penstock_mux_service_bytes_total{service=\"http\"} 500",
             "penstock_mux_unresolved_next_hops 1",
+            "penstock_mux_interface_mode{interface=\"eth0\",mode=\"af_xdp copy native\"} 1",
             "penstock_mux_kernel_replay{interface=\"eth0\"} 1",
             "penstock_mux_second_chances_missing 0",
             "penstock_mux_replayed_packets_total{interface=\"eth0\"} 4",

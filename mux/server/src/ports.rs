@@ -1,9 +1,10 @@
 use crate::config::{MuxConfig, PacketIoMode};
 use crate::control::Steer;
 use crate::error::Error;
-use crate::stats::{Counted, ReplayState};
+use crate::stats::{Counted, ReplayState, fallback};
 use crate::steering::XdpSteering;
-use penstock_model::{PortId, Protocol};
+use penstock_bpf::Obstacle;
+use penstock_model::{Fallback, PortId, Protocol};
 use penstock_mux_proto::{Foreign, Policy};
 use penstock_netlink::{Link, UnderlayView};
 use penstock_packet_io::{AfPacket, AfPacketOptions, AfXdp, AfXdpOptions, FrameKind, Interface, PacketIo};
@@ -12,11 +13,15 @@ use penstock_packet_io::{AfPacket, AfPacketOptions, AfXdp, AfXdpOptions, FrameKi
 pub(crate) struct Opened {
     /// For each worker its queue of every interface, by port id.
     pub(crate) workers: Vec<Vec<Box<dyn PacketIo>>>,
-    /// How packets are read, by interface: `eth0: af_xdp copy`.
+    /// How packets are read, by interface: `af_xdp copy native`.
     pub(crate) modes: Vec<String>,
+    /// What goes a slower way than the best.
+    pub(crate) fallbacks: Vec<Fallback>,
     pub(crate) steer: Box<dyn Steer + Send>,
     pub(crate) foreign: Foreign,
 }
+
+const SOCKET: &str = "use Linux 6.1 or later with CONFIG_XDP_SOCKETS, run as root or with CAP_NET_RAW, and see that no other AF_XDP socket has the queue";
 
 /// Opens the interfaces as configured.
 ///
@@ -28,7 +33,11 @@ pub(crate) fn open(config: &MuxConfig, links: &[Link]) -> Result<Opened, Error> 
         PacketIoMode::AfPacket => open_packet(links),
         PacketIoMode::Auto => open_xdp(config, links).or_else(|reason| {
             tracing::warn!(%reason, "AF_XDP does not work here: packets go by AF_PACKET, which is slower");
-            open_packet(links)
+            let fallbacks = match &reason {
+                Error::Open { interface, obstacle, .. } => fallback(interface, "AF_XDP", obstacle),
+                _ => None,
+            };
+            Ok(Opened { fallbacks: fallbacks.into_iter().collect(), ..open_packet(links)? })
         }),
     }
 }
@@ -37,9 +46,9 @@ fn open_xdp(config: &MuxConfig, links: &[Link]) -> Result<Opened, Error> {
     let mut steering = XdpSteering::new(config.kernel_replay);
     let mut queues = Vec::new();
     for (port, link) in (0u16..).zip(links) {
-        let mode_error = |reason: String| Error::Open { interface: link.name.clone(), mode: "AF_XDP", reason };
-        let present =
-            Interface::open(&link.name).and_then(|i| i.receive_queues()).map_err(|e| mode_error(e.to_string()))?;
+        let mode_error = |obstacle: Obstacle| Error::Open { interface: link.name.clone(), mode: "AF_XDP", obstacle };
+        let no_socket = |error: &dyn std::fmt::Display| mode_error(Obstacle::new(error.to_string(), SOCKET));
+        let present = Interface::open(&link.name).and_then(|i| i.receive_queues()).map_err(|e| no_socket(&e))?;
         let used = config.workers.unwrap_or(present).max(1);
         if used < present {
             let name = &link.name;
@@ -47,18 +56,20 @@ fn open_xdp(config: &MuxConfig, links: &[Link]) -> Result<Opened, Error> {
         }
         steering.attach(PortId(port), link).map_err(mode_error)?;
         for queue in 0..used {
-            let io = AfXdp::open(link.index, queue, PortId(port), AfXdpOptions::default())
-                .map_err(|e| mode_error(e.to_string()))?;
+            let io =
+                AfXdp::open(link.index, queue, PortId(port), AfXdpOptions::default()).map_err(|e| no_socket(&e))?;
             steering.serve(PortId(port), queue, &io).map_err(mode_error)?;
             queues.push((port, queue, io));
         }
     }
-    let modes = (0u16..).zip(links).map(|(port, link)| {
+    let (mut modes, mut fallbacks) = (Vec::new(), Vec::new());
+    for (port, link) in (0u16..).zip(links) {
         let mode = queues.iter().find(|(p, ..)| *p == port).map_or("closed", |(.., io)| io.capabilities().mode);
-        format!("{}: {mode}", link.name)
-    });
-    let modes = modes.collect();
-    Ok(Opened { workers: by_worker(queues), modes, steer: Box::new(steering), foreign: Foreign::Drop })
+        let Some((program, refusal)) = steering.mode(PortId(port)) else { continue };
+        modes.push(format!("{mode} {program}"));
+        fallbacks.extend(refusal.and_then(|obstacle| fallback(&link.name, "native XDP", obstacle)));
+    }
+    Ok(Opened { workers: by_worker(queues), modes, fallbacks, steer: Box::new(steering), foreign: Foreign::Drop })
 }
 
 /// Worker n gets queue n of each interface that has one.
@@ -84,12 +95,13 @@ fn open_packet(links: &[Link]) -> Result<Opened, Error> {
         let io = AfPacket::open(&link.name, PortId(port), &options).map_err(|e| Error::Open {
             interface: link.name.clone(),
             mode: "AF_PACKET",
-            reason: e.to_string(),
+            obstacle: Obstacle::new(e.to_string(), "run as root or with CAP_NET_RAW"),
         })?;
         ports.push(Box::new(io));
     }
-    let modes = links.iter().map(|l| format!("{}: af_packet", l.name)).collect();
-    Ok(Opened { workers: vec![ports], modes, steer: Box::new(NoSteering), foreign: Foreign::Pass })
+    let modes = links.iter().map(|_| "af_packet".to_owned()).collect();
+    let steer = Box::new(NoSteering);
+    Ok(Opened { workers: vec![ports], modes, fallbacks: Vec::new(), steer, foreign: Foreign::Pass })
 }
 
 /// AF_PACKET: the kernel sees every frame too. It drops those for virtual IPs, which it does not know, unless it forwards.

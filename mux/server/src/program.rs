@@ -1,5 +1,5 @@
 use crate::stats::{Counted, ReplayState};
-use penstock_bpf::{BpfError, ReplayCounts, Steering, WayOut};
+use penstock_bpf::{BpfError, Obstacle, ReplayCounts, Steering, WayOut};
 use penstock_engine::Counter;
 use penstock_maps::{ReplayImage, ReplayTraffic};
 use penstock_model::{Nanos, PortId};
@@ -17,7 +17,7 @@ pub(crate) trait Kernel {
 
     /// # Errors
     /// Why nothing can be replayed.
-    fn way_out(&self) -> Result<WayOut, String>;
+    fn way_out(&self) -> Result<WayOut, Obstacle>;
 
     /// # Errors
     /// It was refused, or is in force and not as it should be.
@@ -37,7 +37,7 @@ impl Kernel for Steering {
         Steering::ifindex(self)
     }
 
-    fn way_out(&self) -> Result<WayOut, String> {
+    fn way_out(&self) -> Result<WayOut, Obstacle> {
         Steering::way_out(self)
     }
 
@@ -74,7 +74,7 @@ pub(crate) struct Program<K> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Conditions {
     /// Or why nothing is replayed; `None`: there is nothing to replay.
-    way: Result<WayOut, Option<String>>,
+    way: Result<WayOut, Option<Obstacle>>,
     mtu: u32,
 }
 
@@ -96,7 +96,7 @@ impl<K: Kernel> Program<K> {
     pub(crate) fn publish(&mut self, policy: &Policy, view: &UnderlayView, now: Nanos) -> Result<(), BpfError> {
         let conditions = self.conditions(policy, view);
         let loaded = match &conditions.way {
-            Ok(way) => self.load(policy, *way, conditions.mtu).map_err(|e| Some(e.to_string())),
+            Ok(way) => self.load(policy, *way, conditions.mtu).map_err(|e| Some(e.into())),
             Err(obstacle) => Err(obstacle.clone()),
         };
         self.retry_at = (conditions.way.is_ok() && loaded.is_err()).then(|| now.plus(RETRY));
@@ -150,7 +150,7 @@ impl<K: Kernel> Program<K> {
         let mtu = view.links().find(|l| l.index == index).map_or(0, |l| l.mtu);
         let way = match &self.never {
             _ if policy.vips().is_empty() => Err(None),
-            Some(reason) => Err(Some(reason.clone())),
+            Some(reason) => Err(Some(Obstacle::wanted(reason.as_str()))),
             None => self.kernel.way_out().map_err(Some),
         };
         Conditions { way, mtu }
@@ -191,7 +191,7 @@ mod tests {
     /// A kernel that does as it is told.
     #[derive(Debug)]
     struct Fake {
-        way: Result<WayOut, String>,
+        way: Result<WayOut, Obstacle>,
         refuses: bool,
         in_force: Option<WayOut>,
         loads: u32,
@@ -202,7 +202,7 @@ mod tests {
             1
         }
 
-        fn way_out(&self) -> Result<WayOut, String> {
+        fn way_out(&self) -> Result<WayOut, Obstacle> {
             self.way.clone()
         }
 
@@ -263,10 +263,11 @@ mod tests {
         let (policy, view) = (policy(), UnderlayView::default());
         let mut program = program(WayOut::Redirect);
         program.publish(&policy, &view, AT(1)).unwrap();
-        program.kernel.way = Err("GRO is off".to_owned());
+        let obstacle = Obstacle::new("GRO is off", "switch it on");
+        program.kernel.way = Err(obstacle.clone());
         program.maintain(&policy, &view, AT(2)).unwrap();
         assert_eq!(program.kernel.in_force, None);
-        assert_eq!(program.state().obstacle.as_deref(), Some("GRO is off"));
+        assert_eq!(program.state().obstacle, Some(obstacle));
         program.kernel.way = Ok(WayOut::Redirect);
         program.maintain(&policy, &view, AT(3)).unwrap();
         assert_eq!(program.kernel.in_force, Some(WayOut::Redirect));

@@ -6,7 +6,7 @@ use crate::stats::{self, Holders, Totals};
 use crate::threads::Threads;
 use crate::{metrics, ports};
 use arc_swap::ArcSwap;
-use penstock_model::PortId;
+use penstock_model::{Fallback, PortId};
 use penstock_mux_proto::{MuxGoal, MuxStatus, Policy};
 use penstock_netlink::{Link, UnderlayView, Watcher, next_view};
 use penstock_wire::VXLAN_HEADER_LEN;
@@ -45,7 +45,13 @@ pub async fn run(
     let mut control = Control::new(Arc::clone(&published), config.underlay_address, by_index, opened.steer);
     let mut threads = Threads::start(opened.workers, opened.foreign, &config, &published)?;
     let mut announcer = Announcer::start(&config);
-    let mut report = Report { status, modes: opened.modes, interfaces: config.interfaces, holders: Holders::default() };
+    let mut report = Report {
+        status,
+        modes: opened.modes,
+        fallbacks: opened.fallbacks,
+        interfaces: config.interfaces,
+        holders: Holders::default(),
+    };
 
     let mut tick = tokio::time::interval(REPORT);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -136,6 +142,7 @@ async fn stopped(shutdown: &mut watch::Receiver<bool>) {
 struct Report {
     status: watch::Sender<MuxStatus>,
     modes: Vec<String>,
+    fallbacks: Vec<Fallback>,
     interfaces: Vec<String>,
     holders: Holders,
 }
@@ -145,20 +152,26 @@ impl Report {
         let policy = control.policy();
         let mut totals = Totals::of(threads.shared());
         let replays = control.replays();
-        let mut modes = self.modes.clone();
+        let of = |(name, mode): (&String, &String)| format!("{name}: {mode}");
+        let mut modes: Vec<String> = self.interfaces.iter().zip(&self.modes).map(of).collect();
+        let mut fallbacks = self.fallbacks.clone();
         for (port, (state, counted)) in replays.iter().enumerate() {
             totals.add_replayed(port, counted);
             if let Some(mode) = modes.get_mut(port) {
                 mode.push_str(&state.to_string());
             }
+            if let (Some(name), Some(obstacle)) = (self.interfaces.get(port), &state.obstacle) {
+                fallbacks.extend(stats::fallback(name, "kernel replay", obstacle));
+            }
         }
         let services = self.holders.services(&policy, &totals);
         let backends = self.holders.backends(&policy, &totals);
-        metrics::record(&policy, &totals, &self.interfaces, &services, &backends);
+        metrics::record(&policy, &totals, (&self.interfaces, &self.modes), &services, &backends);
         metrics::record_replays(&self.interfaces, &replays);
         let goal_error = control.goal_error.clone();
         let status = stats::status(&policy, &totals, modes, &services, &backends, goal_error);
-        self.status.send_replace(MuxStatus { router: announcer.status().map(Box::new), ..status });
+        let router = announcer.status().map(Box::new);
+        self.status.send_replace(MuxStatus { router, fallbacks, ..status });
     }
 }
 

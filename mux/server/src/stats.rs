@@ -1,7 +1,8 @@
 //! What workers publish about themselves, and what the sum of it says.
 
+use penstock_bpf::Obstacle;
 use penstock_engine::{Counter, FragmentCounts, Port};
-use penstock_model::{BackendId, DropReason, Ledger, LedgerReport, ServiceId};
+use penstock_model::{BackendId, DropReason, Fallback, Ledger, LedgerReport, ServiceId};
 use penstock_mux_proto::{MuxResolver, MuxStatus, Policy, Traffic};
 use penstock_packet_io::{IoStats, PacketIo};
 use std::collections::HashMap;
@@ -93,7 +94,7 @@ pub(crate) struct Counted {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct ReplayState {
     pub(crate) is_active: bool,
-    pub(crate) obstacle: Option<String>,
+    pub(crate) obstacle: Option<Obstacle>,
 }
 
 impl std::fmt::Display for ReplayState {
@@ -101,10 +102,16 @@ impl std::fmt::Display for ReplayState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match (self.is_active, &self.obstacle) {
             (true, _) => f.write_str(", kernel replay"),
-            (false, Some(reason)) => write!(f, ", no kernel replay: {reason}"),
+            (false, Some(Obstacle { reason, .. })) => write!(f, ", no kernel replay: {reason}"),
             (false, None) => Ok(()),
         }
     }
+}
+
+/// For operators: nothing if it is as they wanted it.
+pub(crate) fn fallback(interface: &str, without: &str, obstacle: &Obstacle) -> Option<Fallback> {
+    let (interface, without) = (interface.to_owned(), without.to_owned());
+    Some(Fallback { interface, without, reason: obstacle.reason.clone(), fix: obstacle.fix.clone()? })
 }
 
 impl Counted {
@@ -201,6 +208,7 @@ pub(crate) fn status(
     MuxStatus {
         applied: policy.revision(),
         packet_io,
+        fallbacks: Vec::new(),
         ledger: LedgerReport::from(&totals.ledger),
         replayed: totals.replayed,
         flows: totals.flows,

@@ -2,7 +2,7 @@ use crate::control::Steer;
 use crate::error::Error;
 use crate::program::Program;
 use crate::stats::{Counted, ReplayState};
-use penstock_bpf::Steering;
+use penstock_bpf::{Obstacle, Steering, XdpMode};
 use penstock_clock::MonotonicClock;
 use penstock_model::PortId;
 use penstock_mux_proto::Policy;
@@ -25,20 +25,27 @@ impl XdpSteering {
     }
 
     /// Attaches the program to the interface of a port; they come in their order.
-    pub(crate) fn attach(&mut self, port: PortId, link: &Link) -> Result<(), String> {
-        let steering = Steering::attach(link.index).map_err(|e| e.to_string())?;
+    pub(crate) fn attach(&mut self, port: PortId, link: &Link) -> Result<(), Obstacle> {
+        let steering = Steering::attach(link.index)?;
         let never = (!self.replay).then(|| "it is switched off (kernel_replay)".to_owned());
         self.programs.push(Program::new(steering, port, link.name.clone(), never));
         Ok(())
     }
 
     /// Hands what arrives on a queue of a port's interface to its socket.
-    pub(crate) fn serve(&mut self, port: PortId, queue: u32, io: &AfXdp) -> Result<(), String> {
-        let program = self.programs.get_mut(usize::from(port.0)).ok_or("the interface has no steering program")?;
+    pub(crate) fn serve(&mut self, port: PortId, queue: u32, io: &AfXdp) -> Result<(), Obstacle> {
+        let Some(program) = self.programs.get_mut(usize::from(port.0)) else {
+            return Err(Obstacle::wanted("the interface has no steering program"));
+        };
         if io.is_zero_copy() {
             program.never("the interface is read without a copy, which is faster");
         }
-        program.kernel.register_socket(queue, io.fd()).map_err(|e| e.to_string())
+        Ok(program.kernel.register_socket(queue, io.fd())?)
+    }
+
+    /// How the program of a port is attached, and why not better.
+    pub(crate) fn mode(&self, port: PortId) -> Option<(XdpMode, Option<&Obstacle>)> {
+        self.programs.get(usize::from(port.0)).map(|p| (p.kernel.mode(), p.kernel.refusal()))
     }
 }
 

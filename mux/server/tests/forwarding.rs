@@ -347,6 +347,33 @@ fn packets_of_a_kernel_arrive_as_vxlan_by_the_kernel_itself() {
     forwards("k", PacketIoMode::AfXdp, KERNEL);
 }
 
+#[test]
+fn an_interface_that_somebody_else_has_is_served_by_af_packet_and_the_reason_is_told_with_the_fix() {
+    let Some(lab) = Lab::new("o") else { return };
+    let other = lab.in_ns("m", || penstock_bpf::Steering::attach_to("m0").unwrap());
+    let mux = ready(&lab, PacketIoMode::Auto);
+    let status = mux.until("a report", |s| !s.packet_io.is_empty());
+    assert_eq!(status.packet_io, ["m0: af_packet"]);
+    let [fallback] = &status.fallbacks[..] else { panic!("{:?}", status.fallbacks) };
+    assert_eq!((fallback.interface.as_str(), fallback.without.as_str()), ("m0", "AF_XDP"));
+    assert!(fallback.reason.contains("m0 has the XDP program \"penstock_steer\""), "{fallback:?}");
+    assert!(fallback.fix.starts_with("stop the other Penstock process"), "{fallback:?}");
+    drop(other);
+}
+
+#[test]
+fn a_peer_that_takes_no_frames_is_told_as_what_kernel_replay_lacks() {
+    let Some(lab) = Lab::new("g") else { return };
+    lab.take_frames_of_programs(false);
+    let mux = ready(&lab, PacketIoMode::AfXdp);
+    let status = mux.until("the obstacle", |s| !s.fallbacks.is_empty());
+    let told: Vec<_> = status.fallbacks.iter().map(|f| (f.interface.as_str(), f.without.as_str())).collect();
+    assert_eq!(told, [("m0", "kernel replay")]);
+    assert!(status.fallbacks[0].fix.contains("gro on"), "{:?}", status.fallbacks);
+    lab.take_frames_of_programs(true);
+    mux.until("it to be helped", |s| s.fallbacks.is_empty() && s.packet_io[0].ends_with(KERNEL));
+}
+
 /// A veth whose peer loses its XDP program and keeps GRO takes frames by another way than before.
 #[test]
 fn no_frame_stays_in_the_kernel_after_the_program_at_the_other_end_is_gone() {

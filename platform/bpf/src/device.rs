@@ -1,4 +1,4 @@
-use libbpf_rs::libbpf_sys;
+use crate::occupant::query;
 use std::io;
 
 /// How an XDP program sends a frame by the interface that it came in by.
@@ -26,22 +26,10 @@ pub(crate) fn way_out(ifindex: u32) -> io::Result<Option<WayOut>> {
     if !is_veth(ifindex)? {
         return Ok(Some(WayOut::Answer));
     }
-    if features(ifindex)? & TAKES_FRAMES == 0 {
+    if query(ifindex)?.feature_flags & TAKES_FRAMES == 0 {
         return Ok(None);
     }
     Ok(Some(if can_be_asked_to_segment(ifindex)? { WayOut::Redirect } else { WayOut::Answer }))
-}
-
-/// What the device's XDP can.
-fn features(ifindex: u32) -> io::Result<u64> {
-    let mut options = libbpf_sys::bpf_xdp_query_opts {
-        sz: size_of::<libbpf_sys::bpf_xdp_query_opts>() as libbpf_sys::size_t,
-        ..Default::default()
-    };
-    let target = i32::try_from(ifindex).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))?;
-    // SAFETY: `options` says its own size.
-    let result = unsafe { libbpf_sys::bpf_xdp_query(target, 0, &raw mut options) };
-    if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(options.feature_flags) }
 }
 
 fn is_veth(ifindex: u32) -> io::Result<bool> {

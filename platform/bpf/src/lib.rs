@@ -5,6 +5,8 @@
 //! A mux gives it each policy by [`Steering::replay`]: packets that need no flow table then never leave the kernel.
 //! A host has [`HostReplay`] on its interfaces and puts established flows into its [`FlowMap`].
 //!
+//! [`occupants`] tells who has an interface; nobody is ever replaced.
+//!
 //! For measurements: [`testrun::Generator`] sends live frames, [`Sink`] drops and counts them, [`Floor`] is the least program to
 //! be measured against, [`Stopwatch`] takes the time of one. It knows no policy and reads
 //! no packet.
@@ -16,6 +18,7 @@ mod flow_map;
 mod host;
 mod measure;
 mod object;
+mod occupant;
 mod replay;
 mod sink;
 mod steering;
@@ -23,11 +26,12 @@ pub mod testrun;
 mod traffic;
 
 pub use device::WayOut;
-pub use error::BpfError;
+pub use error::{BpfError, Obstacle};
 pub use flow_map::FlowMap;
 pub use host::{HostPoint, HostReplay};
 pub use measure::{Floor, Stopwatch, Target};
 pub use object::XdpMode;
+pub use occupant::{Occupant, occupants};
 pub use penstock_maps::OwnedEndpoint;
 pub use replay::ReplayCounts;
 pub use sink::{Sink, SinkPoint, Tally};

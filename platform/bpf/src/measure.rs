@@ -1,5 +1,5 @@
 use crate::BpfError;
-use crate::object::{XdpMode, attach_xdp, elf, load, map, program_fd};
+use crate::object::{Attached, XdpMode, attach_xdp, elf, load, map, program_fd};
 use crate::testrun::{Flows, run_repeatedly};
 use libbpf_rs::{MapCore, MapFlags, Object};
 use std::io;
@@ -111,7 +111,8 @@ impl Floor {
         let at = std::mem::offset_of!(Config, headers);
         config[at..at + headers.len()].copy_from_slice(headers);
         let object = load(MEASURE, elf!("measure"), Some(&config))?;
-        let (link, mode) = attach_xdp(MEASURE, program_fd(&object, MEASURE, "penstock_floor")?, ifindex)?;
+        let Attached { link, mode, .. } =
+            attach_xdp(MEASURE, program_fd(&object, MEASURE, "penstock_floor")?, ifindex)?;
         Ok(Self { _link: link, mode, _object: object })
     }
 

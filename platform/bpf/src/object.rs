@@ -1,7 +1,9 @@
 //! An object file in memory, loaded; and links that end with their owner.
 use crate::BpfError;
+use crate::occupant::occupants;
 use libbpf_rs::libbpf_sys;
 use libbpf_rs::{Map, MapCore, Object, ObjectBuilder, OpenMapMut, OpenObject};
+use std::ffi::CStr;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -88,21 +90,38 @@ pub(crate) fn program_fd<'o>(
     Ok(unsafe { BorrowedFd::borrow_raw(fd) })
 }
 
-/// Attaches an XDP program natively, or generically where the driver cannot. The link ends when it is closed, so also
-/// when the process dies.
-pub(crate) fn attach_xdp(
-    program: &'static str,
-    fd: BorrowedFd<'_>,
-    ifindex: u32,
-) -> Result<(OwnedFd, XdpMode), BpfError> {
+/// An XDP program on an interface.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    /// It ends when this is closed, so also when the process dies.
+    pub(crate) link: OwnedFd,
+    pub(crate) mode: XdpMode,
+    /// Why it is not attached natively.
+    pub(crate) refusal: Option<io::Error>,
+}
+
+/// Attaches an XDP program natively, or generically where the driver cannot; beside another one not at all.
+pub(crate) fn attach_xdp(program: &'static str, fd: BorrowedFd<'_>, ifindex: u32) -> Result<Attached, BpfError> {
     let native = match link(fd, ifindex, libbpf_sys::BPF_XDP, XDP_FLAGS_DRV_MODE) {
-        Ok(link) => return Ok((link, XdpMode::Native)),
+        Ok(link) => return Ok(Attached { link, mode: XdpMode::Native, refusal: None }),
         Err(error) => error,
     };
     match link(fd, ifindex, libbpf_sys::BPF_XDP, XDP_FLAGS_SKB_MODE) {
-        Ok(link) => Ok((link, XdpMode::Generic)),
-        Err(generic) => Err(BpfError::Attach { program, ifindex, native, generic }),
+        Ok(link) => Ok(Attached { link, mode: XdpMode::Generic, refusal: Some(native) }),
+        Err(generic) => Err(match occupants(ifindex).unwrap_or_default().first() {
+            Some(occupant) => BpfError::Occupied { program, obstacle: occupant.obstacle(&name_of(ifindex)) },
+            None => BpfError::Attach { program, ifindex, native, generic },
+        }),
     }
+}
+
+/// The name of an interface, or its index if it has gone.
+fn name_of(ifindex: u32) -> String {
+    let mut name = [0u8; libc::IF_NAMESIZE];
+    // SAFETY: the buffer has room for any name.
+    let found = !unsafe { libc::if_indextoname(ifindex, name.as_mut_ptr().cast()) }.is_null();
+    let name = CStr::from_bytes_until_nul(&name).map(|n| n.to_string_lossy().into_owned());
+    name.ok().filter(|_| found).unwrap_or_else(|| format!("interface {ifindex}"))
 }
 
 /// Attaches a program to an interface for as long as the returned descriptor is open.

@@ -38,8 +38,8 @@ impl Sink {
         let object = load(SINK, elf!("sink"), None)?;
         let (link, mode) = match point {
             SinkPoint::Xdp => {
-                let (link, mode) = attach_xdp(SINK, program_fd(&object, SINK, "penstock_sink_xdp")?, ifindex)?;
-                (link, Some(mode))
+                let attached = attach_xdp(SINK, program_fd(&object, SINK, "penstock_sink_xdp")?, ifindex)?;
+                (attached.link, Some(attached.mode))
             }
             SinkPoint::Tc => {
                 let program = program_fd(&object, SINK, "penstock_sink_tc")?;

@@ -1,6 +1,6 @@
-use crate::BpfError;
 use crate::device::{WayOut, way_out};
-use crate::object::{XdpMode, attach_xdp, elf, load, map, per_cpu_sum, program_fd, update_link};
+use crate::error::{BpfError, Obstacle};
+use crate::object::{Attached, XdpMode, attach_xdp, elf, load, map, per_cpu_sum, program_fd, update_link};
 use crate::replay::{Replay, ReplayCounts, Replayed};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object};
 use penstock_maps::{
@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use zerocopy::{Immutable, IntoBytes};
 
 const STEER: &str = "steer";
+const DRIVER: &str = "use an interface whose driver does (of virtio: with a queue for each processor; of any: with an MTU of at most 3,500)";
 const IN_FORCE: [u8; 4] = 1u32.to_ne_bytes();
 
 /// The counters of the steering program since it was attached.
@@ -36,6 +37,8 @@ impl SteerCounts {
 #[derive(Debug)]
 pub struct Steering {
     mode: XdpMode,
+    /// Why it is not attached natively.
+    refusal: Option<Obstacle>,
     ifindex: u32,
     vips: KeySet<OwnedAddress>,
     endpoints: KeySet<OwnedEndpoint>,
@@ -55,14 +58,17 @@ impl Steering {
     /// The kernel refuses the program (no privilege, or another XDP program is there).
     pub fn attach(ifindex: u32) -> Result<Self, BpfError> {
         let object = load(STEER, elf!("steer"), None)?;
-        let (link, mode) = attach_xdp(STEER, program_fd(&object, STEER, "penstock_steer")?, ifindex)?;
-        match mode {
-            XdpMode::Native => tracing::info!(ifindex, %mode, "steering program attached"),
-            XdpMode::Generic => tracing::warn!(ifindex, %mode, "steering program attached without driver support"),
+        let Attached { link, mode, refusal } =
+            attach_xdp(STEER, program_fd(&object, STEER, "penstock_steer")?, ifindex)?;
+        let refusal =
+            refusal.map(|error| Obstacle::new(format!("the driver runs no XDP program itself ({error})"), DRIVER));
+        match &refusal {
+            None => tracing::info!(ifindex, %mode, "steering program attached"),
+            Some(reason) => tracing::warn!(ifindex, %mode, %reason, "steering program attached without driver support"),
         }
         let vips = KeySet::new("virtual IPs", handle(&object, "vips")?, VIP_CAPACITY);
         let endpoints = KeySet::new("tunnel endpoints", handle(&object, "endpoints")?, ENDPOINT_CAPACITY);
-        Ok(Self { mode, ifindex, vips, endpoints, link, replay: None, replayed: Replayed::default(), object })
+        Ok(Self { mode, refusal, ifindex, vips, endpoints, link, replay: None, replayed: Replayed::default(), object })
     }
 
     /// [`Steering::attach`] by the interface's name.
@@ -82,6 +88,12 @@ impl Steering {
     #[must_use]
     pub fn mode(&self) -> XdpMode {
         self.mode
+    }
+
+    /// Why the program is attached generically, which is slower.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&Obstacle> {
+        self.refusal.as_ref()
     }
 
     #[must_use]
@@ -125,15 +137,20 @@ impl Steering {
     ///
     /// # Errors
     /// Why none can be replayed.
-    pub fn way_out(&self) -> Result<WayOut, String> {
-        if self.mode == XdpMode::Generic {
-            return Err("the driver runs no XDP program itself".to_owned());
+    pub fn way_out(&self) -> Result<WayOut, Obstacle> {
+        if let Some(refusal) = &self.refusal {
+            return Err(refusal.clone());
         }
-        match way_out(self.ifindex) {
-            Ok(Some(way)) => Ok(way),
-            Ok(None) => Err("the veth's peer takes no frames of XDP programs: it needs GRO on".to_owned()),
-            Err(error) => Err(format!("the kernel does not say what the device can: {error}")),
-        }
+        way_out(self.ifindex)
+            .map_err(|error| {
+                Obstacle::new(
+                    format!("the kernel does not say what the device can ({error})"),
+                    "use Linux 6.3 or later",
+                )
+            })?
+            .ok_or_else(|| {
+                Obstacle::new("the veth's peer takes no frames of XDP programs", "give it GRO: ethtool -K PEER gro on")
+            })
     }
 
     /// [`Steering::replay_by`] the way that frames leave the interface by now; `XDP_TX` if nobody takes them.

@@ -238,7 +238,7 @@ fn how_frames_leave_a_veth_follows_what_its_peer_does() {
     netns::run_in(nets.name(1), || {
         let steering = Steering::attach(interface_index("node").unwrap()).unwrap();
         gro("off");
-        assert!(steering.way_out().unwrap_err().contains("takes no frames"));
+        assert!(steering.way_out().unwrap_err().reason.contains("takes no frames"));
         gro("on");
         assert_eq!(steering.way_out(), Ok(WayOut::Redirect));
         let peer = netns::run_in(nets.name(0), || Steering::attach(interface_index("client").unwrap()).unwrap());

@@ -23,6 +23,7 @@ const COMMON: &[Row] = &[
     (INTERFACE_TRANSMITTED, "interface", "Frames written to an interface"),
     (INTERFACE_MISSED, "interface", "Frames lost before they could be read"),
     (INTERFACE_FAILED, "interface", "Frames that an interface did not take"),
+    (INTERFACE_MODE, "interface, mode", "1: how the packets of an interface are read and written"),
 ];
 
 const RECEIVED: &str = "received_packets_total";
@@ -40,6 +41,7 @@ const GOALS_REFUSED: &str = "goals_refused_total";
 const INTERFACE_RECEIVED: &str = "interface_received_packets_total";
 const INTERFACE_TRANSMITTED: &str = "interface_transmitted_packets_total";
 const INTERFACE_MISSED: &str = "interface_missed_packets_total";
+const INTERFACE_MODE: &str = "interface_mode";
 const INTERFACE_FAILED: &str = "interface_transmit_failed_packets_total";
 
 /// What every node knows of itself at one moment, counted since its start.
@@ -59,6 +61,8 @@ pub struct NodeFacts<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct InterfaceFacts<'a> {
     pub name: &'a str,
+    /// `af_xdp copy`; nothing while it is not open.
+    pub mode: Option<&'a str>,
     pub received: u64,
     pub transmitted: u64,
     /// Lost before they could be read.
@@ -152,6 +156,10 @@ impl RoleMetrics {
         for (name, count) in counts {
             counter!(self.name(name), "interface" => interface.name.to_owned()).absolute(count);
         }
+        if let Some(mode) = interface.mode {
+            let labels = [("interface", interface.name.to_owned()), ("mode", mode.to_owned())];
+            gauge!(self.name(INTERFACE_MODE), &labels).set(1.0);
+        }
     }
 
     fn name(&self, rest: &str) -> String {
@@ -173,7 +181,8 @@ mod tests {
             dropped: [(DropReason::AclDenied.name().to_owned(), 3)].into(),
             ..LedgerReport::default()
         };
-        let interfaces = [InterfaceFacts { name: "eth0", missed: 2, ..InterfaceFacts::default() }];
+        let interfaces =
+            [InterfaceFacts { name: "eth0", mode: Some("af_xdp copy"), missed: 2, ..InterfaceFacts::default() }];
         rendered(|| {
             ROLE.describe();
             ROLE.count_refused_goal();
@@ -203,6 +212,7 @@ mod tests {
             "penstock_test_goal_revision 9",
             "penstock_test_goals_refused_total 1",
             "penstock_test_interface_missed_packets_total{interface=\"eth0\"} 2",
+            "penstock_test_interface_mode{interface=\"eth0\",mode=\"af_xdp copy\"} 1",
         ] {
             assert!(page.lines().any(|l| l == line), "no line {line} in {page}");
         }

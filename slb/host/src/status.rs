@@ -1,4 +1,4 @@
-use penstock_model::{LedgerReport, Overlay, Revision};
+use penstock_model::{Fallback, LedgerReport, Overlay, Revision};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -7,6 +7,8 @@ use std::net::IpAddr;
 pub struct HostStatus {
     pub applied: Revision,
     pub packet_io: Vec<String>,
+    #[serde(default)]
+    pub fallbacks: Vec<Fallback>,
     pub ledger: LedgerReport,
     pub flows: u64,
     pub ports: Vec<PortStatus>,

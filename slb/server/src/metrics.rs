@@ -132,9 +132,10 @@ fn record_snat(of: &SnatUse) {
 }
 
 fn interface<'a>(id: PortId, name: &'a str, report: &Report) -> InterfaceFacts<'a> {
-    let io = of(report, id).io;
+    let PortReport { io, mode, .. } = of(report, id);
     InterfaceFacts {
         name,
+        mode,
         received: io.received,
         transmitted: io.transmitted,
         missed: io.missed,

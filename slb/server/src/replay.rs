@@ -2,7 +2,7 @@
 
 use crate::config::{HostConfig, UNDERLAY};
 use crate::worker::Report;
-use penstock_bpf::{BpfError, FlowMap, HostPoint, HostReplay};
+use penstock_bpf::{BpfError, FlowMap, HostPoint, HostReplay, Obstacle};
 use penstock_engine::Port;
 use penstock_maps::{FLOW_IDLE_SECONDS, ReplayFlowKey};
 use penstock_model::{DropReason, Nanos, PortId};
@@ -43,18 +43,18 @@ impl Pace {
 /// The agent's half: which interfaces have a program, and what they have counted.
 #[derive(Debug)]
 pub(crate) struct KernelReplay {
-    kernel: Result<HostReplay, String>,
+    kernel: Result<HostReplay, Obstacle>,
 }
 
 impl KernelReplay {
     /// Loads the programs, or says why not.
     pub(crate) fn start(config: &HostConfig) -> Self {
         if !config.kernel_replay {
-            return Self { kernel: Err("it is switched off (kernel_replay)".to_owned()) };
+            return Self { kernel: Err(Obstacle::wanted("it is switched off (kernel_replay)")) };
         }
         let flows = u32::try_from(config.flow_capacity).unwrap_or(u32::MAX);
         let ports = u32::try_from(config.ports.len() + 1).unwrap_or(u32::MAX);
-        let kernel = HostReplay::load(config.underlay_address, flows, ports).map_err(|e| e.to_string());
+        let kernel = HostReplay::load(config.underlay_address, flows, ports).map_err(Obstacle::from);
         if let Err(reason) = &kernel {
             tracing::warn!(%reason, "the kernel does not forward by itself: packets go by AF_PACKET");
         }

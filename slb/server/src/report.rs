@@ -2,13 +2,15 @@
 
 use crate::config::{HostConfig, UNDERLAY};
 use crate::worker::{PortReport, Report};
-use penstock_model::{LedgerReport, PortId, Revision};
+use penstock_bpf::Obstacle;
+use penstock_model::{Fallback, LedgerReport, PortId, Revision};
 use penstock_slb_host::{HostStatus, PortStatus, ProbeStatus};
 
 pub(crate) fn status(config: &HostConfig, applied: Revision, report: &Report, probes: &[ProbeStatus]) -> HostStatus {
     HostStatus {
         applied,
         packet_io: modes(config, report),
+        fallbacks: fallbacks(config, report),
         ledger: LedgerReport::from(&report.ledger),
         flows: report.flows as u64,
         ports: config.port_ids().map(|(id, port)| port_status(id, port, report)).collect(),
@@ -37,12 +39,31 @@ fn modes(config: &HostConfig, report: &Report) -> Vec<String> {
         let port = of(report, id);
         let replay = match (port.replays, &report.obstacle) {
             (true, _) => ", kernel replay".to_owned(),
-            (false, Some(reason)) => format!(", no kernel replay: {reason}"),
+            (false, Some(Obstacle { reason, .. })) => format!(", no kernel replay: {reason}"),
             (false, None) => ", no kernel replay: the interface refused it".to_owned(),
         };
         Some(format!("{device}: {}{replay}", port.mode?))
     };
     std::iter::once(underlay).chain(devices).filter_map(mode).collect()
+}
+
+/// What goes by AF_PACKET alone, and not because it was chosen.
+fn fallbacks(config: &HostConfig, report: &Report) -> Vec<Fallback> {
+    let (reason, fix) = match &report.obstacle {
+        None => ("the interface refused it", "use Linux 6.6 or later"),
+        Some(Obstacle { reason, fix: Some(fix) }) => (reason.as_str(), fix.as_str()),
+        Some(Obstacle { fix: None, .. }) => return Vec::new(),
+    };
+    let underlay = (UNDERLAY, &config.underlay_interface);
+    let all = std::iter::once(underlay).chain(config.port_ids().map(|(id, p)| (id, &p.device)));
+    let slow = all.filter(|(id, _)| of(report, *id).mode.is_some() && !of(report, *id).replays);
+    let fallback = |(_, device): (PortId, &String)| Fallback {
+        interface: device.clone(),
+        without: "kernel replay".to_owned(),
+        reason: reason.to_owned(),
+        fix: fix.to_owned(),
+    };
+    slow.map(fallback).collect()
 }
 
 pub(crate) fn of(report: &Report, id: PortId) -> PortReport {

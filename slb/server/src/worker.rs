@@ -56,7 +56,7 @@ pub(crate) struct Report {
     /// Flows that the kernel replays, and how many it had no room for.
     pub(crate) kernel_flows: (usize, u64),
     /// Why the kernel replays nothing.
-    pub(crate) obstacle: Option<String>,
+    pub(crate) obstacle: Option<penstock_bpf::Obstacle>,
     /// By [`PortId`]: whether it is attached, its mode, and its counts also from earlier attachments.
     pub(crate) ports: Vec<PortReport>,
 }

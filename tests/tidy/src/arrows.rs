@@ -59,7 +59,7 @@ pub const ARROWS: &[Arrows] = &[
     Arrows { from: "admin-api/client", to: &["admin-api/types", "admin-api/southbound"] },
     Arrows {
         from: "admin-api/cli",
-        to: &["forward/model", "admin-api/types", "admin-api/client", "admin-api/southbound"],
+        to: &["forward/model", "platform/bpf", "admin-api/types", "admin-api/client", "admin-api/southbound"],
     },
     // Floor 4: wires, and nothing else.
     Arrows {

@@ -23,6 +23,11 @@ pub(super) fn findings() -> Vec<Finding> {
     all
 }
 
+/// Interfaces that are up.
+pub(super) fn names() -> Vec<String> {
+    up().into_iter().map(|l| l.name).collect()
+}
+
 fn up() -> Vec<Link> {
     let names = std::fs::read_dir("/sys/class/net").map(|d| d.flatten().map(|e| e.file_name()).collect::<Vec<_>>());
     let mut out = Vec::new();

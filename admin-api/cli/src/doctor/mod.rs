@@ -1,6 +1,7 @@
 //! Does this machine offer what a node needs? Every finding that is not good has its remedy.
 mod kernel;
 mod links;
+mod packets;
 mod trust;
 
 use crate::arguments::Global;
@@ -29,6 +30,7 @@ impl Finding {
 pub(crate) fn findings(global: &Global) -> Vec<Finding> {
     let mut all = kernel::findings();
     all.extend(links::findings());
+    all.extend(packets::findings());
     all.extend(trust::findings(global));
     all
 }

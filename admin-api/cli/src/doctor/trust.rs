@@ -1,5 +1,5 @@
 //! Certificates, the time of day that they are judged by, and the way to the controller.
-use super::{Finding, ask};
+use super::{Finding, ask, packets};
 use crate::arguments::Global;
 use crate::context;
 use penstock_southbound::certificate_end;
@@ -15,7 +15,7 @@ pub(super) fn findings(global: &Global) -> Vec<Finding> {
         let files = &settings.credentials;
         all.push(certificate("authority", &files.ca));
         all.push(certificate("certificate", &files.cert));
-        all.push(controller(settings));
+        all.extend(controller(settings));
     }
     all
 }
@@ -50,7 +50,8 @@ fn clock() -> Option<Finding> {
     ))
 }
 
-fn controller(settings: penstock_admin_client::Settings) -> Finding {
+/// The controller, and the nodes that it tells of.
+fn controller(settings: penstock_admin_client::Settings) -> Vec<Finding> {
     let server = settings.server.clone();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let answer = penstock_admin_client::Client::new(&settings).and_then(|client| match runtime {
@@ -58,11 +59,15 @@ fn controller(settings: penstock_admin_client::Settings) -> Finding {
         Err(e) => Err(penstock_admin_client::ClientError::Transport { server: server.clone(), reason: e.to_string() }),
     });
     match answer {
-        Ok(_) => Finding::new("controller", true, format!("{server} answers"), ""),
+        Ok(status) => {
+            let mut all = vec![Finding::new("controller", true, format!("{server} answers"), "")];
+            all.extend(packets::of_nodes(&status));
+            all
+        }
         Err(error) => {
             let error = crate::error::CliError::from(error);
             let fix = error.advice().unwrap_or("check --server and the network between");
-            Finding::new("controller", false, error.to_string(), fix)
+            vec![Finding::new("controller", false, error.to_string(), fix)]
         }
     }
 }
