@@ -11,14 +11,14 @@ use crate::stores;
 use penstock_admin_store::{Election, Store, StoreError};
 use penstock_clock::MonotonicClock;
 use penstock_model::Nanos;
-use penstock_southbound::{CredentialError, CredentialFiles, ServerError};
+use penstock_southbound::{CredentialError, CredentialFiles, Credentials, ServerError};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +79,23 @@ const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
     TcpListener::bind(address).await.map_err(|error| Error::Listen { address, error })
+}
+
+/// Where callers come with tokens, if they may.
+async fn by_token(
+    config: &ControllerConfig,
+    credentials: &Credentials,
+) -> Result<Option<(TcpListener, TlsAcceptor)>, Error> {
+    let Some(address) = config.token_listen else { return Ok(None) };
+    Ok(Some((bind(address).await?, TlsAcceptor::from(Arc::new(credentials.open_server_config(ALPN)?)))))
+}
+
+/// Waits until another may lead, but not for long.
+async fn resigned(led: JoinHandle<()>) {
+    let abort = led.abort_handle();
+    if tokio::time::timeout(RESIGN, led).await.is_err() {
+        abort.abort();
+    }
 }
 
 /// What works beside the servers as long as the controller runs. A task that ends gives its name.
@@ -142,12 +159,7 @@ pub async fn run_with_hub(
     };
 
     let (listener, tls) = (bind(config.listen).await?, TlsAcceptor::from(Arc::new(credentials.server_config(ALPN)?)));
-    let by_token = match config.token_listen {
-        Some(address) => {
-            Some((bind(address).await?, TlsAcceptor::from(Arc::new(credentials.open_server_config(ALPN)?))))
-        }
-        None => None,
-    };
+    let by_token = by_token(&config, &credentials).await?;
     let audit = Audit::open(&config.state_dir.join("audit.log"))?;
     tracing::info!(listen = %config.listen, southbound = %config.southbound_listen, "controller started");
 
@@ -182,11 +194,7 @@ pub async fn run_with_hub(
         // Without them changes are taken and never done: better to end and be started again.
         Some(ended) = tasks.join_next() => Err(Error::Ended(ended.map_or_else(|e| e.to_string(), str::to_owned))),
     };
-    // Another may lead at once.
-    let abort = led.abort_handle();
-    if tokio::time::timeout(RESIGN, led).await.is_err() {
-        abort.abort();
-    }
+    resigned(led).await;
     // The store's thread ends with its last handle.
     let _ = tokio::time::timeout(Duration::from_secs(1), tasks.shutdown()).await;
     ended

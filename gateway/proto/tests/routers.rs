@@ -57,15 +57,21 @@ fn nothing_that_is_told_takes_the_place_of_what_was_said() {
     assert_eq!(goal, with_routers());
 }
 
-#[test]
-fn the_second_best_site_may_send_from_what_it_has_told_too() {
-    let mut both = with_routers();
+/// Of the first tenant.
+fn with_a_second_site() -> GatewayGoal {
+    let mut goal = with_routers();
     let mut second = tunnel(1);
     (second.id, second.name) = (TunnelId(3), "gw/second".into());
     let TunnelKind::WireGuard { peer_public_key, .. } = &mut second.kind else { panic!() };
     *peer_public_key = [9; 32];
     second.prefixes = vec!["10.201.0.0/16".parse().unwrap()];
-    both.tunnels.push(second);
+    goal.tunnels.push(second);
+    goal
+}
+
+#[test]
+fn the_second_best_site_may_send_from_what_it_has_told_too() {
+    let mut both = with_a_second_site();
     both.routers[0].sites.insert("standby".into(), TunnelId(3));
     let learned = Learned::from([("router1".into(), vec![told("10.210.0.0/16", &["standby", "peer1"])])]);
     let goal = both.with_learned(&learned);
@@ -77,13 +83,7 @@ fn the_second_best_site_may_send_from_what_it_has_told_too() {
 
 #[test]
 fn of_two_routers_of_a_network_both_sites_may_send_from_what_both_have_told() {
-    let mut both = with_routers();
-    let mut second = tunnel(1);
-    (second.id, second.name) = (TunnelId(3), "gw/second".into());
-    let TunnelKind::WireGuard { peer_public_key, .. } = &mut second.kind else { panic!() };
-    *peer_public_key = [9; 32];
-    second.prefixes = vec!["10.201.0.0/16".parse().unwrap()];
-    both.tunnels.push(second);
+    let mut both = with_a_second_site();
     let mut other = router(1);
     (other.name, other.sites) = ("router3".into(), [("peer1".into(), TunnelId(3))].into());
     both.routers.push(other);

@@ -63,8 +63,7 @@ pub async fn run(
         states: Vec::new(),
     };
 
-    let mut look = tokio::time::interval(LOOK);
-    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut look = look();
     goal.mark_changed();
     let mut goals_end = false;
     let (mut pace, mut learned_due) = (Pace::default(), None);
@@ -100,14 +99,19 @@ pub async fn run(
                 report.send_if_due(&control, worker.shared(), &routers);
             }
             error = worker.ended() => return Err(error),
-            () = stopped(&mut shutdown) => {
-                tracing::info!("gateway stops");
-                routers.leave().await;
-                report.send(&control, worker.shared(), &routers);
-                return Ok(());
-            }
+            () = stopped(&mut shutdown) => break,
         }
     }
+    tracing::info!("gateway stops");
+    routers.leave().await;
+    report.send(&control, worker.shared(), &routers);
+    Ok(())
+}
+
+fn look() -> tokio::time::Interval {
+    let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    look
 }
 
 /// A socket outlives its interface in silence: one of the same name is another, and needs a fresh start.

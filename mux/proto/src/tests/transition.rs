@@ -9,6 +9,18 @@ fn moving(before: &MuxGoal, after: &MuxGoal, frame: impl Fn(u32) -> Vec<u8>) -> 
     both.into_iter().filter(|(_, a, b)| a != b).collect()
 }
 
+/// A mux on which that change has happened, and flows that it has moved, each with an entry that keeps it where it was.
+fn established(before: &MuxGoal, after: &MuxGoal) -> (Mux, Vec<(u32, BackendId, BackendId)>) {
+    let flows = moving(before, after, data);
+    let mut mux = Mux::new(before);
+    mux.publish(after);
+    // Twice, because the second packet makes the entry an established one.
+    for (n, old, _) in flows.iter().chain(&flows) {
+        assert_eq!(mux.backend(&data(*n)), *old);
+    }
+    (mux, flows)
+}
+
 fn syn(n: u32) -> Vec<u8> {
     tcp(client(n), VIP, 80, SYN)
 }
@@ -104,13 +116,7 @@ fn entries_hold_over_a_second_change_while_their_backend_serves() {
 fn an_entry_whose_backend_stopped_serving_gives_way_to_the_owner() {
     let before = goal(&[1, 2]);
     let after = changed(&before, &[1, 2, 3], &[1, 2]);
-    let flows = moving(&before, &after, data);
-    let mut mux = Mux::new(&before);
-    mux.publish(&after);
-    // Twice, because the second packet makes the entry an established one.
-    for (n, old, _) in flows.iter().chain(&flows) {
-        assert_eq!(mux.backend(&data(*n)), *old);
-    }
+    let (mut mux, flows) = established(&before, &after);
     let dead = changed(&after, &[2, 3], &[2, 3]);
     mux.publish(&dead);
     let mut fresh = Mux::new(&dead);
@@ -214,13 +220,7 @@ fn slots_that_moved_are_as_all_others_once_they_are_forgotten_and_not_while_the_
 fn flows_stay_where_they_are_though_their_rule_comes_to_another_pool() {
     let before = goal(&[1, 2]);
     let after = changed(&before, &[1, 2, 3], &[1, 2]);
-    let flows = moving(&before, &after, data);
-    let mut mux = Mux::new(&before);
-    mux.publish(&after);
-    // Twice, because the second packet makes the entry an established one.
-    for (n, old, _) in flows.iter().chain(&flows) {
-        assert_eq!(mux.backend(&data(*n)), *old);
-    }
+    let (mut mux, flows) = established(&before, &after);
     let mut other = settled(&after);
     other.pools.push(Pool { id: PoolId(2), version: 7, ..other.pools[0].clone() });
     other.services[0].pool = PoolId(2);

@@ -281,14 +281,7 @@ impl<'a> Parsed<'a> {
             return Err(Wrong::Withdraw("an attribute has flags that its type cannot have"));
         }
         match kind {
-            kind::ORIGIN => {
-                self.origin = Some(match value {
-                    [0] => Origin::Igp,
-                    [1] => Origin::Egp,
-                    [2] => Origin::Incomplete,
-                    _ => return Err(Wrong::Withdraw("ORIGIN is malformed")),
-                });
-            }
+            kind::ORIGIN => self.origin = Some(origin(value)?),
             kind::AS_PATH => self.as_path = Some(AsPath(as_path(value, dialect.four_byte_as)?)),
             kind::AS4_PATH if !dialect.four_byte_as => {
                 self.as4_path = Some(as_path(value, true).map_err(|_| Wrong::Discard)?);
@@ -402,6 +395,15 @@ const fn flags_of(kind: u8) -> Option<u8> {
         | kind::LARGE_COMMUNITIES => OPTIONAL | TRANSITIVE,
         _ => return None,
     })
+}
+
+fn origin(value: &[u8]) -> Result<Origin, Wrong> {
+    match value {
+        [0] => Ok(Origin::Igp),
+        [1] => Ok(Origin::Egp),
+        [2] => Ok(Origin::Incomplete),
+        _ => Err(Wrong::Withdraw("ORIGIN is malformed")),
+    }
 }
 
 fn as_path(value: &[u8], four_byte: bool) -> Result<Vec<u32>, Wrong> {
