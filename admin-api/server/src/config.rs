@@ -1,4 +1,5 @@
 use penstock_admin_store::ETCD_LIMITS;
+use penstock_mux_proto::VipRate;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -32,6 +33,19 @@ pub struct ControllerConfig {
     /// Seconds after which a host that is not connected has its probed backends counted as failed, if another host is connected.
     #[serde(default = "default_host_hold_off")]
     pub host_hold_off: u32,
+    /// What a virtual IP may take of each mux whose frontends say nothing about it.
+    #[serde(default)]
+    pub vip_limit: VipLimitTable,
+}
+
+/// `[controller.vip_limit]`; what is left out is not limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VipLimitTable {
+    #[serde(default)]
+    pub packets_per_second: Option<VipRate>,
+    #[serde(default)]
+    pub new_flows_per_second: Option<VipRate>,
 }
 
 /// `[controller.etcd]`

@@ -46,7 +46,7 @@ mod trace_nodes;
 
 pub use audit::AuditError;
 pub use compile::KeepError;
-pub use config::{ControllerConfig, DEFAULT_HOST_HOLD_OFF, DEFAULT_REQUESTS_PER_SECOND, EtcdTable};
+pub use config::{ControllerConfig, DEFAULT_HOST_HOLD_OFF, DEFAULT_REQUESTS_PER_SECOND, EtcdTable, VipLimitTable};
 pub use hub::{GoalHub, NodeState};
 pub use refusal::Refusal;
 pub use run::{Error, run, run_with_hub};

@@ -151,7 +151,8 @@ pub async fn run_with_hub(
     let resources = Arc::new(Resources::open(store.clone(), sealer).await?);
     let hold_off = Duration::from_secs(config.host_hold_off.into());
     let (all, nodes) = (resources.clone(), hub.clone());
-    let leading = Leading { store: store.clone(), resources: all, hub: nodes, hold_off, site };
+    let vip_limit = config.vip_limit;
+    let leading = Leading { store: store.clone(), resources: all, hub: nodes, hold_off, vip_limit, site };
     let election = config.etcd.as_ref().map(|table| election(store, table));
     let compiler = match &election {
         None => Some(leading.alone().await?),

@@ -3,7 +3,7 @@
 //! | list | an item |
 //! | --- | --- |
 //! | `nodes` | `name role address connected detail goalRevision appliedRevision inSync goalError packetIo fallbacks{interface,without,reason,fix} flows received transmitted dropped{reason} packetsPerSecond bitsPerSecond` |
-//! | `services` | `name vip protocol port pool tableVersion settling packets bytes packetsPerSecond bitsPerSecond healthy total backends[]` |
+//! | `services` | `name vip protocol port pool tableVersion settling limited packets bytes packetsPerSecond bitsPerSecond healthy total backends[]` |
 //! | `backends` | `networkInterface address host healthy detail slots packets bytes packetsPerSecond bitsPerSecond` |
 //! | `drains` | `resource state secondsToDeadline left atStart percent unit` |
 //! | `tunnels` | `name gateway network prefixes state endpoint handshakeAgeSeconds receivedBytes transmittedBytes receivedBitsPerSecond transmittedBitsPerSecond` |
@@ -19,11 +19,12 @@ use penstock_admin_types::Intent;
 use penstock_clock::MonotonicClock;
 use penstock_gateway_proto::{GatewayStatus, TunnelState};
 use penstock_model::{BackendId, Fallback, LedgerReport, ServiceId};
-use penstock_mux_proto::{Backend, MuxGoal, MuxStatus, Pool, Service, Traffic};
+use penstock_mux_proto::{Backend, LimitCounts, MuxGoal, MuxStatus, Pool, Service, Traffic};
 use penstock_slb_host::ProbeStatus;
 use penstock_southbound::{NodeGoal, NodeReport, NodeRole};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// A node's latest report, and one before with the seconds between.
@@ -185,6 +186,7 @@ fn services(intent: &Intent, goal: &MuxGoal, reports: &[Reported], probes: &[Pro
                 "port": service.port,
                 "pool": pool.map(|p| &p.name),
                 "tableVersion": pool.map(|p| p.version),
+                "limited": limited(reports, service.vip),
                 "settling": pool.is_some_and(|p| !p.previous.is_empty()),
                 "packets": sum.packets,
                 "bytes": sum.bytes,
@@ -196,6 +198,23 @@ fn services(intent: &Intent, goal: &MuxGoal, reports: &[Reported], probes: &[Pro
             })
         })
         .collect()
+}
+
+/// What the limit of a virtual IP has done, on all muxes; null if that is nothing.
+fn limited(reports: &[Reported], vip: IpAddr) -> Value {
+    let muxes = reports.iter().filter_map(|r| match &*r.now {
+        NodeReport::Mux(status) => status.limited.iter().find(|l| l.vip == vip),
+        _ => None,
+    });
+    let sum = muxes.fold(LimitCounts::default(), |sum, l| sum + l.counts);
+    if sum.is_zero() {
+        return Value::Null;
+    }
+    json!({
+        "packetsDropped": sum.packets_dropped,
+        "flowsDropped": sum.flows_dropped,
+        "flowsStateless": sum.flows_stateless,
+    })
 }
 
 /// All members that are on a host, also those that are out of the table.

@@ -3,12 +3,16 @@
 mod common;
 
 use common::{Lab, Node, fabric, reference, targets};
+use penstock_admin_server::VipLimitTable;
 use penstock_model::{Overlay, Protocol};
-use penstock_mux_proto::MuxGoal;
+use penstock_mux_proto::{LimitCounts, MuxGoal, MuxStatus, VipLimit, VipLimited, VipRate};
 use penstock_slb_host::{HostGoal, HostStatus, PortStatus, ProbeKind, ProbeStatus};
 use penstock_southbound::{Host, Mux};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 async fn lab() -> Lab {
     let lab = Lab::start().await;
@@ -251,4 +255,56 @@ async fn a_mux_is_told_that_it_is_drained_and_that_it_is_not_any_more() {
     properties["draining"] = Value::Null;
     lab.put("/loadBalancerMuxes/mux1", properties).await;
     mux.wait(|g: &MuxGoal| !g.draining).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_limit_of_a_virtual_ip_is_its_frontends_else_the_sites_and_trace_and_status_say_it() {
+    let mut lab = lab().await;
+    let rate = VipRate::new;
+    let limits = |g: &MuxGoal| g.limits.iter().map(|l| (l.vip, l.clone())).collect::<BTreeMap<IpAddr, VipLimit>>();
+    let vip4: IpAddr = "203.0.113.10".parse().unwrap();
+    {
+        let mut mux = Node::<Mux>::start(&lab, "mux1");
+        let (goal, _) = mux.wait(|g: &MuxGoal| !g.services.is_empty()).await;
+        assert!(goal.limits.is_empty(), "nobody has said one: {:?}", goal.limits);
+    }
+    lab.config.vip_limit = VipLimitTable { packets_per_second: rate(9000), new_flows_per_second: rate(90) };
+    lab.restart().await;
+    let mut mux = Node::<Mux>::start(&lab, "mux1");
+    let (goal, _) = mux.wait(|g: &MuxGoal| !g.limits.is_empty()).await;
+    let vips: BTreeSet<IpAddr> = goal.services.iter().map(|s| s.vip).collect();
+    assert_eq!(limits(&goal).keys().copied().collect::<BTreeSet<_>>(), vips);
+
+    let path = "/loadBalancers/web/frontendIPConfigurations/fe4";
+    let mut frontend = lab.get(path).await["properties"].clone();
+    frontend["rateLimit"] = json!({"packetsPerSecond": 0, "newFlowsPerSecond": 5});
+    lab.put(path, frontend.clone()).await;
+    let said = |g: &MuxGoal| limits(g).get(&vip4).is_some_and(|l| l.new_flows_per_second == rate(5));
+    let (goal, _) = mux.wait(said).await;
+    assert_eq!(limits(&goal)[&vip4].packets_per_second, None, "0: no limit");
+    let other = limits(&goal).into_values().find(|l| l.vip != vip4).unwrap();
+    assert_eq!((other.packets_per_second, other.new_flows_per_second), (rate(9000), rate(90)));
+
+    let question = json!({"source": "198.51.100.9", "destination": vip4, "destinationPort": 80});
+    let trace = lab.call(Method::POST, "/penstock/v1/trace", Some(&question)).await.1.to_string();
+    assert!(trace.contains("beyond 5 new flows a second"), "{trace}");
+    let counts = LimitCounts { packets_dropped: 0, flows_stateless: 4, flows_dropped: 17 };
+    let limited = vec![VipLimited { vip: vip4, counts }];
+    mux.status.send_replace(MuxStatus { limited, ..MuxStatus::default() });
+    let shown = json!({"packetsDropped": 0, "flowsDropped": 17, "flowsStateless": 4});
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let status = lab.call(Method::GET, "/penstock/v1/status", None).await.1;
+        let services = status["services"].as_array().unwrap();
+        let of = |vip: &Value| services.iter().find(|s| &s["vip"] == vip).map(|s| s["limited"].clone());
+        if of(&json!(vip4)) == Some(shown.clone()) {
+            assert_eq!(of(&json!(other.vip)), Some(Value::Null));
+            break;
+        }
+        assert!(Instant::now() < deadline, "{status:#}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    frontend["rateLimit"] = json!({"packetsPerSecond": 100_000_001});
+    let found = refused(&lab, path, frontend).await;
+    assert!(found.iter().any(|(_, at)| at.ends_with("packetsPerSecond")), "{found:?}");
 }

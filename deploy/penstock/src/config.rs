@@ -1,4 +1,6 @@
-use penstock_admin_server::{ControllerConfig, DEFAULT_HOST_HOLD_OFF, DEFAULT_REQUESTS_PER_SECOND, EtcdTable};
+use penstock_admin_server::{
+    ControllerConfig, DEFAULT_HOST_HOLD_OFF, DEFAULT_REQUESTS_PER_SECOND, EtcdTable, VipLimitTable,
+};
 use penstock_gateway_server::GatewayConfig;
 use penstock_mux_server::MuxConfig;
 use penstock_slb_server::HostConfig;
@@ -77,6 +79,8 @@ pub(crate) struct ControllerTable {
     pub(crate) host_hold_off: u32,
     /// Several controllers: the store that they share.
     pub(crate) etcd: Option<EtcdTable>,
+    /// What a virtual IP may take of each mux whose frontends say nothing about it.
+    pub(crate) vip_limit: VipLimitTable,
 }
 
 impl Default for ControllerTable {
@@ -89,6 +93,7 @@ impl Default for ControllerTable {
             southbound_listen: any(8444),
             host_hold_off: DEFAULT_HOST_HOLD_OFF,
             etcd: None,
+            vip_limit: VipLimitTable::default(),
         }
     }
 }
@@ -197,6 +202,7 @@ impl Config {
             key: node.key.clone(),
             host_hold_off: table.host_hold_off,
             etcd: table.etcd.clone(),
+            vip_limit: table.vip_limit,
         })
     }
 

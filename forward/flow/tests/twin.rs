@@ -152,23 +152,34 @@ fn a_full_table_of_its_capacity_finds_every_flow() {
 }
 
 #[test]
-fn a_flood_of_new_flows_evicts_no_established_one() {
+fn a_flood_of_new_flows_of_any_rate_evicts_none_of_100_000_established_ones() {
+    const ESTABLISHED: u64 = 100_000;
     let hasher = hasher();
-    let mut table = FlowTable::<Key, u32>::new(10_000);
-    for n in 0..1000 {
+    let mut table = FlowTable::<Key, u32>::new(ESTABLISHED as usize + 10_000);
+    for n in 0..ESTABLISHED {
         let k = key(n);
         table.insert(k, hasher.hash3(&k), n as u32, Epoch(1), 300, at(1000)).unwrap();
         let hit = table.lookup(&k, hasher.hash3(&k), at(1000)).unwrap();
         assert!(hit.is_new && table.promote(&k, hasher.hash3(&k), at(1000), |k| hasher.hash3(k)));
     }
-    for n in 1000..200_000 {
-        let k = key(n);
-        table.insert(k, hasher.hash3(&k), 0, Epoch(1), 300, at(1001)).unwrap();
+    // A hundred thousand, a thousand and ten in a second, and sweeps between.
+    let mut attacker = ESTABLISHED;
+    let mut now = 1001;
+    for (rate, seconds) in [(100_000, 3), (1000, 60), (10, 60)] {
+        for _ in 0..seconds {
+            for _ in 0..rate {
+                attacker += 1;
+                let k = key(attacker);
+                table.insert(k, hasher.hash3(&k), 0, Epoch(1), 300, at(now)).unwrap();
+            }
+            now += 1;
+            table.maintain(at(now), table.buckets(), |k| hasher.hash3(k));
+        }
     }
-    assert_eq!(table.established(), 1000);
-    for n in 0..1000 {
+    assert_eq!(table.established() as u64, ESTABLISHED);
+    for n in 0..ESTABLISHED {
         let k = key(n);
-        assert_eq!(table.lookup(&k, hasher.hash3(&k), at(1002)).map(|h| (h.value, h.is_new)), Some((n as u32, false)));
+        assert_eq!(table.lookup(&k, hasher.hash3(&k), at(now)).map(|h| (h.value, h.is_new)), Some((n as u32, false)));
     }
 }
 

@@ -60,6 +60,8 @@ reasons! {
     // Load balancer.
     NoServiceOnPort = "no_service_on_port": "The virtual IP has no rule for this protocol and port.",
     NoHealthyBackend = "no_healthy_backend": "The pool has no healthy backend.",
+    VipPacketLimit = "vip_packet_limit": "The virtual IP is sent more packets than its limit.",
+    VipFlowLimit = "vip_flow_limit": "The virtual IP is sent more than twice the new flows of its limit, and this is one of those that were too many.",
     FragmentUnsupported = "fragment_unsupported": "A fragment cannot be assigned to a backend without its ports, nor be taken out of its tunnel.",
     SnatPortsExhausted = "snat_ports_exhausted": "Every leased port of outbound NAT is in use towards this destination.",
     NoReverseMapping = "no_reverse_mapping": "No load balancer rule or flow explains this translated packet.",

@@ -1,7 +1,7 @@
 //! What becomes of a packet: one function for the packet loop (`why` is `()`) and for `trace`.
 
 use crate::echo::is_echo_request;
-use crate::goal::{ALL_PORTS, Distribution};
+use crate::goal::{ALL_PORTS, Distribution, VipLimit};
 use crate::hash::halves;
 use crate::key::MuxKey;
 use crate::policy::Policy;
@@ -87,14 +87,14 @@ pub(crate) fn decide(policy: &Policy, frame: &[u8], h: &Headers, why: &mut impl 
     }
 }
 
-/// What [`decide`] says of most packets, whole ones of a rule, in registers: the slot, the hash of the 5-tuple, and whether the
+/// What [`decide`] says of most packets, whole ones of a rule without a limit, in registers: the slot, the hash of the 5-tuple, and whether the
 /// flow table is asked first.
 #[inline]
 pub(crate) fn decide_usual<'a>(policy: &'a Policy, h: &Headers) -> Option<(&'a VipEntry, Place, bool)> {
     if !h.is_ip() || h.fragment != Fragment::No {
         return None;
     }
-    let entry = rule_of(policy, h)?;
+    let entry = rule_of(policy, h).filter(|entry| !entry.is_limited())?;
     let (place, is_tracked) = locate(policy, entry, &tuple_of(h));
     Some((entry, place, is_tracked))
 }
@@ -378,6 +378,24 @@ fn explain_rule(policy: &Policy, entry: &VipEntry, t: &Tuple, why: &mut impl Why
         let name = policy.service(entry.service).map_or("?", |s| s.name.as_str());
         format!("{name}: {} port {}", t.protocol, t.vip_port)
     });
+    let guards = &policy.tables.guards;
+    if let Some(guard) = guards.of_service(entry.service).and_then(|at| guards.get(at)) {
+        why.because("limit", || explain_limit(guard.limit()));
+    }
+}
+
+fn explain_limit(limit: &VipLimit) -> String {
+    let packets = limit
+        .packets_per_second
+        .map(|rate| format!("at most {} packets a second, SYNs only while half of the room is left", rate.get()));
+    let flows = limit.new_flows_per_second.map(|rate| {
+        format!(
+            "beyond {0} new flows a second these leave no state, beyond twice {0} some SYNs are dropped",
+            rate.get()
+        )
+    });
+    let said: Vec<String> = packets.into_iter().chain(flows).collect();
+    format!("{} may take of this mux: {}; flows that are under way go on", limit.vip, said.join("; "))
 }
 
 fn explain_slot(policy: &Policy, entry: &VipEntry, slot: usize, why: &mut impl Why) {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// What a mux with this policy does to a frame that comes in by `port`, and why.
 ///
 /// The decision is taken without flow entries: a flow that some worker remembers may differ in a slot that changed hands, and
-/// the steps say when that can be. The frame is what the engine itself makes of it.
+/// the steps say when that can be. Nor does a limit hold here: the steps say what it is. The frame is what the engine itself makes of it.
 #[must_use]
 pub fn explain(policy: &Arc<Policy>, frame: &[u8], port: PortId) -> Explanation {
     let mut steps = Vec::new();
@@ -65,7 +65,8 @@ fn explain_encapsulation(policy: &Policy, value: BackendId, steps: &mut Vec<Step
 fn run(policy: &Arc<Policy>, frame: &[u8], port: PortId) -> (Ending, Vec<u8>) {
     const FLOWS: usize = 64;
     let published = Arc::new(ArcSwap::from(Arc::clone(policy)));
-    let mut engine = Port::new(MuxResolver::new(published, [0; 2], Foreign::Pass), FlowTable::new(FLOWS));
+    let resolver = MuxResolver::new(published, [0; 2], Foreign::Pass).without_limits();
+    let mut engine = Port::new(resolver, FlowTable::new(FLOWS));
     let mut buffer = vec![0; HEADROOM];
     buffer.extend_from_slice(frame);
     let Some(mut packet) = Packet::new(&mut buffer, HEADROOM, frame.len(), port) else {

@@ -26,6 +26,51 @@ pub struct MuxGoal {
     /// It is taken out of service: routers are to use others. What comes all the same is forwarded.
     #[serde(default)]
     pub draining: bool,
+    /// At most one for each virtual IP; one that is not named has no limit.
+    #[serde(default)]
+    pub limits: Vec<VipLimit>,
+}
+
+/// What a virtual IP may take of one mux.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VipLimit {
+    pub vip: IpAddr,
+    pub packets_per_second: Option<VipRate>,
+    /// TCP connections that are opened, and other flows that the flow table would have to remember.
+    pub new_flows_per_second: Option<VipRate>,
+}
+
+/// So many in a second: from 1 to a hundred million.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct VipRate(u32);
+
+impl VipRate {
+    pub const MAX: Self = Self(100_000_000);
+
+    #[must_use]
+    pub const fn new(per_second: u32) -> Option<Self> {
+        if per_second >= 1 && per_second <= Self::MAX.0 { Some(Self(per_second)) } else { None }
+    }
+
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl TryFrom<u32> for VipRate {
+    type Error = String;
+
+    fn try_from(per_second: u32) -> Result<Self, String> {
+        Self::new(per_second).ok_or_else(|| format!("{per_second} is not from 1 to {}", Self::MAX.0))
+    }
+}
+
+impl From<VipRate> for u32 {
+    fn from(rate: VipRate) -> Self {
+        rate.get()
+    }
 }
 
 /// Ports of a virtual IP that a container sends by: what comes back to them is for it. `first` is a multiple of `1 << shift`, the

@@ -22,6 +22,10 @@
 //!
 //! *Second chance*: the encapsulation (Geneve) names the older owners and last the current one. A host that has no flow for the
 //! packet passes it to the first that is named, so that it arrives at the one who knows it, whichever mux it came by.
+//!
+//! A virtual IP with a limit ([`VipLimit`]) that is sent more keeps its connections: beyond the rate of new flows these leave no
+//! entry, beyond twice the rate some TCP SYNs are dropped; of its packets SYNs are the first that find no room.
+//!
 //! An entry holds while its backends are healthy members of the pool, also over later changes of the table.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -33,6 +37,7 @@ mod error;
 mod explain;
 mod express;
 mod goal;
+mod guard;
 mod hash;
 mod key;
 mod places;
@@ -50,8 +55,9 @@ mod tests;
 
 pub use error::GoalError;
 pub use explain::explain;
-pub use goal::{ALL_PORTS, Backend, Distribution, MAX_PREVIOUS, MuxGoal, Pool, Service, SnatBlock};
+pub use goal::{ALL_PORTS, Backend, Distribution, MAX_PREVIOUS, MuxGoal, Pool, Service, SnatBlock, VipLimit, VipRate};
+pub use guard::LimitCounts;
 pub use key::MuxKey;
 pub use policy::{Idle, MAX_BACKEND, MAX_SERVICE, MUX_MAC, NextHopInfo, Policy};
 pub use resolver::{Foreign, MuxResolver};
-pub use status::{MuxStatus, Traffic};
+pub use status::{MuxStatus, Traffic, VipLimited};

@@ -2,6 +2,7 @@ use crate::chance::{self, Chances, Known, Second};
 use crate::error::GoalError;
 use crate::express::Ready;
 use crate::goal::{ALL_PORTS, Backend, Distribution, MuxGoal, Service, SnatBlock};
+use crate::guard::{self, Guards, LimitCounts};
 use crate::hash::hasher;
 use crate::places::{Places, replay_service};
 use crate::slots::{NOBODY, PoolInfo, Slots};
@@ -99,6 +100,8 @@ pub(crate) struct Tables {
     snat: Vec<SnatBlock>,
     pub(crate) has_snat: bool,
     pub(crate) has_all_ports: bool,
+    /// Of virtual IPs with a limit.
+    pub(crate) guards: Guards,
 }
 
 impl Policy {
@@ -130,7 +133,7 @@ impl Policy {
     }
 
     /// Takes over what `earlier` knows of slots that changed hands: packets of those slots consult the flow table, so that
-    /// flows of this node stay where they are, also after the controller calls a change settled.
+    /// flows of this node stay where they are, also after the controller calls a change settled. And how much limits are used.
     #[must_use]
     pub fn succeed(mut self, earlier: &Policy) -> Self {
         if let Some(tables) = Arc::get_mut(&mut self.tables) {
@@ -139,6 +142,7 @@ impl Policy {
             tables.mark_moved_services();
             tables.chances = earlier.tables.chances.clone();
             tables.add_chances();
+            tables.guards.succeed(&earlier.tables.guards);
         }
         self.chances = self.all_chances();
         self
@@ -301,6 +305,12 @@ impl Policy {
         self.tables.chances.unplaced()
     }
 
+    /// What each limit has done since the start, as far as workers have told.
+    #[must_use]
+    pub fn limit_counts(&self) -> BTreeMap<IpAddr, LimitCounts> {
+        guard::counts(&self.tables.guards)
+    }
+
     /// Name and slot table version of every pool.
     pub fn pools(&self) -> impl Iterator<Item = (&str, u64)> {
         self.tables.slots.pools().iter().map(|p| (p.name.as_str(), p.version))
@@ -381,8 +391,11 @@ fn tables(goal: &MuxGoal, own: Underlay<IpAddr>) -> Tables {
     let backends: HashMap<_, _> = goal.backends.iter().map(|b| (b.id, b.clone())).collect();
     let hasher = hasher(goal.hash_seed);
     let slots = Slots::new(&goal.pools, |b| b != NOBODY && backends.contains_key(&b));
+    let guards = Guards::new(&goal.limits, goal.services.iter().map(|s| (s.id, s.vip)));
     let service = |s: &Service| Some(replay_service(s, slots.pool_index(s.pool)?, &hasher));
-    let places = Places::new(&hasher.keys(), goal.services.iter().filter_map(service));
+    // Those with a limit go the long way, which alone knows it.
+    let unlimited = goal.services.iter().filter(|s| guards.of_service(s.id).is_none());
+    let places = Places::new(&hasher.keys(), unlimited.filter_map(service));
     let mut tables = Tables {
         revision: goal.revision,
         own,
@@ -398,6 +411,7 @@ fn tables(goal: &MuxGoal, own: Underlay<IpAddr>) -> Tables {
         snat: goal.snat.clone(),
         has_snat: !goal.snat.is_empty(),
         has_all_ports: goal.services.iter().any(|s| s.port == ALL_PORTS),
+        guards,
     };
     tables.mark_moved_services();
     tables.add_chances();
@@ -425,7 +439,9 @@ impl Tables {
         let entry = |s: &Service| {
             let index = self.slots.pool_index(s.pool).unwrap_or_default();
             let (moved, epoch) = self.slots.pool(index).map_or_else(Default::default, |p| (p.any_moved(), p.epoch));
-            VipEntry::NONE.of_service(s.id).to_pool(index, s.distribution, moved, epoch)
+            let is_limited = self.guards.of_service(s.id).is_some();
+            let entry = VipEntry::NONE.of_service(s.id).to_pool(index, s.distribution, moved, epoch);
+            entry.limited(is_limited)
         };
         for s in self.services.values() {
             let vip = Addr16::from(s.vip);

@@ -1,6 +1,7 @@
-use crate::decide::{Choice, Decision, choose, decide, decide_usual, is_piece};
+use crate::decide::{Choice, Decision, Opening, choose, decide, decide_usual, is_piece};
 use crate::echo;
 use crate::express::{Express, KnownFlows, Tally};
+use crate::guard::{Grade, Purses};
 use crate::hash::hasher;
 use crate::key::MuxKey;
 use crate::policy::Policy;
@@ -48,6 +49,10 @@ pub struct MuxResolver {
     express: Option<Express>,
     /// Packets that went the short way.
     expressed: u64,
+    /// Of virtual IPs with a limit.
+    purses: Purses,
+    /// Whether limits hold: not for who only looks.
+    is_limiting: bool,
 }
 
 impl MuxResolver {
@@ -57,6 +62,7 @@ impl MuxResolver {
         let policy = published.load_full();
         let services = vec![Counter::default(); policy.service_counters()];
         let flows = hasher(secret);
+        let purses = Purses::of(&policy.tables.guards);
         Self {
             published,
             policy,
@@ -68,6 +74,8 @@ impl MuxResolver {
             second: 0,
             express: Some(Express::new()),
             expressed: 0,
+            purses,
+            is_limiting: true,
         }
     }
 
@@ -75,6 +83,16 @@ impl MuxResolver {
     #[must_use]
     pub fn without_express(self) -> Self {
         Self { express: None, ..self }
+    }
+
+    /// The same without limits: what it is shown takes nothing of what virtual IPs may have.
+    pub(crate) fn without_limits(self) -> Self {
+        Self { is_limiting: false, ..self }
+    }
+
+    /// Adds what limits have done here to [`Policy::limit_counts`]. To be called now and then.
+    pub fn tell_limits(&mut self) {
+        self.purses.tell(&self.policy.tables.guards);
     }
 
     /// The policy of the present batch.
@@ -99,6 +117,44 @@ impl MuxResolver {
     #[must_use]
     pub fn fragments(&self) -> FragmentCounts {
         self.fragments.counts()
+    }
+
+    /// Whether a packet exceeds what its virtual IP may have.
+    fn refusal(&mut self, decision: &Decision, h: &Headers) -> Option<DropReason> {
+        let guards = &self.policy.tables.guards;
+        if guards.is_empty() || !self.is_limiting {
+            return None;
+        }
+        let at = match decision {
+            Decision::Stable(place) | Decision::Tracked { place, .. } => guards.of_service(place.service)?,
+            Decision::Leased { .. } | Decision::Echo => guards.of_vip(&h.dst)?,
+            Decision::Foreign | Decision::Drop(_) => return None,
+        };
+        let (guard, purse) = (guards.get(at)?, self.purses.get(at)?);
+        let opens = h.protocol == Protocol::TCP && h.fragment != Fragment::Later && h.tcp_flags.opens();
+        if let Err(reason) = guard.admit(purse, opens, self.now) {
+            return Some(reason);
+        }
+        // Whether a flow of a slot that has moved is new, the flow table knows.
+        let is_new = opens && matches!(decision, Decision::Stable(_));
+        (is_new && guard.open(purse, true, self.now) == Grade::Drop).then_some(DropReason::VipFlowLimit)
+    }
+
+    /// What becomes of a packet that the flow table does not know, if its virtual IP has had enough new flows.
+    fn limited(&mut self, choice: Choice, service: ServiceId, opening: Opening) -> Choice {
+        let guards = &self.policy.tables.guards;
+        let Some(at) = guards.of_service(service).filter(|_| self.is_limiting) else { return choice };
+        let (Some(guard), Some(purse)) = (guards.get(at), self.purses.get(at)) else { return choice };
+        let opens = opening == Opening::First;
+        match choice {
+            Choice::Once(_) if !opens => choice,
+            Choice::Drop(_) => choice,
+            Choice::Remember(value) | Choice::Once(value) => match guard.open(purse, opens, self.now) {
+                Grade::State => choice,
+                Grade::NoState => Choice::Once(value),
+                Grade::Drop => Choice::Drop(DropReason::VipFlowLimit),
+            },
+        }
     }
 
     #[inline]
@@ -137,7 +193,9 @@ impl Resolver for MuxResolver {
     fn refresh(&mut self, now: Nanos) {
         let newest = self.published.load();
         if !Arc::ptr_eq(&newest, &self.policy) {
+            self.purses.tell(&self.policy.tables.guards);
             self.policy = Arc::clone(&newest);
+            self.purses = Purses::of(&self.policy.tables.guards);
             let needed = self.policy.service_counters().max(self.services.len());
             self.services.resize(needed, Counter::default());
         }
@@ -168,15 +226,16 @@ impl Resolver for MuxResolver {
         if headers.fragment != Fragment::No && is_piece(&self.policy, headers) {
             self.fragments.name(packet.frame(), headers, TenantId(0), self.now);
         }
-        match decide(&self.policy, packet.frame(), headers, &mut ()) {
-            Decision::Stable(place) => {
-                self.count(place.service, packet.len());
-                Class::Direct { token: place.slot, hash: place.entropy }
-            }
-            Decision::Tracked { place, key, epoch, .. } => {
-                self.count(place.service, packet.len());
-                Class::Flow { key, hash: key.hash(&self.flows), epoch }
-            }
+        let decision = decide(&self.policy, packet.frame(), headers, &mut ());
+        if let Decision::Stable(place) | Decision::Tracked { place, .. } = &decision {
+            self.count(place.service, packet.len());
+        }
+        if let Some(reason) = self.refusal(&decision, headers) {
+            return Class::Drop(reason);
+        }
+        match decision {
+            Decision::Stable(place) => Class::Direct { token: place.slot, hash: place.entropy },
+            Decision::Tracked { key, epoch, .. } => Class::Flow { key, hash: key.hash(&self.flows), epoch },
             Decision::Leased { backend, entropy } => {
                 Class::Direct { token: LEASED | u64::from(backend.0), hash: entropy }
             }
@@ -231,7 +290,10 @@ impl Resolver for MuxResolver {
         let prior = prior.map(|p| Policy::value_of(p.transposition));
         match decide(&self.policy, packet.frame(), headers, &mut ()) {
             Decision::Tracked { place, pool, opening, .. } => {
-                resolution(choose(&self.policy, &place, pool, opening, prior, &mut ()), headers.protocol)
+                let choice = choose(&self.policy, &place, pool, opening, prior, &mut ());
+                let is_known = prior.is_some();
+                let choice = if is_known { choice } else { self.limited(choice, place.service, opening) };
+                resolution(choice, headers.protocol)
             }
             Decision::Stable(place) => Resolution::Once(self.policy.tables.slots.owner(place.slot)),
             Decision::Leased { backend, .. } => Resolution::Once(backend),

@@ -16,6 +16,7 @@ pub(crate) fn validate(goal: &MuxGoal, own: Underlay<IpAddr>) -> Result<(), Goal
     let pools = validate_pools(&goal.pools, &backends)?;
     validate_services(&goal.services, &pools, own)?;
     validate_snat(goal, &backends, own)?;
+    validate_limits(goal)?;
     let router = goal.router.as_ref().map_or(Ok(()), RouterGoal::check);
     router.map_err(|e| GoalError::new(format!("router.{}", e.field), e.reason))
 }
@@ -48,6 +49,25 @@ fn validate_snat(goal: &MuxGoal, backends: &HashSet<BackendId>, own: Underlay<Ip
         }
         if !backends.contains(&block.backend) {
             return refuse("backend", format!("there is no backend {}", block.backend));
+        }
+    }
+    Ok(())
+}
+
+fn validate_limits(goal: &MuxGoal) -> Result<(), GoalError> {
+    if goal.limits.is_empty() {
+        return Ok(());
+    }
+    let vips: HashSet<IpAddr> = goal.services.iter().map(|s| s.vip).chain(goal.snat.iter().map(|b| b.vip)).collect();
+    let mut seen = HashSet::with_capacity(goal.limits.len());
+    for (i, limit) in goal.limits.iter().enumerate() {
+        let refuse =
+            |problem: &str| Err(GoalError::new(format!("limits[{i}].vip"), format!("{} {problem}", limit.vip)));
+        if !vips.contains(&limit.vip) {
+            return refuse("is no virtual IP of the goal");
+        }
+        if !seen.insert(limit.vip) {
+            return refuse("is limited twice");
         }
     }
     Ok(())

@@ -25,8 +25,8 @@ pub(crate) struct VipEntry {
     /// Port, protocol and kind; [`VACANT`] for none.
     tail: u32,
     pub(crate) service: ServiceId,
-    /// Pool index in the low 24 bits, distribution in the next 2, size of blocks in the next 4, [`VipEntry::BLOCKS`], and
-    /// [`VipEntry::MOVED`].
+    /// Pool index in the low 24 bits, distribution in the next 2, size of blocks in the next 4 or [`VipEntry::LIMITED`],
+    /// [`VipEntry::BLOCKS`], and [`VipEntry::MOVED`].
     pool: u32,
     /// Of the flow entries of its pool.
     pub(crate) epoch: Epoch,
@@ -38,6 +38,8 @@ const VACANT: u32 = u32::MAX;
 impl VipEntry {
     const MOVED: u32 = 1 << 31;
     const BLOCKS: u32 = 1 << 30;
+    /// Of services, which have no blocks.
+    const LIMITED: u32 = 1 << 26;
 
     pub(crate) const NONE: VipEntry =
         VipEntry { addr: [0; 2], tail: VACANT, service: ServiceId(0), pool: 0, epoch: Epoch(0) };
@@ -46,6 +48,17 @@ impl VipEntry {
         self.pool = index | (distribution as u32) << 24 | if moved { Self::MOVED } else { 0 };
         self.epoch = epoch;
         self
+    }
+
+    /// The virtual IP of the service has a limit.
+    pub(crate) fn limited(mut self, is_limited: bool) -> Self {
+        self.pool |= if is_limited { Self::LIMITED } else { 0 };
+        self
+    }
+
+    #[inline]
+    pub(crate) fn is_limited(&self) -> bool {
+        self.pool & Self::LIMITED != 0
     }
 
     pub(crate) fn of_service(mut self, service: ServiceId) -> Self {

@@ -1,9 +1,9 @@
 //! What tests of this crate forward by.
 
 use penstock_model::{BackendId, Dip, Mac, Overlay, PoolId, Protocol, Revision, ServiceId, Underlay, Vni};
-use penstock_mux_proto::{Backend, Distribution, MuxGoal, Policy, Pool, Service};
+use penstock_mux_proto::{Backend, Distribution, MuxGoal, Policy, Pool, Service, VipLimit, VipRate};
 
-/// One rule over one backend.
+/// One rule over one backend, its virtual IP with a limit.
 pub(crate) fn goal() -> MuxGoal {
     let service = Service {
         id: ServiceId(1),
@@ -35,6 +35,11 @@ pub(crate) fn goal() -> MuxGoal {
         pools: vec![pool],
         backends: vec![backend],
         snat: Vec::new(),
+        limits: vec![VipLimit {
+            vip: "203.0.113.10".parse().unwrap(),
+            packets_per_second: None,
+            new_flows_per_second: VipRate::new(1000),
+        }],
         ..MuxGoal::default()
     }
 }

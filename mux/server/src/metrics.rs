@@ -25,6 +25,12 @@ const OWN: &[Row] = &[
         "outcome",
         "Pieces of packets: `first` noted, `later` that found it, `orphan` that did not and went by addresses or was dropped",
     ),
+    (
+        LIMITED,
+        "vip, outcome",
+        "What the limit of a virtual IP did: `packet_dropped`, too many packets; `flow_dropped`, too many new flows; `flow_stateless`, a \
+         packet of a new flow that was forwarded and left no state",
+    ),
     (REPLAYED, "interface", "Packets that the kernel handed to the driver by itself"),
     (ABORTED, "interface", "Packets that the kernel began to forward and lost; also dropped as `transmit_failed`"),
 ];
@@ -38,6 +44,7 @@ const UNRESOLVED: &str = "penstock_mux_unresolved_next_hops";
 const KERNEL_REPLAY: &str = "penstock_mux_kernel_replay";
 const CHANCES_MISSING: &str = "penstock_mux_second_chances_missing";
 const FRAGMENTS: &str = "penstock_mux_fragments_total";
+const LIMITED: &str = "penstock_mux_vip_limited_packets_total";
 const ABORTED: &str = "penstock_mux_replay_aborted_packets_total";
 const REPLAYED: &str = "penstock_mux_replayed_packets_total";
 
@@ -79,6 +86,16 @@ pub(crate) fn record(
     }
     for (name, version) in policy.pools() {
         gauge!(TABLE_VERSION, "pool" => name.to_owned()).set(version as f64);
+    }
+    for (vip, n) in policy.limit_counts() {
+        let outcomes = [
+            ("packet_dropped", n.packets_dropped),
+            ("flow_dropped", n.flows_dropped),
+            ("flow_stateless", n.flows_stateless),
+        ];
+        for (outcome, packets) in outcomes {
+            counter!(LIMITED, "vip" => vip.to_string(), "outcome" => outcome).absolute(packets);
+        }
     }
     gauge!(UNRESOLVED).set(policy.unresolved() as f64);
     gauge!(CHANCES_MISSING).set(policy.chances_missing() as f64);
@@ -162,6 +179,7 @@ mod tests {
             "penstock_mux_service_bytes_total{service=\"http\"} 500",
             "penstock_mux_unresolved_next_hops 1",
             "penstock_mux_interface_mode{interface=\"eth0\",mode=\"af_xdp copy native\"} 1",
+            "penstock_mux_vip_limited_packets_total{vip=\"203.0.113.10\",outcome=\"flow_stateless\"} 0",
             "penstock_mux_kernel_replay{interface=\"eth0\"} 1",
             "penstock_mux_second_chances_missing 0",
             "penstock_mux_replayed_packets_total{interface=\"eth0\"} 4",

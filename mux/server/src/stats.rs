@@ -4,6 +4,8 @@ use penstock_bpf::Obstacle;
 use penstock_engine::{Counter, FragmentCounts, Port};
 use penstock_model::{BackendId, DropReason, Fallback, Ledger, LedgerReport, ServiceId};
 use penstock_mux_proto::{MuxResolver, MuxStatus, Policy, Traffic};
+use penstock_model::{BackendId, DropReason, Ledger, LedgerReport, ServiceId};
+use penstock_mux_proto::{MuxResolver, MuxStatus, Policy, Traffic, VipLimited};
 use penstock_packet_io::{IoStats, PacketIo};
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -205,6 +207,7 @@ pub(crate) fn status(
     backends: &[Named<BackendId>],
     goal_error: Option<String>,
 ) -> MuxStatus {
+    let limited = policy.limit_counts().into_iter().filter(|(_, counts)| !counts.is_zero());
     MuxStatus {
         applied: policy.revision(),
         packet_io,
@@ -214,6 +217,7 @@ pub(crate) fn status(
         flows: totals.flows,
         services: services.iter().map(|n| n.traffic.clone()).collect(),
         backends: backends.iter().map(|n| n.traffic.clone()).collect(),
+        limited: limited.map(|(vip, counts)| VipLimited { vip, counts }).collect(),
         goal_error,
         router: None,
     }

@@ -44,11 +44,13 @@ impl Worker {
                 maintained = now;
             }
             if now.since(published) >= PUBLISH {
+                self.engine.resolver_mut().tell_limits();
                 stats::publish(&self.shared, &self.engine, &self.ports);
                 published = now;
             }
             self.poller.round(received, now)?;
         }
+        self.engine.resolver_mut().tell_limits();
         stats::publish(&self.shared, &self.engine, &self.ports);
         Ok(())
     }

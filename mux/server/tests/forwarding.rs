@@ -74,6 +74,7 @@ fn goal(revision: u64) -> MuxGoal {
         snat: Vec::new(),
         router: None,
         draining: false,
+        limits: Vec::new(),
     }
 }
 

@@ -124,5 +124,6 @@ fn goal() -> MuxGoal {
         snat: Vec::new(),
         router: None,
         draining: false,
+        limits: Vec::new(),
     }
 }

@@ -1,11 +1,12 @@
 //! Load balancers: intent for the planner, plan for the muxes.
+use crate::config::VipLimitTable;
 use penstock_admin_types::intent::{
     ALL_PORTS, AllDown as SaidAllDown, Distribution as Said, Interface, IpConfiguration, Outbound,
     Service as SaidService,
 };
 use penstock_admin_types::{Intent, ResourcePath};
 use penstock_model::{BackendId, Dip, Overlay, Underlay};
-use penstock_mux_proto::{Backend, Distribution, MuxGoal, Pool, Service, SnatBlock};
+use penstock_mux_proto::{Backend, Distribution, MuxGoal, Pool, Service, SnatBlock, VipLimit, VipRate};
 use penstock_slb_host::SnatUse;
 use penstock_slb_proto::{
     AllDown, BLOCK, BackendIntent, Demand, Distribution as Planned, LbIntent, Lease, LeasePlan, Member, OutboundIntent,
@@ -198,6 +199,22 @@ pub(super) fn mux_goal(plan: &Plan, leases: &[Lease], hash_seed: [u64; 2]) -> Mu
         snat: leases.iter().map(snat_block).collect(),
         ..MuxGoal::default()
     }
+}
+
+/// Of the virtual IPs that muxes have: what their frontends say, else what the site says.
+pub(super) fn limits(intent: &Intent, plan: &Plan, leases: &[Lease], site: VipLimitTable) -> Vec<VipLimit> {
+    let vips: BTreeSet<IpAddr> = plan.services.iter().map(|s| s.vip).chain(leases.iter().map(|l| l.vip)).collect();
+    let limit = |vip: IpAddr| {
+        let said = intent.rate_limits.get(&vip).copied().unwrap_or_default();
+        let rate = |said: Option<u32>, site: Option<VipRate>| said.map_or(site, VipRate::new);
+        VipLimit {
+            vip,
+            packets_per_second: rate(said.packets, site.packets_per_second),
+            new_flows_per_second: rate(said.new_flows, site.new_flows_per_second),
+        }
+    };
+    let is_any = |l: &VipLimit| l.packets_per_second.is_some() || l.new_flows_per_second.is_some();
+    vips.into_iter().map(limit).filter(is_any).collect()
 }
 
 fn snat_block(lease: &Lease) -> SnatBlock {

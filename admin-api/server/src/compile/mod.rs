@@ -9,6 +9,7 @@ mod site;
 mod site_router;
 mod tags;
 
+use crate::config::VipLimitTable;
 use crate::hub::GoalHub;
 use crate::resources::Resources;
 use crate::secrets::{Sealer, SecretError};
@@ -71,6 +72,7 @@ pub(crate) struct Compiler {
     revision: u64,
     hash_seed: [u64; 2],
     host_hold_off: Duration,
+    vip_limit: VipLimitTable,
     /// Where there are several controllers.
     leadership: Option<Arc<Leadership>>,
 }
@@ -80,7 +82,7 @@ impl Compiler {
         store: Arc<dyn Store>,
         resources: Arc<Resources>,
         hub: Arc<GoalHub>,
-        host_hold_off: Duration,
+        (host_hold_off, vip_limit): (Duration, VipLimitTable),
         leadership: Option<Arc<Leadership>>,
     ) -> Result<Self, KeepError> {
         let fence = leadership.iter().map(|l| l.fence()).collect();
@@ -104,6 +106,7 @@ impl Compiler {
             revision,
             hash_seed,
             host_hold_off,
+            vip_limit,
             leadership,
         })
     }
@@ -162,7 +165,11 @@ impl Compiler {
         let leased = planner.lease(&balance::outbound(intent, &members), &plan, &demand, now);
         self.tell_of(&leased);
         let site = Site::new(&state.documents, intent, site::address_towards);
-        let compiled = goals(intent, &members, &plan, &leased.leases, &site, self.resources.sealer(), self.hash_seed)?;
+        let tables = MuxGoal {
+            limits: balance::limits(intent, &plan, &leased.leases, self.vip_limit),
+            ..balance::mux_goal(&plan, &leased.leases, self.hash_seed)
+        };
+        let compiled = goals(intent, &members, &plan, &leased.leases, &site, self.resources.sealer(), tables)?;
         // Tables are on the disk before any mux has them: after a restart they must not be others.
         if plan.changed || leased.changed {
             self.kept.keep_planner(&planner).await?;
@@ -252,7 +259,7 @@ fn next_deadline(intent: &Intent, wall: u64) -> Option<Duration> {
     deadlines.min().map(|at| Duration::from_secs(at - wall))
 }
 
-/// Pure: the same intent and plan give the same goals, but for revisions.
+/// Pure: the same intent and plan give the same goals, but for revisions. `tables`: what all muxes have alike.
 fn goals(
     intent: &Intent,
     members: &Members<'_>,
@@ -260,7 +267,7 @@ fn goals(
     leases: &[Lease],
     site: &Site,
     sealer: &Sealer,
-    hash_seed: [u64; 2],
+    tables: MuxGoal,
 ) -> Result<BTreeMap<Key, NodeGoal>, SecretError> {
     let networks = networks::Networks::new(intent);
     let translations = host::Translations::new(intent, members, plan, leases);
@@ -268,7 +275,7 @@ fn goals(
     for mux in intent.muxes.values() {
         let router = router::goal(mux, sealer)?;
         let draining = mux.drain_until.is_some();
-        let goal = MuxGoal { router, draining, ..balance::mux_goal(plan, leases, hash_seed) };
+        let goal = MuxGoal { router, draining, ..tables.clone() };
         out.insert((NodeRole::Mux, mux.name.clone()), NodeGoal::Mux(goal));
     }
     for server in intent.servers.values() {

@@ -57,6 +57,7 @@ impl Lab {
             key: dir.join("pki/ctl.key"),
             host_hold_off: penstock_admin_server::DEFAULT_HOST_HOLD_OFF,
             etcd: None,
+            vip_limit: penstock_admin_server::VipLimitTable::default(),
         };
         let operator = client(&dir, "alice");
         let mut lab = Self { dir, config, stop: watch::Sender::new(false), task: None, operator };

@@ -28,6 +28,24 @@ pub struct Service {
     pub all_down: AllDown,
 }
 
+/// What a virtual IP may take of each mux in a second. `None`: what the site says; 0: without limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RateLimit {
+    pub packets: Option<u32>,
+    pub new_flows: Option<u32>,
+}
+
+impl RateLimit {
+    /// What holds where both are said: the lower limit.
+    fn and(self, other: Self) -> Self {
+        let lower = |a: Option<u32>, b: Option<u32>| match (a, b) {
+            (Some(0), said) | (said, Some(0)) => said.or(Some(0)),
+            (a, b) => a.into_iter().chain(b).min(),
+        };
+        Self { packets: lower(self.packets, other.packets), new_flows: lower(self.new_flows, other.new_flows) }
+    }
+}
+
 /// The port of a rule that is for all ports.
 pub const ALL_PORTS: u16 = 0;
 
@@ -90,6 +108,8 @@ pub(crate) fn read(r: &mut Reader<'_>, intent: &mut Intent) {
         for node in balancer.children("frontendIPConfigurations") {
             if let Some(vip) = frontend(r, &node, &vips) {
                 not_a_node(r, &node, vip, intent);
+                let limit = intent.rate_limits.entry(vip).or_default();
+                *limit = limit.and(rate_limit(&node));
                 frontends.insert(node.path.clone(), vip);
             }
         }
@@ -201,6 +221,12 @@ fn frontend(r: &mut Reader<'_>, node: &Node<'_>, pools: &VipPools) -> Option<IpA
         );
     }
     Some(vip)
+}
+
+fn rate_limit(node: &Node<'_>) -> RateLimit {
+    let Some(said) = value::get(node.properties(), "rateLimit") else { return RateLimit::default() };
+    let rate = |name: &str| value::get_int(said, name).and_then(|n| u32::try_from(n).ok());
+    RateLimit { packets: rate("packetsPerSecond"), new_flows: rate("newFlowsPerSecond") }
 }
 
 fn one_owner_per_public_address(r: &mut Reader<'_>) {
@@ -474,6 +500,28 @@ fn one_network_per_pool(r: &mut Reader<'_>, intent: &Intent) {
                 let message = Said::naming(message, &[pool]);
                 r.problem(&node, at, "BackendIPConfigurationsDontUseSameVnet", message);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::RateLimit;
+
+    #[test]
+    fn of_two_frontends_with_one_address_the_lower_limit_holds_and_no_limit_is_said_as_0() {
+        let and = |a, b| RateLimit { packets: a, new_flows: None }.and(RateLimit { packets: b, new_flows: Some(1) });
+        let cases = [
+            (None, None, None),
+            (Some(5), None, Some(5)),
+            (Some(5), Some(3), Some(3)),
+            (Some(0), Some(3), Some(3)),
+            (Some(3), Some(0), Some(3)),
+            (Some(0), None, Some(0)),
+            (None, Some(0), Some(0)),
+        ];
+        for (a, b, both) in cases {
+            assert_eq!(and(a, b), RateLimit { packets: both, new_flows: Some(1) }, "{a:?} and {b:?}");
         }
     }
 }

@@ -16,7 +16,7 @@ pub use acl::{AccessList, Tag};
 pub use gateway::{Connection, ConnectionKind};
 pub use interface::reserved;
 pub use interface::{Interface, IpConfiguration};
-pub use load_balancer::{ALL_PORTS, AllDown, Distribution, Outbound, Probe, ProbeKind, Service};
+pub use load_balancer::{ALL_PORTS, AllDown, Distribution, Outbound, Probe, ProbeKind, RateLimit, Service};
 pub use network::{Network, Subnet};
 pub use node::Node;
 pub use policy_map::{PolicyEntry, PolicyMap, PolicySet};
@@ -28,6 +28,7 @@ use crate::{Documents, ReferenceIndex, ResourcePath};
 use penstock_policy::UserRoute;
 use reader::Reader;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 /// What operators want, found free of contradictions.
 #[derive(Debug, Default)]
@@ -41,6 +42,8 @@ pub struct Intent {
     pub pools: BTreeSet<ResourcePath>,
     /// Load balancing rules and inbound NAT rules.
     pub services: Vec<Service>,
+    /// Of the virtual IPs of all frontends.
+    pub rate_limits: BTreeMap<IpAddr, RateLimit>,
     pub outbound: Vec<Outbound>,
     pub servers: BTreeMap<ResourcePath, Node>,
     pub muxes: BTreeMap<ResourcePath, Node>,

@@ -14,6 +14,7 @@ pub(super) const LOAD_BALANCERS: Kind = kind(
                 opt("subnet", ANY_SUBNET),
                 opt("privateIPAddress", Ip),
                 opt("privateIPAllocationMethod", OneOf(&["Static", "Dynamic"])),
+                opt("rateLimit", Object(RATE_LIMIT)),
                 ro("loadBalancingRules", BackRefs("loadBalancers/loadBalancingRules")),
                 ro("inboundNatRules", BackRefs("loadBalancers/inboundNatRules")),
                 ro("outboundNatRules", BackRefs("loadBalancers/outboundNatRules")),
@@ -92,6 +93,10 @@ pub(super) const LOAD_BALANCERS: Kind = kind(
         ),
     ],
 );
+
+/// Own: what the address may take of each mux. 0: no limit, whatever the site's is.
+const RATE_LIMIT: &[Property] = &[opt("packetsPerSecond", RATE), opt("newFlowsPerSecond", RATE)];
+const RATE: Type = Int(0, 100_000_000);
 
 pub(super) const LOAD_BALANCER_MANAGER: Kind = single(
     "loadBalancerManager",

@@ -1,7 +1,7 @@
 //! The short way beside the long one: over changes of the table, with entries of every kind, in batches of everything.
 
 use super::fixture::*;
-use crate::{Distribution, MuxGoal, MuxResolver, Policy};
+use crate::{Distribution, MuxGoal, MuxResolver, Policy, VipLimit, VipRate};
 use penstock_model::{Nanos, Underlay, Verdict};
 use penstock_wire::{checksum, parse};
 use proptest::prelude::*;
@@ -48,8 +48,13 @@ fn goals() -> [MuxGoal; 5] {
     [first, second, third, fourth, fifth]
 }
 
-fn policy(goal: &MuxGoal, own: &str, distribution: Distribution) -> Policy {
+/// A fresh one each time: two that go by one share its limits.
+fn policy(goal: &MuxGoal, own: &str, distribution: Distribution, is_limited: bool) -> Policy {
     let mut goal = goal.clone();
+    if is_limited {
+        let (packets, flows) = (VipRate::new(60), VipRate::new(10));
+        goal.limits = vec![VipLimit { vip: ip(VIP6), packets_per_second: packets, new_flows_per_second: flows }];
+    }
     goal.services.iter_mut().for_each(|s| s.distribution = distribution);
     let own: IpAddr = ip(own);
     if own.is_ipv6() {
@@ -67,6 +72,7 @@ proptest! {
     fn most_packets_leave_by_the_short_way_as_by_the_long_one(
         rounds in prop::collection::vec((prop::collection::vec(frames(), 1..80), any::<bool>()), 2..10),
         v6 in any::<bool>(),
+        is_limited in any::<bool>(),
         distribution in prop::sample::select(vec![
             Distribution::Default,
             Distribution::SourceIp,
@@ -74,10 +80,11 @@ proptest! {
         ]),
     ) {
         let own = if v6 { "2001:db8:4::1" } else { OWN };
-        let mut goals = goals().into_iter().map(|goal| policy(&goal, own, distribution));
+        let policy = |goal: &MuxGoal| policy(goal, own, distribution, is_limited);
+        let mut goals = goals().into_iter();
         let first = goals.next().unwrap();
-        let mut short = Mux::with(first.clone(), [1, 2], |resolver| resolver);
-        let mut long = Mux::with(first, [1, 2], MuxResolver::without_express);
+        let mut short = Mux::with(policy(&first), [1, 2], |resolver| resolver);
+        let mut long = Mux::with(policy(&first), [1, 2], MuxResolver::without_express);
         for (second, (frames, changes)) in (1..).zip(rounds) {
             let now = Nanos::from_secs(second);
             (short.now, long.now) = (now, now);
@@ -90,8 +97,8 @@ proptest! {
             prop_assert_eq!(short.port.resolver().services(), long.port.resolver().services());
             prop_assert_eq!(short.port.flows(), long.port.flows());
             if let Some(next) = goals.next().filter(|_| changes) {
-                short.publish_policy(next.clone());
-                long.publish_policy(next);
+                short.publish_policy(policy(&next));
+                long.publish_policy(policy(&next));
             }
         }
     }

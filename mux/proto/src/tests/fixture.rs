@@ -83,6 +83,7 @@ pub(super) fn goal(members: &[u32]) -> MuxGoal {
         snat: Vec::new(),
         router: None,
         draining: false,
+        limits: Vec::new(),
     }
 }
 
@@ -150,7 +151,16 @@ impl Mux {
     }
 
     pub(super) fn with(policy: Policy, secret: [u64; 2], way: fn(MuxResolver) -> MuxResolver) -> Self {
-        let published = Arc::new(ArcSwap::from_pointee(policy));
+        Self::new_on(&Arc::new(ArcSwap::from_pointee(policy)), secret, way)
+    }
+
+    /// One of the workers that go by what is published.
+    pub(super) fn on(published: &Arc<ArcSwap<Policy>>) -> Self {
+        Self::new_on(published, [1, 2], |resolver| resolver)
+    }
+
+    fn new_on(published: &Arc<ArcSwap<Policy>>, secret: [u64; 2], way: fn(MuxResolver) -> MuxResolver) -> Self {
+        let published = Arc::clone(published);
         let resolver = way(MuxResolver::new(Arc::clone(&published), secret, Foreign::Drop));
         let mut port = Port::new(resolver, FlowTable::with_probation(8192, 8192));
         port.ensure_counters(64);

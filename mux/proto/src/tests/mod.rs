@@ -6,6 +6,7 @@ mod chance;
 mod explain;
 mod express;
 mod icmp;
+mod limits;
 mod snat;
 mod transition;
 mod twin;

@@ -17,7 +17,9 @@ use penstock_model::{
     BackendId, Dip, HEADROOM, Ledger, Mac, Nanos, Overlay, Packet, PoolId, PortId, Protocol, ServiceId, Underlay,
     Verdict, Vni,
 };
-use penstock_mux_proto::{Backend, Distribution, Foreign, MuxGoal, MuxResolver, NextHopInfo, Policy, Pool, Service};
+use penstock_mux_proto::{
+    Backend, Distribution, Foreign, MuxGoal, MuxResolver, NextHopInfo, Policy, Pool, Service, VipLimit, VipRate,
+};
 use penstock_packet_io::{AfXdp, AfXdpOptions, PacketIo, interface_index};
 use penstock_spread::SlotTable;
 use penstock_wire::{Fragment, ethertype};
@@ -33,6 +35,9 @@ const PACKETS: usize = 100_000;
 const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
 const XDP_REDIRECT: u32 = 4;
+
+/// Which of the virtual IPs has a limit, which these packets are far from.
+const LIMITED: usize = 1;
 
 /// Four virtual IPs with TCP and UDP on some ports each, over pools of every kind.
 fn goal(own: IpAddr) -> MuxGoal {
@@ -82,6 +87,11 @@ fn goal(own: IpAddr) -> MuxGoal {
             pool(2, &SlotTable::build(None, &all[2..6]), None),
         ],
         backends: (0..8).map(backend).collect(),
+        limits: vec![VipLimit {
+            vip: VIPS[LIMITED].parse().unwrap(),
+            packets_per_second: Some(VipRate::MAX),
+            new_flows_per_second: Some(VipRate::MAX),
+        }],
         ..MuxGoal::default()
     }
 }
@@ -169,7 +179,7 @@ impl Expected {
 }
 
 /// Whether the kernel has to replay this itself: all that user space would send by the same port without its flow table, but
-/// for what is said to go to user space.
+/// for what is said to go to user space, as is what goes to a virtual IP with a limit.
 fn is_replayable(frame: &[u8], answer: &Answer) -> bool {
     let Ok(h) = penstock_wire::parse(frame) else { return false };
     let is_plain = matches!(h.protocol, Protocol::TCP | Protocol::UDP) && h.fragment == Fragment::No;
@@ -178,6 +188,7 @@ fn is_replayable(frame: &[u8], answer: &Answer) -> bool {
     answer.verdict == Verdict::Transmit(OWN)
         && is_plain
         && !has_fragment
+        && h.dst.to_ip().to_string() != VIPS[LIMITED]
         && !answer.is_tracked
         && answer.frame.len() as u32 - 14 <= MTU
 }

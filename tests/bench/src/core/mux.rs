@@ -295,6 +295,7 @@ fn goal(in_transition: bool) -> MuxGoal {
         snat: Vec::new(),
         router: None,
         draining: false,
+        limits: Vec::new(),
     }
 }
 

@@ -43,6 +43,7 @@ pub(crate) fn goal() -> MuxGoal {
         snat: Vec::new(),
         router: None,
         draining: false,
+        limits: Vec::new(),
     }
 }
 
