@@ -16,14 +16,15 @@ use crate::compile::{Members, unix_seconds};
 use crate::hub::GoalHub;
 use crate::state::State;
 use penstock_admin_types::Intent;
+use penstock_admin_types::intent::Service as Said;
 use penstock_clock::MonotonicClock;
 use penstock_gateway_proto::{GatewayStatus, TunnelState};
-use penstock_model::{BackendId, Fallback, LedgerReport, ServiceId};
-use penstock_mux_proto::{Backend, LimitCounts, MuxGoal, MuxStatus, Pool, Service, Traffic};
+use penstock_model::{BackendId, Fallback, LedgerReport, PoolId, Protocol, ServiceId};
+use penstock_mux_proto::{LimitCounts, MuxGoal, MuxStatus, Pool, Service, Traffic};
 use penstock_slb_host::ProbeStatus;
 use penstock_southbound::{NodeGoal, NodeReport, NodeRole};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -168,15 +169,38 @@ fn sums<Id: Copy + Ord>(reports: &[Reported], list: impl Fn(&MuxStatus) -> &[Tra
     out
 }
 
+/// What services and their backends are looked up in: a site has a hundred thousand of each.
+struct Site<'a> {
+    members: Members<'a>,
+    pools: HashMap<PoolId, &'a Pool>,
+    said: HashMap<(IpAddr, Protocol, u16), &'a Said>,
+    backends: HashMap<(&'a str, IpAddr), BackendId>,
+    probes: HashMap<(&'a str, &'a str, IpAddr), &'a ProbeStatus>,
+    traffic: BTreeMap<BackendId, Sum>,
+}
+
+impl<'a> Site<'a> {
+    fn new(intent: &'a Intent, goal: &'a MuxGoal, reports: &[Reported], probes: &'a [ProbeStatus]) -> Self {
+        Self {
+            members: Members::new(intent, 0),
+            pools: goal.pools.iter().map(|p| (p.id, p)).collect(),
+            said: intent.services.iter().map(|s| ((s.vip, s.protocol, s.port), s)).collect(),
+            backends: goal.backends.iter().map(|b| ((b.name.as_str(), b.dip.addr.0), b.id)).collect(),
+            probes: probes.iter().map(|p| ((p.name.as_str(), p.network_interface.as_str(), p.dip.0), p)).collect(),
+            traffic: sums(reports, |s| &s.backends),
+        }
+    }
+}
+
 fn services(intent: &Intent, goal: &MuxGoal, reports: &[Reported], probes: &[ProbeStatus]) -> Vec<Value> {
-    let members = Members::new(intent, 0);
+    let site = Site::new(intent, goal, reports, probes);
     let by_service: BTreeMap<ServiceId, Sum> = sums(reports, |s| &s.services);
-    let by_backend: BTreeMap<BackendId, Sum> = sums(reports, |s| &s.backends);
+    let limited = limited(reports);
     goal.services
         .iter()
         .map(|service| {
-            let pool = goal.pools.iter().find(|p| p.id == service.pool);
-            let backends = backends(intent, &members, goal, service, pool, probes, &by_backend);
+            let pool = site.pools.get(&service.pool).copied();
+            let backends = backends(&site, service, pool);
             let sum = by_service.get(&service.id).copied().unwrap_or_default();
             let healthy = backends.iter().filter(|b| b.get("healthy") != Some(&json!(false))).count();
             json!({
@@ -186,7 +210,7 @@ fn services(intent: &Intent, goal: &MuxGoal, reports: &[Reported], probes: &[Pro
                 "port": service.port,
                 "pool": pool.map(|p| &p.name),
                 "tableVersion": pool.map(|p| p.version),
-                "limited": limited(reports, service.vip),
+                "limited": limited.get(&service.vip),
                 "settling": pool.is_some_and(|p| !p.previous.is_empty()),
                 "packets": sum.packets,
                 "bytes": sum.bytes,
@@ -200,52 +224,41 @@ fn services(intent: &Intent, goal: &MuxGoal, reports: &[Reported], probes: &[Pro
         .collect()
 }
 
-/// What the limit of a virtual IP has done, on all muxes; null if that is nothing.
-fn limited(reports: &[Reported], vip: IpAddr) -> Value {
-    let muxes = reports.iter().filter_map(|r| match &*r.now {
-        NodeReport::Mux(status) => status.limited.iter().find(|l| l.vip == vip),
-        _ => None,
-    });
-    let sum = muxes.fold(LimitCounts::default(), |sum, l| sum + l.counts);
-    if sum.is_zero() {
-        return Value::Null;
+/// What the limits of virtual IPs have done, on all muxes; of those that have done anything.
+fn limited(reports: &[Reported]) -> BTreeMap<IpAddr, Value> {
+    let mut sums: BTreeMap<IpAddr, LimitCounts> = BTreeMap::new();
+    for report in reports {
+        let NodeReport::Mux(status) = &*report.now else { continue };
+        for limited in &status.limited {
+            let sum = sums.entry(limited.vip).or_default();
+            *sum = *sum + limited.counts;
+        }
     }
-    json!({
-        "packetsDropped": sum.packets_dropped,
-        "flowsDropped": sum.flows_dropped,
-        "flowsStateless": sum.flows_stateless,
-    })
+    let shown = |n: LimitCounts| {
+        json!({
+            "packetsDropped": n.packets_dropped,
+            "flowsDropped": n.flows_dropped,
+            "flowsStateless": n.flows_stateless,
+        })
+    };
+    sums.into_iter().map(|(vip, counts)| (vip, shown(counts))).collect()
 }
 
 /// All members that are on a host, also those that are out of the table.
-fn backends(
-    intent: &Intent,
-    members: &Members<'_>,
-    goal: &MuxGoal,
-    service: &Service,
-    pool: Option<&Pool>,
-    probes: &[ProbeStatus],
-    traffic: &BTreeMap<BackendId, Sum>,
-) -> Vec<Value> {
-    let Some(said) = intent
-        .services
-        .iter()
-        .find(|s| s.vip == service.vip && s.protocol == service.protocol && s.port == service.port)
-    else {
+fn backends(site: &Site<'_>, service: &Service, pool: Option<&Pool>) -> Vec<Value> {
+    let Some(said) = site.said.get(&(service.vip, service.protocol, service.port)) else {
         return Vec::new();
     };
     let probe_name = said.probe.as_ref().map(|p| p.path.name());
-    members
+    let slots = pool.map(slots).unwrap_or_default();
+    site.members
         .of(&said.pool, service.vip.is_ipv4())
         .iter()
         .map(|(interface, c, host)| {
             let name = interface.path.id();
-            let known = |b: &&Backend| b.name == name && b.dip.addr.0 == c.address;
-            let id = goal.backends.iter().find(known).map(|b| b.id);
-            let sum = id.and_then(|id| traffic.get(&id)).copied().unwrap_or_default();
-            let result = probes
-                .iter()
-                .find(|p| Some(p.name.as_str()) == probe_name && p.network_interface == name && p.dip.0 == c.address);
+            let id = site.backends.get(&(name, c.address)).copied();
+            let sum = id.and_then(|id| site.traffic.get(&id)).copied().unwrap_or_default();
+            let result = probe_name.and_then(|probe| site.probes.get(&(probe, name, c.address)));
             json!({
                 "networkInterface": name,
                 "address": c.address,
@@ -257,7 +270,7 @@ fn backends(
                     (None, Some(_)) => "not probed yet".to_owned(),
                     (None, None) => "no probe".to_owned(),
                 },
-                "slots": id.zip(pool).map_or(0, |(id, pool)| slots(pool, id)),
+                "slots": id.and_then(|id| slots.get(&id)).copied().unwrap_or_default(),
                 "packets": sum.packets,
                 "bytes": sum.bytes,
                 "packetsPerSecond": sum.packet_rate,
@@ -267,9 +280,9 @@ fn backends(
         .collect()
 }
 
-fn slots(pool: &Pool, id: BackendId) -> usize {
-    let Some(index) = pool.table.members.iter().position(|m| *m == id) else { return 0 };
-    pool.table.slots.iter().filter(|s| usize::from(**s) == index).count()
+/// How many slots each backend has.
+fn slots(pool: &Pool) -> HashMap<BackendId, usize> {
+    pool.table.shares().into_iter().collect()
 }
 
 fn tunnels(intent: &Intent, reports: &[Reported]) -> Vec<Value> {

@@ -3,8 +3,6 @@
 use penstock_bpf::Obstacle;
 use penstock_engine::{Counter, FragmentCounts, Port};
 use penstock_model::{BackendId, DropReason, Fallback, Ledger, LedgerReport, ServiceId};
-use penstock_mux_proto::{MuxResolver, MuxStatus, Policy, Traffic};
-use penstock_model::{BackendId, DropReason, Ledger, LedgerReport, ServiceId};
 use penstock_mux_proto::{MuxResolver, MuxStatus, Policy, Traffic, VipLimited};
 use penstock_packet_io::{IoStats, PacketIo};
 use std::collections::HashMap;

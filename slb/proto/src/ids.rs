@@ -37,25 +37,45 @@ impl Ids {
                 self.retired.push(Retired { name, id, at: now.0 });
             }
         }
-        for name in names {
-            if !self.living.contains_key(name) {
-                let id = self.take(name, now);
-                self.living.insert(name.clone(), id);
-            }
+        let new: BTreeSet<&String> = names.iter().filter(|name| !self.living.contains_key(*name)).collect();
+        if new.is_empty() {
+            return;
+        }
+        let mut own = self.take_back(&new);
+        let mut free = self.take_free(new.len() - own.len(), now).into_iter();
+        for name in new {
+            let id = own.remove(name).or_else(|| free.next()).unwrap_or_else(|| {
+                self.next += 1;
+                self.next - 1
+            });
+            self.living.insert(name.clone(), id);
         }
     }
 
-    fn take(&mut self, name: &str, now: Nanos) -> u32 {
-        let own = self.retired.iter().position(|r| r.name == name);
-        let free = || self.retired.iter().position(|r| now.since(Nanos(r.at)) >= QUARANTINE);
-        match own.or_else(free) {
-            Some(index) => self.retired.remove(index).id,
-            None => {
-                let id = self.next;
-                self.next += 1;
-                id
+    /// The numbers that some of `names` have had.
+    fn take_back(&mut self, names: &BTreeSet<&String>) -> BTreeMap<String, u32> {
+        let mut own = BTreeMap::new();
+        self.retired.retain(|r| {
+            let returns = names.contains(&r.name);
+            if returns {
+                own.insert(r.name.clone(), r.id);
             }
-        }
+            !returns
+        });
+        own
+    }
+
+    /// Up to `count` numbers that nobody has had for long, those first that were given up first.
+    fn take_free(&mut self, count: usize, now: Nanos) -> Vec<u32> {
+        let mut free = Vec::new();
+        self.retired.retain(|r| {
+            let is_free = free.len() < count && now.since(Nanos(r.at)) >= QUARANTINE;
+            if is_free {
+                free.push(r.id);
+            }
+            !is_free
+        });
+        free
     }
 
     /// `old` lives on as `new`, which has no number.
@@ -98,6 +118,17 @@ mod tests {
         assert_eq!(ids.get("b"), Some(1));
         ids.update(&names(&["b", "c"]), Nanos::from_secs(3610));
         assert_eq!(ids.get("c"), Some(0));
+    }
+
+    #[test]
+    fn of_many_who_come_at_once_those_who_return_have_their_own_and_the_others_what_is_free_longest() {
+        let mut ids = Ids::default();
+        ids.update(&names(&["a", "b", "c", "d"]), Nanos::from_secs(0));
+        ids.update(&names(&["b", "c", "d"]), Nanos::from_secs(1));
+        ids.update(&names(&["d"]), Nanos::from_secs(2));
+        ids.update(&names(&["d", "aa", "c", "e", "f"]), Nanos::from_secs(4000));
+        let given = ["d", "aa", "c", "e", "f"].map(|name| ids.get(name));
+        assert_eq!(given, [Some(3), Some(0), Some(2), Some(1), Some(4)]);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! | `veth` | packets in and out by a veth: the mux, a bare AF_XDP forwarder, the kernel, nftables |
 //! | `kernel` | what the kernel forwards by itself: the mux's XDP program, one that only encapsulates, kernel forwarding, nftables |
 //! | `host` | a container's bulk TCP by a virtual IP, against the same transfer that the kernel routes |
+//! | `scale` | plan, goal and policy of a site with 10,000 virtual IPs, and of a change in it |
 //! | `tunnel` | WireGuard through the gateway, against the cipher alone |
 //!
 //! A suite is a function that adds [`report::Row`]s; it is named in [`SUITES`]. What a row includes is said where it is made.
@@ -16,6 +17,7 @@ mod core;
 mod host;
 mod kernel;
 mod report;
+mod scale;
 mod tunnel;
 mod veth;
 
@@ -24,8 +26,14 @@ use std::process::ExitCode;
 
 type Suite = (&'static str, fn(&mut Report));
 
-const SUITES: &[Suite] =
-    &[("core", core::run), ("veth", veth::run), ("kernel", kernel::run), ("host", host::run), ("tunnel", tunnel::run)];
+const SUITES: &[Suite] = &[
+    ("core", core::run),
+    ("veth", veth::run),
+    ("kernel", kernel::run),
+    ("host", host::run),
+    ("tunnel", tunnel::run),
+    ("scale", scale::run),
+];
 
 fn main() -> ExitCode {
     let mut json = false;

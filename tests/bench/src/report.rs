@@ -12,10 +12,15 @@ pub(crate) struct Row {
     pub(crate) bytes_per_flow: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) gbits: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ms: Option<f64>,
+    /// Memory, or the size of a message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) mib: Option<f64>,
     /// Processors that generator, device under test and sink share.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cores: Option<u64>,
-    /// Least and most of the windows whose median `ns_per_packet` or `gbits` is.
+    /// Least and most of the windows whose median `ns_per_packet`, `gbits` or `ms` is.
     #[serde(skip)]
     pub(crate) range: Option<(f64, f64)>,
 }
@@ -55,7 +60,7 @@ impl Report {
         if self.json {
             println!("{}", serde_json::to_string(&row).expect("a row is plain data"));
         } else {
-            eprintln!("{}: {}", row.name, text(row.ns_per_packet.or(row.pps).or(row.gbits), 1));
+            eprintln!("{}: {}", row.name, text(row.ns_per_packet.or(row.pps).or(row.gbits).or(row.ms), 1));
         }
         self.rows.push(row);
     }
@@ -96,6 +101,8 @@ impl Report {
             "Mpps",
             "bytes/flow",
             "Gbit/s",
+            "ms",
+            "MiB",
         ]);
         for row in &self.rows {
             table.add_row([
@@ -108,6 +115,8 @@ impl Report {
                 text(row.pps.map(|pps| pps / 1e6), 2),
                 text(row.bytes_per_flow, 1),
                 text(row.gbits, 2),
+                text(row.ms, 1),
+                text(row.mib, 1),
             ]);
         }
         for column in table.column_iter_mut().skip(1) {

@@ -93,7 +93,7 @@ fn row(name: &str, sorted: &[f64]) -> Row {
         gbits: None,
         bytes_per_flow: None,
         range: Some((sorted[0], sorted[sorted.len() - 1])),
-        cores: None,
+        ..Row::default()
     }
 }
 

@@ -51,9 +51,8 @@ pub(crate) fn report(
         packet_bytes: Some(packet_bytes),
         ns_per_packet: Some(cost.median),
         pps: Some(1e9 / cost.median),
-        gbits: None,
         bytes_per_flow,
         range: Some(cost.range),
-        cores: None,
+        ..Row::default()
     });
 }
