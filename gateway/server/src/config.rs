@@ -1,3 +1,4 @@
+use penstock_routing_server::CollectorConfig;
 use serde::Deserialize;
 use std::net::IpAddr;
 
@@ -10,6 +11,9 @@ use std::net::IpAddr;
 /// packet_io = "auto"               # auto | af_xdp | af_packet
 /// flow_capacity = 262144           # flow entries
 /// tenant_flow_capacity = 65536     # of them, those that one tenant may have; a quarter if not given
+///
+/// [gateway.bgp]                    # may be left out
+/// collectors = [{ address = "192.0.2.80:11019" }]  # BMP; also pre_policy, post_policy = true, statistics_seconds = 60
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -26,6 +30,16 @@ pub struct GatewayConfig {
     /// Those of one tenant, at most: what one floods is closed to it alone. A quarter of `flow_capacity` if not given.
     #[serde(default)]
     pub tenant_flow_capacity: Option<usize>,
+    #[serde(default)]
+    pub bgp: BgpConfig,
+}
+
+/// `[gateway.bgp]`: what goes for the routers of all tenants.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BgpConfig {
+    /// Who sees what sites tell (RFC 7854); each router has a connection of its own.
+    pub collectors: Vec<CollectorConfig>,
 }
 
 impl GatewayConfig {
@@ -64,6 +78,9 @@ mod tests {
         assert_eq!(c.tenant_flows(), 9);
         let c: GatewayConfig = toml::from_str(&format!("{text}packet_io = \"af_packet\"")).unwrap();
         assert_eq!(c.packet_io, PacketIoMode::AfPacket);
+        let c: GatewayConfig =
+            toml::from_str(&format!("{text}[bgp]\ncollectors = [{{ address = \"192.0.2.80:11019\" }}]")).unwrap();
+        assert_eq!(c.bgp.collectors.len(), 1);
         assert!(toml::from_str::<GatewayConfig>(&format!("{text}speed = 1")).is_err());
     }
 }

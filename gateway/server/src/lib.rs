@@ -27,7 +27,7 @@ mod thread;
 mod wireguard;
 mod worker;
 
-pub use config::{GatewayConfig, PacketIoMode};
+pub use config::{BgpConfig, GatewayConfig, PacketIoMode};
 pub use data_path::DataPath;
 pub use error::Error;
 pub use metrics::METRICS;

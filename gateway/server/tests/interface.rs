@@ -1,7 +1,7 @@
 //! A gateway whose interface goes away.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 use penstock_gateway_proto::{GatewayGoal, GatewayStatus};
-use penstock_gateway_server::{GatewayConfig, PacketIoMode};
+use penstock_gateway_server::{BgpConfig, GatewayConfig, PacketIoMode};
 use penstock_model::Revision;
 use penstock_packet_io::netns;
 use std::process::Command;
@@ -69,6 +69,7 @@ fn a_gateway_whose_interface_is_removed_ends_with_an_error() {
             packet_io,
             flow_capacity: 4096,
             tenant_flow_capacity: None,
+            bgp: BgpConfig::default(),
         };
         let name = namespace.0.clone();
         let gateway = std::thread::spawn(move || {

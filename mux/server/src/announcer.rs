@@ -42,6 +42,8 @@ impl Announcer {
             drain: Duration::from_secs_f32(config.bgp.drain_seconds),
             farewell: FAREWELL.to_owned(),
             shown_routes: SHOWN,
+            collectors: config.bgp.collectors.clone(),
+            description: format!("Penstock mux {}", config.underlay_address),
         };
         let router = tokio::spawn(run(server, Inputs { goal: goals, own: owns }, sender, stopping));
         Self { goal, own, status, stop, router, withheld: Vec::new(), wanted: false, draining: false }

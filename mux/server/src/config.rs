@@ -1,3 +1,4 @@
+use penstock_routing_server::CollectorConfig;
 use serde::{Deserialize, Deserializer};
 use std::net::{IpAddr, SocketAddr};
 
@@ -15,6 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 /// [mux.bgp]                        # all of it may be left out: peers come with the goal
 /// listen = ["192.0.2.11:179"]      # where routers may connect; default: the underlay address; [] for nowhere
 /// drain_seconds = 2                # when it stops: time for routers to prefer other muxes
+/// collectors = [{ address = "192.0.2.80:11019" }]  # BMP; also pre_policy, post_policy = true, statistics_seconds = 60
 /// ```
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -48,11 +50,13 @@ pub struct BgpConfig {
     /// How long routers are given to prefer other muxes before this one withdraws its routes. At most 5.
     #[serde(deserialize_with = "few_seconds")]
     pub drain_seconds: f32,
+    /// Who sees what routers tell (RFC 7854).
+    pub collectors: Vec<CollectorConfig>,
 }
 
 impl Default for BgpConfig {
     fn default() -> Self {
-        Self { listen: None, drain_seconds: 2.0 }
+        Self { listen: None, drain_seconds: 2.0, collectors: Vec::new() }
     }
 }
 
@@ -122,10 +126,12 @@ mod tests {
     fn bgp_may_be_left_out_and_drains_for_a_bounded_time() {
         let base = "interface = \"e\"\nunderlay_address = \"192.0.2.11\"\n";
         let c: MuxConfig = toml::from_str(base).unwrap();
-        assert_eq!(c.bgp, BgpConfig { listen: None, drain_seconds: 2.0 });
+        assert_eq!(c.bgp, BgpConfig::default());
         let c: MuxConfig =
-            toml::from_str(&format!("{base}[bgp]\nlisten = [\"[::]:1179\"]\ndrain_seconds = 0")).unwrap();
-        assert_eq!(c.bgp, BgpConfig { listen: Some(vec!["[::]:1179".parse().unwrap()]), drain_seconds: 0.0 });
+            toml::from_str(&format!("{base}[bgp]\nlisten = [\"[::]:1179\"]\ndrain_seconds = 0\ncollectors = [{{ address = \"192.0.2.80:11019\" }}]")).unwrap();
+        assert_eq!((c.bgp.listen, c.bgp.drain_seconds), (Some(vec!["[::]:1179".parse().unwrap()]), 0.0));
+        let collector = &c.bgp.collectors[0];
+        assert_eq!((collector.address.port(), collector.pre_policy, collector.statistics_seconds), (11019, true, 60));
         let long = toml::from_str::<MuxConfig>(&format!("{base}[bgp]\ndrain_seconds = 60")).unwrap_err();
         assert!(long.to_string().contains("from 0 to 5"), "{long}");
     }

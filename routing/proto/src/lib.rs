@@ -17,10 +17,12 @@
 //! | 4724, 8538 | routes of a peer that restarts are kept |
 //! | 8326, 9003, 9384, 9687 | leaving gracefully, with words; BFD's and send hold timer's endings |
 //! | 2918, 4456, 7911 | refresh, reflection, several paths |
+//! | 7854 | collectors watch what peers tell ([`bmp`], [`Speaker::watch`]) |
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod bfd;
+pub mod bmp;
 mod goal;
 mod policy;
 mod prefix;
@@ -38,5 +40,5 @@ pub use policy::{CommunityText, Match, Outcome, Policy, PrefixRange, Rule, Set};
 pub use prefix::{Family, Prefix};
 pub use rib::{PeerId, Rib};
 pub use session::{SessionState, Way};
-pub use speaker::{Output, Speaker};
-pub use status::{BfdStatus, Chosen, PathStatus, PeerStatus, RouteStatus, RouterStatus, Withheld};
+pub use speaker::{CollectorId, Ends, Filled, Output, Speaker, Views};
+pub use status::{BfdStatus, Chosen, CollectorStatus, PathStatus, PeerStatus, RouteStatus, RouterStatus, Withheld};

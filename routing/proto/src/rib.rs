@@ -3,10 +3,12 @@
 //! Memory: about 100 bytes a prefix and 40 a path; equal attributes of one message are kept once (about 300 bytes).
 use crate::prefix::{Family, Prefix};
 use crate::wire::attributes::Attributes;
+use crate::wire::update::Nlri;
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Bound;
 use std::sync::Arc;
 
 pub const DEFAULT_LOCAL_PREF: u32 = 100;
@@ -248,6 +250,12 @@ impl Rib {
         self.entries.keys().copied().filter(move |p| p.family() == family)
     }
 
+    /// From `first` on, in order.
+    pub fn from(&self, first: Option<Prefix>) -> impl Iterator<Item = (Prefix, &Entry)> {
+        let first = first.map_or(Bound::Unbounded, Bound::Included);
+        self.entries.range((first, Bound::Unbounded)).map(|(p, e)| (*p, e))
+    }
+
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -285,34 +293,29 @@ impl Rib {
 
     /// Takes out one path. Whether it was there.
     pub fn remove(&mut self, prefix: Prefix, peer: Option<PeerId>, path_id: u32) -> bool {
-        self.remove_if(prefix, |p| p.key() == (peer, path_id)) > 0
+        let Some(entry) = self.entries.get_mut(&prefix) else { return false };
+        let Some(at) = entry.paths.iter().position(|p| p.key() == (peer, path_id)) else { return false };
+        entry.paths.remove(at);
+        self.paths -= 1;
+        entry.choose();
+        if entry.paths.is_empty() {
+            self.entries.remove(&prefix);
+        }
+        true
     }
 
-    fn remove_if(&mut self, prefix: Prefix, gone: impl Fn(&Path) -> bool) -> usize {
-        let Some(entry) = self.entries.get_mut(&prefix) else { return 0 };
-        let before = entry.paths.len();
-        entry.paths.retain(|p| !gone(p));
-        let removed = before - entry.paths.len();
-        if removed > 0 {
-            self.paths -= removed;
-            entry.choose();
-            if entry.paths.is_empty() {
-                self.entries.remove(&prefix);
-            }
+    /// Takes out what `gone` says of a peer's paths; which it were.
+    pub fn remove_of(&mut self, peer: PeerId, gone: impl Fn(Prefix, &Path) -> bool) -> Vec<Nlri> {
+        let of = |prefix: Prefix, p: &Path| p.source.peer() == Some(peer) && gone(prefix, p);
+        let mut removed = Vec::new();
+        for (prefix, entry) in &self.entries {
+            let paths = entry.paths.iter().filter(|p| of(*prefix, p));
+            removed.extend(paths.map(|p| Nlri { prefix: *prefix, path_id: p.path_id }));
+        }
+        for n in &removed {
+            self.remove(n.prefix, Some(peer), n.path_id);
         }
         removed
-    }
-
-    /// Takes out what `gone` says of a peer's paths; the prefixes and how many paths it were.
-    pub fn remove_of(&mut self, peer: PeerId, gone: impl Fn(Prefix, &Path) -> bool) -> (Vec<Prefix>, usize) {
-        let of = |prefix: Prefix, p: &Path| p.source.peer() == Some(peer) && gone(prefix, p);
-        let concerned = self.entries.iter().filter(|(prefix, e)| e.paths.iter().any(|p| of(**prefix, p)));
-        let prefixes: Vec<Prefix> = concerned.map(|(prefix, _)| *prefix).collect();
-        let mut removed = 0;
-        for prefix in &prefixes {
-            removed += self.remove_if(*prefix, |p| of(*prefix, p));
-        }
-        (prefixes, removed)
     }
 
     pub fn mark_stale(&mut self, peer: PeerId) {
@@ -320,23 +323,25 @@ impl Rib {
         paths.filter(|p| p.source.peer() == Some(peer)).for_each(|p| p.stale = true);
     }
 
-    /// Judges a peer's paths anew; the prefixes where that made a difference.
+    /// Judges a peer's paths anew; those where that made a difference.
     pub fn judge(
         &mut self,
         peer: PeerId,
         judge: impl Fn(Prefix, &Arc<Attributes>) -> Result<Arc<Attributes>, Refusal>,
-    ) -> Vec<Prefix> {
+    ) -> Vec<Nlri> {
         let mut changed = Vec::new();
         for (prefix, entry) in &mut self.entries {
             let mut here = false;
             for path in entry.paths.iter_mut().filter(|p| p.source.peer() == Some(peer)) {
                 let used = judge(*prefix, &path.told);
-                here |= used != path.used;
+                if used != path.used {
+                    here = true;
+                    changed.push(Nlri { prefix: *prefix, path_id: path.path_id });
+                }
                 path.used = used;
             }
             if here {
                 entry.choose();
-                changed.push(*prefix);
             }
         }
         changed

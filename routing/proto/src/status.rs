@@ -2,7 +2,7 @@ use crate::bfd::BfdState;
 use crate::prefix::Prefix;
 use crate::session::SessionState;
 use serde::{Deserialize, Serialize};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 /// What a speaker tells of itself.
@@ -25,9 +25,26 @@ pub struct RouterStatus {
     /// Own prefixes that are not announced, and why: some of them.
     #[serde(default)]
     pub withheld: Vec<Withheld>,
+    /// Who watches the speaker from afar.
+    #[serde(default)]
+    pub collectors: Vec<CollectorStatus>,
     /// Why the speaker does less than it was told.
     #[serde(default)]
     pub error: Option<String>,
+}
+
+/// A collector of the BGP monitoring protocol (RFC 7854).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CollectorStatus {
+    pub address: SocketAddr,
+    pub connected: bool,
+    /// Sent on all its connections.
+    pub messages: u64,
+    /// How often it took so little that it was cut off.
+    pub cut_off: u64,
+    /// Why it is not connected, or was not.
+    #[serde(default)]
+    pub last_error: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

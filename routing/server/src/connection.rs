@@ -2,7 +2,6 @@
 use crate::transport::{Duplex, Stream};
 use penstock_routing_proto::{PeerId, Way};
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -33,7 +32,6 @@ const FAREWELL: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) serial: u64,
-    pub(crate) local: IpAddr,
     output: mpsc::UnboundedSender<Vec<u8>>,
     queued: Arc<AtomicUsize>,
     reader: JoinHandle<()>,
@@ -42,14 +40,13 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) fn start(stream: Stream, peer: PeerId, way: Way, serial: u64, events: mpsc::Sender<Happened>) -> Self {
-        let local = stream.local;
         let (read, write) = tokio::io::split(stream.bytes);
         let (output, waiting) = mpsc::unbounded_channel();
         let queued = Arc::new(AtomicUsize::new(0));
         let tell = Teller { peer, way, serial, events };
         let reader = tokio::spawn(read_all(read, tell.clone()));
         let writer = tokio::spawn(write_all(write, waiting, queued.clone(), tell));
-        Self { serial, local, output, queued, reader, writer }
+        Self { serial, output, queued, reader, writer }
     }
 
     /// Bytes that have not gone out.

@@ -4,18 +4,22 @@
 //! of their own for BFD, so that nothing that is computed elsewhere makes a living neighbour look dead. It decides nothing
 //! about routes.
 //!
+//! Collectors of BMP (RFC 7854) see what peers tell, over connections that nothing else waits for.
+//!
 //! [`run`] is all of it: goal and own prefixes come in, status goes out; told to stop it drains, withdraws and says goodbye.
 //! [`run_over`] does the same over a [`Transport`] that is not the kernel's.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod bfd;
+mod collector;
 mod connection;
 mod metrics;
 mod router;
 mod sockets;
 mod transport;
 
+pub use collector::CollectorConfig;
 pub use metrics::ROWS;
 pub use router::{Inputs, Outputs, ServerConfig, run, run_over};
 pub use transport::{Duplex, Stream, Transport};

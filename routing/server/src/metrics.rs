@@ -1,7 +1,8 @@
 //! What a router exports for Prometheus. Label `peer` is the peer's name.
 use metrics::{Counter, counter, describe_counter, describe_gauge, gauge};
-use penstock_routing_proto::{BfdState, RouterStatus, SessionState};
+use penstock_routing_proto::{BfdState, CollectorStatus, RouterStatus, SessionState};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 /// Name, labels and meaning of each metric.
 pub const ROWS: &[(&str, &str, &str)] = &[
@@ -12,6 +13,9 @@ pub const ROWS: &[(&str, &str, &str)] = &[
     (MALFORMED, "peer", "UPDATE messages whose routes counted as withdrawn because an attribute was malformed"),
     (BFD_UP, "peer", "1 while BFD sees the peer"),
     (BFD_DOWNS, "peer", "How often BFD has lost the peer"),
+    (COLLECTOR_UP, "collector", "Connections to the BMP collector"),
+    (COLLECTOR_MESSAGES, "collector", "BMP messages sent to the collector"),
+    (COLLECTOR_CUT_OFF, "collector", "How often the BMP collector took too little and was cut off"),
     (ANNOUNCED, "", "The node's own prefixes that at least one peer is told of"),
 ];
 
@@ -23,6 +27,10 @@ const MALFORMED: &str = "penstock_bgp_malformed_updates_total";
 const BFD_UP: &str = "penstock_bfd_peer_up";
 const BFD_DOWNS: &str = "penstock_bfd_downs_total";
 const ANNOUNCED: &str = "penstock_bgp_announced_prefixes";
+
+const COLLECTOR_UP: &str = "penstock_bmp_connections";
+const COLLECTOR_MESSAGES: &str = "penstock_bmp_messages_total";
+const COLLECTOR_CUT_OFF: &str = "penstock_bmp_cut_off_total";
 
 pub(crate) fn describe() {
     for (name, _, meaning) in ROWS {
@@ -39,6 +47,8 @@ pub(crate) fn describe() {
 pub(crate) struct Recorder {
     /// Of each peer that ever was: counts, which begin anew with a peer that comes back or is configured anew.
     peers: BTreeMap<String, Counts>,
+    /// Messages and cut-offs of each collector, and whether it is connected. Routers of one process share collectors.
+    collectors: BTreeMap<SocketAddr, ([u64; 2], bool)>,
 }
 
 /// In the order of [`counters`].
@@ -72,9 +82,40 @@ impl Recorder {
             let bfd = peer.bfd.as_ref().map(|b| b.state);
             gauges(&peer.name, peer.state, bfd, peer.received, peer.advertised);
         }
+        self.record_collectors(&status.collectors);
         for name in self.peers.keys().filter(|n| status.peers.iter().all(|p| p.name != **n)) {
             gauges(name, SessionState::Idle, None, 0, 0);
         }
+    }
+
+    /// Those that are gone are not connected.
+    fn record_collectors(&mut self, collectors: &[CollectorStatus]) {
+        for collector in collectors {
+            let name = || collector.address.to_string();
+            let (before, was_connected) = self.collectors.entry(collector.address).or_default();
+            let now = [collector.messages, collector.cut_off];
+            let counters = [COLLECTOR_MESSAGES, COLLECTOR_CUT_OFF].map(|c| counter!(c, "collector" => name()));
+            for ((counter, now), before) in counters.iter().zip(now).zip(before.iter()) {
+                counter.increment(now.saturating_sub(*before));
+            }
+            *before = now;
+            connected(collector.address, was_connected, collector.connected);
+        }
+        for (address, (_, was_connected)) in &mut self.collectors {
+            if collectors.iter().all(|c| c.address != *address) {
+                connected(*address, was_connected, false);
+            }
+        }
+    }
+}
+
+fn connected(collector: SocketAddr, before: &mut bool, now: bool) {
+    let gauge = gauge!(COLLECTOR_UP, "collector" => collector.to_string());
+    match (std::mem::replace(before, now), now) {
+        (false, true) => gauge.increment(1.0),
+        (true, false) => gauge.decrement(1.0),
+        // So that it is there to be read.
+        _ => gauge.increment(0.0),
     }
 }
 
@@ -118,12 +159,18 @@ mod tests {
         }
     }
 
+    fn collector() -> CollectorStatus {
+        let address = "192.0.2.9:11019".parse().unwrap();
+        CollectorStatus { address, connected: true, messages: 3, cut_off: 1, last_error: None }
+    }
+
     /// The page after statuses with these peers, one after the other.
     fn page(story: Vec<Vec<PeerStatus>>) -> String {
         let mut recorder = Recorder::default();
         rendered(|| {
             for peers in story {
-                recorder.record(&RouterStatus { peers, ..RouterStatus::default() }, true);
+                let status = RouterStatus { peers, collectors: vec![collector()], ..RouterStatus::default() };
+                recorder.record(&status, true);
             }
         })
     }
@@ -138,6 +185,7 @@ mod tests {
         assert_eq!(differences(&table(), &page), Vec::<String>::new());
         assert!(has(&page, "penstock_bgp_peer_up{peer=\"tor\"} 1"), "{page}");
         assert!(has(&page, "penstock_bfd_peer_up{peer=\"tor\"} 1"), "{page}");
+        assert!(has(&page, "penstock_bmp_messages_total{collector=\"192.0.2.9:11019\"} 3"), "{page}");
     }
 
     #[test]

@@ -1,4 +1,5 @@
 use crate::bfd::{BfdThread, Watched};
+use crate::collector::{CollectorConfig, Collectors, Told};
 use crate::connection::{Connection, Happened, What};
 use crate::metrics::{self, Recorder};
 use crate::sockets::KernelTcp;
@@ -29,6 +30,10 @@ pub struct ServerConfig {
     pub farewell: String,
     /// Routes that the status shows, at most.
     pub shown_routes: usize,
+    /// Who sees what peers tell (RFC 7854).
+    pub collectors: Vec<CollectorConfig>,
+    /// What the router is, for collectors.
+    pub description: String,
 }
 
 /// What a router is told.
@@ -136,6 +141,7 @@ enum Next<I> {
     Accepted(I, IpAddr),
     Connection(Happened),
     Bfd(IpAddr, BfdState),
+    Collector(Option<Told>),
 }
 
 struct Router<T> {
@@ -156,6 +162,7 @@ struct Router<T> {
     bfd_error: Option<String>,
     seed: u64,
     recorder: Recorder,
+    collectors: Collectors,
     outputs: Outputs,
     /// The table's state that was told last, and when.
     told: (u64, Nanos),
@@ -169,6 +176,7 @@ impl<T: Transport> Router<T> {
         let (bfd_sender, bfd_changes) = mpsc::unbounded_channel();
         Ok(Self {
             speaker: Speaker::new(config.id, seed),
+            collectors: Collectors::start(&config.collectors, &config.description),
             config,
             transport,
             peers: Vec::new(),
@@ -191,11 +199,12 @@ impl<T: Transport> Router<T> {
     }
 
     async fn next(&mut self) -> Next<T::Incoming> {
-        let Self { transport, happened, bfd_changes, .. } = self;
+        let Self { transport, happened, bfd_changes, collectors, .. } = self;
         tokio::select! {
             accepted = transport.accept() => Next::Accepted(accepted.0, accepted.1),
             Some(event) = happened.recv() => Next::Connection(event),
             Some((peer, state)) = bfd_changes.recv() => Next::Bfd(peer, state),
+            told = collectors.next() => Next::Collector(told),
         }
     }
 
@@ -239,6 +248,8 @@ impl<T: Transport> Router<T> {
         match next {
             Next::Accepted(incoming, from) => self.accepted(incoming, from),
             Next::Connection(event) => self.happened(event),
+            Next::Collector(Some(told)) => self.collectors.handle(told, &mut self.speaker),
+            Next::Collector(None) => {}
             Next::Bfd(address, state) => {
                 let Some(id) = self.speaker.peer_at(address) else { return };
                 tracing::info!(peer = %address, %state, "BFD");
@@ -270,9 +281,10 @@ impl<T: Transport> Router<T> {
         // Outputs name a connection by its peer and way: what is said of an earlier one is done before there is another.
         self.pump();
         self.serial += 1;
+        let ends = stream.ends;
         let connection = Connection::start(stream, id, way, self.serial, self.events.clone());
         self.connections.insert((id, way), connection);
-        self.speaker.handle_connected(id, way, MonotonicClock::now());
+        self.speaker.handle_connected(id, way, ends, MonotonicClock::now());
     }
 
     fn happened(&mut self, event: Happened) {
@@ -291,7 +303,7 @@ impl<T: Transport> Router<T> {
         }
         let Some(connection) = self.connections.get(&(peer, way)).filter(|c| c.serial == serial) else { return };
         match what {
-            What::Bytes(bytes) => self.speaker.handle_bytes(peer, way, connection.local, &bytes, now),
+            What::Bytes(bytes) => self.speaker.handle_bytes(peer, way, &bytes, now),
             What::Written => self.speaker.handle_written(peer, way, connection.queued() == 0, now),
             What::Closed(reason) => self.speaker.handle_closed(peer, way, &reason, now),
             What::Connected(_) => {}
@@ -308,7 +320,7 @@ impl<T: Transport> Router<T> {
                 self.connections.iter().filter(|(_, c)| c.queued() < QUEUE).map(|((id, _), _)| *id).collect();
             let now = MonotonicClock::now();
             if !room.into_iter().fold(false, |any, id| self.speaker.fill(id, now) | any) {
-                return;
+                return self.collectors.feed(&mut self.speaker);
             }
         }
     }
@@ -372,10 +384,12 @@ impl<T: Transport> Router<T> {
     fn report(&mut self) {
         self.transport.try_again();
         self.bfd.retain(|_, thread| !thread.is_idle());
+        self.collectors.tell_statistics(&mut self.speaker, MonotonicClock::now());
         let mut status = self.speaker.status(self.config.shown_routes, MonotonicClock::now());
         for peer in &mut status.peers {
             peer.bfd = self.bfd.get(&Family::of(peer.address)).and_then(|t| t.status(peer.address));
         }
+        status.collectors = self.collectors.statuses();
         status.error = self.goal_error.clone().or_else(|| self.bfd_error.clone()).or_else(|| self.transport.error());
         self.recorder.record(&status, self.outputs.chosen.is_none());
         self.outputs.status.send_replace(status);
@@ -398,6 +412,8 @@ impl<T: Transport> Router<T> {
             // It ends by itself.
             drop(farewell.await);
         }
+        self.collectors.leave(&farewell).await;
+        self.report();
         self.leave_bfd().await;
         tracing::info!("BGP stops");
     }

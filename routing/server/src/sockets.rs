@@ -1,7 +1,7 @@
 //! The kernel's TCP: listeners, keys and hops.
 use crate::transport::{Stream, Transport};
 use penstock_packet_io::{set_least_ttl, set_tcp_md5_key};
-use penstock_routing_proto::PeerGoal;
+use penstock_routing_proto::{Ends, PeerGoal};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::BTreeMap;
 use std::io;
@@ -103,7 +103,9 @@ async fn connected(peer: PeerGoal) -> io::Result<Stream> {
 }
 
 fn stream(tcp: TcpStream) -> io::Result<Stream> {
-    Ok(Stream { local: tcp.local_addr()?.ip().to_canonical(), bytes: Box::new(tcp) })
+    let plain = |a: SocketAddr| SocketAddr::new(a.ip().to_canonical(), a.port());
+    let ends = Ends { local: plain(tcp.local_addr()?), remote: plain(tcp.peer_addr()?) };
+    Ok(Stream { ends, bytes: Box::new(tcp) })
 }
 
 /// # Errors

@@ -1,4 +1,4 @@
-use penstock_routing_proto::PeerGoal;
+use penstock_routing_proto::{Ends, PeerGoal};
 use std::io;
 use std::net::IpAddr;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -10,14 +10,14 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 /// A connection with a peer.
 pub struct Stream {
-    /// This end's address: the next hop of what the peer is told.
-    pub local: IpAddr,
+    /// This end's address is the next hop of what the peer is told.
+    pub ends: Ends,
     pub bytes: Box<dyn Duplex>,
 }
 
 impl std::fmt::Debug for Stream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Stream(from {})", self.local)
+        write!(f, "Stream(from {})", self.ends.local)
     }
 }
 

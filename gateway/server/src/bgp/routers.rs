@@ -3,7 +3,7 @@ use super::link::{Links, Outward};
 use super::transport::{Sites, TunnelTcp};
 use penstock_gateway_proto::{GatewayGoal, Learned, TenantRouter, TenantRouterStatus};
 use penstock_routing_proto::{Prefix, RouterGoal, RouterStatus};
-use penstock_routing_server::{Inputs, Outputs, ServerConfig, run_over};
+use penstock_routing_server::{CollectorConfig, Inputs, Outputs, ServerConfig, run_over};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -24,6 +24,8 @@ pub(crate) struct Routers {
     links: Arc<Links>,
     outward: Outward,
     id: Ipv4Addr,
+    own: IpAddr,
+    collectors: Vec<CollectorConfig>,
     running: BTreeMap<String, Running>,
     learned: watch::Sender<Learned>,
 }
@@ -39,13 +41,13 @@ struct Running {
 
 impl Routers {
     /// `own`: the gateway's underlay address, whose last four bytes name routers that are given no identifier.
-    pub(crate) fn new(links: Arc<Links>, outward: Outward, own: IpAddr) -> Self {
+    pub(crate) fn new(links: Arc<Links>, outward: Outward, own: IpAddr, collectors: Vec<CollectorConfig>) -> Self {
         let id = match own {
             IpAddr::V4(own) => own,
             IpAddr::V6(own) => Ipv4Addr::from((u128::from(own) as u32).max(1)),
         };
         let (learned, _) = watch::channel(Learned::new());
-        Self { links, outward, id, running: BTreeMap::new(), learned }
+        Self { links, outward, id, own, collectors, running: BTreeMap::new(), learned }
     }
 
     /// What all of them have learned.
@@ -84,6 +86,8 @@ impl Routers {
             drain: Duration::ZERO,
             farewell: FAREWELL.to_owned(),
             shown_routes: SHOWN,
+            collectors: self.collectors.clone(),
+            description: format!("Penstock gateway {}, router {}", self.own, router.name),
         };
         let tcp = TunnelTcp::new(Arc::clone(&self.links), self.outward.clone(), of_peers);
         let (learned, name) = (self.learned.clone(), router.name.clone());

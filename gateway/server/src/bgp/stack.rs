@@ -2,13 +2,14 @@
 //!
 //! Memory: 128 KiB a connection; a peer has one that waits, and at most [`MOST`] more.
 use penstock_model::Nanos;
+use penstock_routing_proto::Ends;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{Checksum, ChecksumCapabilities, Device, DeviceCapabilities, Medium};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, IpEndpoint};
 use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 const BGP_PORT: u16 = 179;
 /// Bytes that wait in each direction of a connection.
@@ -122,6 +123,17 @@ impl Stack {
 
     pub(super) fn socket(&mut self, handle: SocketHandle) -> &mut Socket<'static> {
         self.sockets.get_mut(handle)
+    }
+
+    /// Both addresses of a connection; ports are 0 once it is gone.
+    pub(super) fn ends(&mut self, handle: SocketHandle) -> Ends {
+        let (own, peer) = (self.own, self.peer);
+        let socket = self.socket(handle);
+        let port = |end: Option<IpEndpoint>| end.map_or(0, |e| e.port);
+        Ends {
+            local: SocketAddr::new(own, port(socket.local_endpoint())),
+            remote: SocketAddr::new(peer, port(socket.remote_endpoint())),
+        }
     }
 
     /// Its holder is done with it: what was written still goes out.

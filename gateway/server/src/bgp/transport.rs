@@ -49,7 +49,7 @@ impl TunnelTcp {
         // `RandomState` is seeded by the operating system; its output for a fresh value is as good as random here.
         let seed = RandomState::new().hash_one(ends);
         let stack = Stack::new(ends.own, ends.peer, TUNNEL_MTU, seed, MonotonicClock::now());
-        let wire = Wire::new(ends.tunnel, ends.own, stack, self.outward.clone());
+        let wire = Wire::new(ends.tunnel, stack, self.outward.clone());
         tokio::spawn(Arc::clone(&wire).drive(packets, self.accepted.clone(), ends.peer));
         Opened { ends, serial, wire }
     }

@@ -18,7 +18,6 @@ use tokio::sync::{Notify, mpsc};
 /// TCP with one peer inside one tunnel.
 pub(super) struct Wire {
     tunnel: TunnelId,
-    own: IpAddr,
     stack: Mutex<Stack>,
     outward: Outward,
     /// A stream has done something that may change when the driver is due.
@@ -26,8 +25,8 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(tunnel: TunnelId, own: IpAddr, stack: Stack, outward: Outward) -> Arc<Self> {
-        Arc::new(Self { tunnel, own, stack: Mutex::new(stack), outward, stirred: Notify::new() })
+    pub(super) fn new(tunnel: TunnelId, stack: Stack, outward: Outward) -> Arc<Self> {
+        Arc::new(Self { tunnel, stack: Mutex::new(stack), outward, stirred: Notify::new() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Stack> {
@@ -93,7 +92,8 @@ impl Wire {
     }
 
     fn stream(self: &Arc<Self>, handle: SocketHandle) -> Stream {
-        Stream { local: self.own, bytes: Box::new(TunnelStream { wire: Arc::clone(self), handle }) }
+        let ends = self.lock().ends(handle);
+        Stream { ends, bytes: Box::new(TunnelStream { wire: Arc::clone(self), handle }) }
     }
 
     /// # Errors

@@ -2,7 +2,7 @@
 //! behind kernel VXLAN, of two tenants with the same addresses; at the branches `wireguard-go` or Open vSwitch.
 #![allow(dead_code, unreachable_pub)]
 use penstock_gateway_proto::*;
-use penstock_gateway_server::{GatewayConfig, PacketIoMode};
+use penstock_gateway_server::{BgpConfig, GatewayConfig, PacketIoMode};
 use penstock_model::*;
 use penstock_packet_io::{Interface, OffloadSetting, netns};
 use penstock_policy::*;
@@ -158,6 +158,7 @@ impl Lab {
             packet_io,
             flow_capacity: 4096,
             tenant_flow_capacity: None,
+            bgp: BgpConfig::default(),
         };
         let ns = self.ns("g");
         self.gateway = Some(std::thread::spawn(move || {

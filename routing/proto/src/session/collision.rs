@@ -1,5 +1,5 @@
 //! Which connection stays where there could be two.
-use super::{AUDIENCE, PATIENCE, Phase, Session, SessionState, Way};
+use super::{AUDIENCE, Ending, PATIENCE, Phase, Session, SessionState, Way};
 use crate::wire::notification::{Notification, cease, code};
 use crate::wire::open::Open;
 use penstock_model::Nanos;
@@ -10,7 +10,7 @@ impl Session {
     pub fn make_room(&mut self, way: Way, now: Nanos) -> bool {
         let welcome = self.welcomes(way, now);
         if welcome {
-            self.end(way, None, "the peer connected anew", true, now);
+            self.end(way, Ending::Closed, "the peer connected anew", true, now);
         }
         welcome
     }
@@ -36,7 +36,7 @@ impl Session {
             SessionState::Established => {
                 let outlived = c.remote.as_ref().is_some_and(|r| r.restart.is_some());
                 if outlived {
-                    self.end(other, None, "the peer connected anew", true, now);
+                    self.end(other, Ending::Closed, "the peer connected anew", true, now);
                 }
                 return outlived;
             }
@@ -47,7 +47,7 @@ impl Session {
         };
         if keep_this {
             let collision = Notification::new(code::CEASE, cease::COLLISION);
-            self.end(other, Some(&collision), "connection collision", false, now);
+            self.end(other, Ending::Sent(collision), "connection collision", false, now);
         }
         keep_this
     }

@@ -78,9 +78,19 @@ pub enum Event {
     Down(Down),
 }
 
+/// Whose word, or whose silence, ended a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    Sent(Notification),
+    Received(Notification),
+    /// The connection is gone without a word.
+    Closed,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Down {
     pub reason: String,
+    pub ending: Ending,
     /// The peer's routes may stand for so long (RFC 4724).
     pub keep: Option<Duration>,
 }
@@ -88,6 +98,8 @@ pub struct Down {
 /// What is known of a peer since its OPEN.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remote {
+    /// The OPEN itself.
+    pub open: Box<[u8]>,
     pub id: Ipv4Addr,
     pub agreed: Agreed,
     pub refresh: bool,
@@ -256,7 +268,7 @@ impl Session {
             self.actions.push_back(Action::CancelConnect);
         }
         for way in [Way::Active, Way::Passive] {
-            self.end(way, Some(notification), &format!("stopped: {notification}"), false, now);
+            self.end(way, Ending::Sent(notification.clone()), &format!("stopped: {notification}"), false, now);
         }
         self.phase = Phase::Stopped;
     }
@@ -264,7 +276,7 @@ impl Session {
     /// Ends the session and tries again after the usual wait.
     pub fn reset(&mut self, notification: &Notification, now: Nanos) {
         for way in [Way::Active, Way::Passive] {
-            self.end(way, Some(notification), &notification.to_string(), false, now);
+            self.end(way, Ending::Sent(notification.clone()), &notification.to_string(), false, now);
         }
     }
 
@@ -289,8 +301,7 @@ impl Session {
         if let Some(slot) = self.connections.get_mut(way as usize) {
             *slot = Some(connection);
         }
-        let open = message::open(&self.own_open());
-        self.transmit(way, open, now);
+        self.transmit(way, self.sent_open(), now);
     }
 
     fn is_open(&self, way: Way) -> bool {
@@ -313,7 +324,7 @@ impl Session {
 
     /// A connection is closed, by whom ever.
     pub fn handle_closed(&mut self, way: Way, reason: &str, now: Nanos) {
-        self.end(way, None, reason, true, now);
+        self.end(way, Ending::Closed, reason, true, now);
     }
 
     /// Something of what was to be sent has gone out; `all` of it or not.
@@ -359,12 +370,16 @@ impl Session {
                 Ok(Some((kind, body, length))) => {
                     self.counts.received += 1;
                     if let Err(n) = self.message(way, kind, body, now) {
-                        self.end(way, Some(&n), &format!("sent: {n}"), true, now);
+                        let reason = format!("sent: {n}");
+                        self.end(way, Ending::Sent(n), &reason, true, now);
                     }
                     at += length;
                 }
                 Ok(None) => break,
-                Err(n) => self.end(way, Some(&n), &format!("sent: {n}"), true, now),
+                Err(n) => {
+                    let reason = format!("sent: {n}");
+                    self.end(way, Ending::Sent(n), &reason, true, now);
+                }
             }
         }
         input.drain(..at.min(input.len()));
@@ -382,7 +397,7 @@ impl Session {
         match (state, kind) {
             (_, M::Notification) => {
                 let n = message::decode_notification(body);
-                self.received_notification(way, &n, now);
+                self.received_notification(way, n, now);
             }
             (S::OpenSent, M::Open) => self.received_open(way, body, now)?,
             (S::OpenConfirm, M::Keepalive) => self.up(way, now),
@@ -419,10 +434,11 @@ impl Session {
         Ok(())
     }
 
-    fn received_notification(&mut self, way: Way, n: &Notification, now: Nanos) {
+    fn received_notification(&mut self, way: Way, n: Notification, now: Nanos) {
         let both = self.remote().and_then(|r| r.restart.as_ref()).is_some_and(|r| r.notification);
         let hard = n.code == code::CEASE && n.subcode == cease::HARD_RESET;
-        self.end(way, None, &format!("{RECEIVED}{n}"), both && !hard, now);
+        let reason = format!("{RECEIVED}{n}");
+        self.end(way, Ending::Received(n), &reason, both && !hard, now);
     }
 
     fn received_open(&mut self, way: Way, body: &[u8], now: Nanos) -> Result<(), Notification> {
@@ -434,7 +450,7 @@ impl Session {
         if open.id == c.local_id && open.asn == c.local_as {
             return Err(Notification::new(code::OPEN, 3));
         }
-        let remote = self.negotiate(&open);
+        let remote = self.negotiate(&open, body);
         if remote.agreed.families.is_empty() {
             return Err(Notification::new(code::OPEN, 7));
         }
@@ -458,7 +474,7 @@ impl Session {
             c.state = SessionState::Established;
         }
         let collision = Notification::new(code::CEASE, cease::COLLISION);
-        self.end(way.other(), Some(&collision), "connection collision", false, now);
+        self.end(way.other(), Ending::Sent(collision), "connection collision", false, now);
         if matches!(self.phase, Phase::Connecting { .. }) {
             self.actions.push_back(Action::CancelConnect);
         }
@@ -476,10 +492,10 @@ impl Session {
             let hold = c.remote.as_ref().map_or(Duration::ZERO, |r| r.hold);
             if due(c.hold_at) {
                 let n = Notification::new(code::HOLD_TIMER, 0);
-                self.end(way, Some(&n), "hold timer expired", true, now);
+                self.end(way, Ending::Sent(n), "hold timer expired", true, now);
             } else if due(c.send_at) {
                 let n = Notification::new(code::SEND_HOLD_TIMER, 0);
-                self.end(way, Some(&n), "send hold timer expired: the peer takes nothing", true, now);
+                self.end(way, Ending::Sent(n), "send hold timer expired: the peer takes nothing", true, now);
             } else if due(c.keepalive_at) {
                 c.keepalive_at = keepalive_at(hold, now);
                 self.transmit(way, message::keepalive(), now);
@@ -522,9 +538,12 @@ impl Session {
         longest.mul_f64(0.75 + (self.chance % 256) as f64 / 1024.0)
     }
 
-    fn end(&mut self, way: Way, say: Option<&Notification>, reason: &str, may_keep: bool, now: Nanos) {
+    fn end(&mut self, way: Way, ending: Ending, reason: &str, may_keep: bool, now: Nanos) {
         let Some(c) = self.connections.get_mut(way as usize).and_then(Option::take) else { return };
-        if let Some(n) = say {
+        let said = if let Ending::Sent(n) = &ending { Some(n) } else { None };
+        let collision = said.is_some_and(|n| n.code == code::CEASE && n.subcode == cease::COLLISION);
+        let telling = said.is_some() || reason.starts_with(RECEIVED);
+        if let Some(n) = said {
             self.counts.sent += 1;
             self.actions.push_back(Action::Transmit(way, message::notification(n)));
         }
@@ -536,11 +555,9 @@ impl Session {
                 self.failures = 0;
             }
             let keep = c.remote.as_ref().filter(|_| may_keep).and_then(|r| self.restart_time(r));
-            self.events.push_back(Event::Down(Down { reason: reason.to_owned(), keep }));
+            self.events.push_back(Event::Down(Down { reason: reason.to_owned(), ending, keep }));
         }
-        let collision = say.is_some_and(|n| n.code == code::CEASE && n.subcode == cease::COLLISION);
-        let telling = was_up || say.is_some() || reason.starts_with(RECEIVED) || self.last_error.is_none();
-        if telling && !collision {
+        if (was_up || telling || self.last_error.is_none()) && !collision {
             self.last_error = Some(reason.to_owned());
         }
         if self.connections.iter().all(Option::is_none)

@@ -2,13 +2,14 @@
 use super::{Remote, Session};
 use crate::prefix::Family;
 use crate::wire::attributes::Dialect;
+use crate::wire::message::{self, MessageType};
 use crate::wire::open::{AddPath, Capabilities, GracefulRestart, Open};
 use crate::wire::update::Agreed;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 impl Session {
-    pub(super) fn own_open(&self) -> Open {
+    fn own_open(&self) -> Open {
         let c = &self.config;
         let add_path = if c.add_path == AddPath::default() {
             BTreeMap::new()
@@ -32,7 +33,14 @@ impl Session {
         }
     }
 
-    pub(super) fn negotiate(&self, open: &Open) -> Remote {
+    /// The message that this side says first.
+    #[must_use]
+    pub fn sent_open(&self) -> Vec<u8> {
+        message::open(&self.own_open())
+    }
+
+    /// `body`: of the message that `open` was read from.
+    pub(super) fn negotiate(&self, open: &Open, body: &[u8]) -> Remote {
         let (c, theirs) = (&self.config, &open.capabilities);
         let families: BTreeSet<Family> = c.families.intersection(&theirs.families).copied().collect();
         let with_paths = |ours: bool, can: fn(&AddPath) -> bool| {
@@ -47,6 +55,7 @@ impl Session {
             families,
         };
         Remote {
+            open: message::encode(MessageType::Open, |out| out.extend_from_slice(body)).into(),
             id: open.id,
             agreed,
             refresh: theirs.route_refresh,

@@ -87,7 +87,7 @@ impl Voice<'_> {
     }
 
     fn next_hop(&self, family: Family) -> Option<IpAddr> {
-        let local = self.live.local_address;
+        let local = self.live.ends.local.ip();
         let natural = Family::of(local) == family || (family == Family::Ipv4 && self.agreed.extended_next_hop);
         let other = self.peer.goal.other_next_hop.filter(|h| Family::of(*h) == family);
         if Family::of(local) == family { Some(local) } else { other.or(natural.then_some(local)) }
@@ -130,7 +130,7 @@ impl Speaker {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.session.send(message, now);
         }
-        self.collect_one(id, None, now);
+        self.collect_one(id, now);
         true
     }
 

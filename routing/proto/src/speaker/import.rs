@@ -69,7 +69,7 @@ impl Speaker {
             own_as: self.goal.local_as,
             own_id: self.id(),
             cluster: self.cluster(),
-            own_address: peer.live.as_ref().map(|l| l.local_address),
+            own_address: peer.live.as_ref().map(|l| l.ends.local.ip()),
             goal: &peer.goal,
         })
     }
@@ -81,10 +81,10 @@ impl Speaker {
     }
 
     /// Takes routes as withdrawn by the peer.
-    pub(super) fn forget(&mut self, id: PeerId, list: &[Nlri], changed: &mut Vec<Prefix>) {
+    pub(super) fn forget(&mut self, id: PeerId, list: &[Nlri], changed: &mut Vec<Nlri>) {
         for n in list {
             if self.rib.remove(n.prefix, Some(id), n.path_id) {
-                changed.push(n.prefix);
+                changed.push(*n);
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.received = peer.received.saturating_sub(1);
                 }
@@ -92,7 +92,7 @@ impl Speaker {
         }
     }
 
-    pub(super) fn learn(&mut self, id: PeerId, told: &Arc<Attributes>, list: &[Nlri], changed: &mut Vec<Prefix>) {
+    pub(super) fn learn(&mut self, id: PeerId, told: &Arc<Attributes>, list: &[Nlri], changed: &mut Vec<Nlri>) {
         let Some(judge) = self.judge_of(id) else { return };
         let Some(facts) = self.peers.get(&id).and_then(|p| p.live.as_ref()).map(|l| l.facts.clone()) else { return };
         // What nothing is taken of is not kept either: it can be asked for again.
@@ -110,6 +110,9 @@ impl Speaker {
                     u
                 }
             });
+            if let (Err(refusal), Some(peer)) = (&used, self.peers.get_mut(&id)) {
+                peer.refused.count(*refusal);
+            }
             let path = Path {
                 source: Source::Peer(facts.clone()),
                 path_id: n.path_id,
@@ -119,7 +122,7 @@ impl Speaker {
             };
             let (different, new) = self.rib.insert(n.prefix, path);
             if different {
-                changed.push(n.prefix);
+                changed.push(n);
             }
             if new && let Some(peer) = self.peers.get_mut(&id) {
                 peer.received += 1;
@@ -135,6 +138,6 @@ impl Speaker {
             None => Vec::new(),
         };
         self.rib = rib;
-        self.spread(&changed);
+        self.spread_of(id, &changed);
     }
 }

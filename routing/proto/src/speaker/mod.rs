@@ -1,6 +1,9 @@
 mod export;
 mod import;
+mod monitor;
 mod report;
+
+pub use monitor::{CollectorId, Filled, Views};
 
 use crate::bfd::BfdState;
 use crate::goal::{GoalError, PeerGoal, RouterGoal};
@@ -13,7 +16,7 @@ use crate::wire::open::AddPath;
 use crate::wire::update::{Nlri, Update};
 use penstock_model::Nanos;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +33,13 @@ pub enum Output {
         state: SessionState,
         reason: Option<String>,
     },
+}
+
+/// Both addresses of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ends {
+    pub local: SocketAddr,
+    pub remote: SocketAddr,
 }
 
 /// After the peer sent too many prefixes (RFC 4271, 6.7: whether and when to try again is local).
@@ -49,12 +59,15 @@ pub struct Speaker {
     chance: u64,
     /// Grows with each change of the table.
     changes: u64,
+    monitors: BTreeMap<CollectorId, monitor::Monitor>,
 }
 
 #[derive(Debug)]
 struct Peer {
     goal: PeerGoal,
     session: Session,
+    /// Of the connections that each side opened.
+    ends: [Option<Ends>; 2],
     /// While established.
     live: Option<Live>,
     reported: SessionState,
@@ -67,13 +80,14 @@ struct Peer {
     /// What BFD said of the peer last.
     bfd: Option<BfdState>,
     told_of_limit: bool,
+    refused: monitor::Refused,
 }
 
 /// An established session.
 #[derive(Debug)]
 struct Live {
     facts: Arc<PeerFacts>,
-    local_address: IpAddr,
+    ends: Ends,
     /// Prefixes that the peer may have to be told of.
     dirty: BTreeSet<Prefix>,
     /// What the peer has been told; `None` where it wants to be told again.
@@ -96,6 +110,7 @@ impl Speaker {
             next_id: 0,
             chance: seed,
             changes: 0,
+            monitors: BTreeMap::new(),
         }
     }
 
@@ -174,6 +189,8 @@ impl Speaker {
         let peer = Peer {
             goal: goal.clone(),
             session,
+            ends: [None, None],
+            refused: monitor::Refused::default(),
             live: None,
             reported: SessionState::Idle,
             received: 0,
@@ -260,15 +277,21 @@ impl Speaker {
             }
         }
         self.own = own;
-        self.spread(&changed);
+        self.spread(changed.iter().copied());
     }
 
     /// Prefixes whose paths have changed: peers may have to hear of it.
-    fn spread(&mut self, prefixes: &[Prefix]) {
-        self.changes += u64::from(!prefixes.is_empty());
+    fn spread(&mut self, prefixes: impl ExactSizeIterator<Item = Prefix> + Clone) {
+        self.changes += u64::from(prefixes.len() > 0);
         for live in self.peers.values_mut().filter_map(|p| p.live.as_mut()) {
-            live.dirty.extend(prefixes);
+            live.dirty.extend(prefixes.clone());
         }
+    }
+
+    /// As `spread`, of paths that are a peer's: who watches hears of it, too.
+    fn spread_of(&mut self, id: PeerId, paths: &[Nlri]) {
+        self.spread(paths.iter().map(|n| n.prefix));
+        self.monitors.values_mut().for_each(|m| m.touch(id, paths));
     }
 
     /// Asks all peers to prefer others, while everything still works (RFC 8326).
@@ -309,20 +332,21 @@ impl Speaker {
     }
 
     /// The connection is where outputs go from now on. [`Self::make_room`] said yes before.
-    pub fn handle_connected(&mut self, id: PeerId, way: Way, now: Nanos) {
-        self.with(id, now, |peer| peer.session.handle_connected(way, now));
+    pub fn handle_connected(&mut self, id: PeerId, way: Way, ends: Ends, now: Nanos) {
+        self.with(id, now, |peer| {
+            if let Some(of_way) = peer.ends.get_mut(way as usize) {
+                *of_way = Some(ends);
+            }
+            peer.session.handle_connected(way, now);
+        });
     }
 
     pub fn handle_connect_failed(&mut self, id: PeerId, reason: &str, now: Nanos) {
         self.with(id, now, |peer| peer.session.handle_connect_failed(reason, now));
     }
 
-    /// `local`: this end's address of the connection.
-    pub fn handle_bytes(&mut self, id: PeerId, way: Way, local: IpAddr, bytes: &[u8], now: Nanos) {
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.session.handle_bytes(way, bytes, now);
-        }
-        self.collect_one(id, Some(local), now);
+    pub fn handle_bytes(&mut self, id: PeerId, way: Way, bytes: &[u8], now: Nanos) {
+        self.with(id, now, |peer| peer.session.handle_bytes(way, bytes, now));
     }
 
     pub fn handle_written(&mut self, id: PeerId, way: Way, all: bool, now: Nanos) {
@@ -380,21 +404,21 @@ impl Speaker {
         if let Some(peer) = self.peers.get_mut(&id) {
             f(peer);
         }
-        self.collect_one(id, None, now);
+        self.collect_one(id, now);
     }
 
     fn collect(&mut self, now: Nanos) {
         let ids: Vec<PeerId> = self.peers.keys().copied().collect();
-        ids.into_iter().for_each(|id| self.collect_one(id, None, now));
+        ids.into_iter().for_each(|id| self.collect_one(id, now));
     }
 
     /// Takes in what a session says.
-    fn collect_one(&mut self, id: PeerId, local: Option<IpAddr>, now: Nanos) {
+    fn collect_one(&mut self, id: PeerId, now: Nanos) {
         loop {
             let Some(peer) = self.peers.get_mut(&id) else { return };
             if let Some(event) = peer.session.poll_event() {
                 match event {
-                    Event::Up(_) => self.up(id, local),
+                    Event::Up(way) => self.up(id, way),
                     Event::Down(down) => self.down(id, &down, now),
                     Event::Update(update) => self.update(id, update, now),
                     Event::Refresh(family) => self.refresh(id, family),
@@ -419,7 +443,7 @@ impl Speaker {
         peer.reported = state;
     }
 
-    fn up(&mut self, id: PeerId, local: Option<IpAddr>) {
+    fn up(&mut self, id: PeerId, way: Way) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let Some(remote) = peer.session.remote() else { return };
         let facts = PeerFacts {
@@ -432,25 +456,19 @@ impl Speaker {
         let end_of_rib_due = remote.agreed.families.clone();
         // Families of before the restart that the peer no longer keeps (RFC 4724, 4.2).
         let kept = remote.restart.as_ref().map(|r| r.families.clone()).unwrap_or_default();
-        let unspecified = match peer.goal.address {
-            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
-        };
-        peer.live = Some(Live {
-            facts: Arc::new(facts),
-            local_address: local.unwrap_or(unspecified).to_canonical(),
-            dirty: BTreeSet::new(),
-            sent: BTreeMap::new(),
-            end_of_rib_due,
-        });
+        let Some(ends) = peer.ends.get(way as usize).copied().flatten() else { return };
+        peer.live =
+            Some(Live { facts: Arc::new(facts), ends, dirty: BTreeSet::new(), sent: BTreeMap::new(), end_of_rib_due });
         peer.told_of_limit = false;
         if peer.stale_until.is_some() {
             self.forget_routes(id, |prefix, path| path.stale && kept.get(&prefix.family()) != Some(&true));
         }
         self.tell_all_again(id);
+        self.tell_of_peer(id);
     }
 
     fn down(&mut self, id: PeerId, down: &Down, now: Nanos) {
+        self.tell_of_end(id, &down.ending);
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.live = None;
         match down.keep {
@@ -470,11 +488,11 @@ impl Speaker {
     }
 
     fn forget_routes(&mut self, id: PeerId, gone: impl Fn(Prefix, &Path) -> bool) {
-        let (prefixes, removed) = self.rib.remove_of(id, gone);
+        let removed = self.rib.remove_of(id, gone);
         if let Some(peer) = self.peers.get_mut(&id) {
-            peer.received = peer.received.saturating_sub(u32::try_from(removed).unwrap_or(u32::MAX));
+            peer.received = peer.received.saturating_sub(u32::try_from(removed.len()).unwrap_or(u32::MAX));
         }
-        self.spread(&prefixes);
+        self.spread_of(id, &removed);
     }
 
     fn refresh(&mut self, id: PeerId, family: Family) {
@@ -499,7 +517,7 @@ impl Speaker {
                 self.learn(id, &attributes, &list, &mut changed);
             }
         }
-        self.spread(&changed);
+        self.spread_of(id, &changed);
         self.check_limit(id, now);
     }
 

@@ -43,6 +43,7 @@ impl Speaker {
             announced: self.own.iter().filter(|p| is_told(**p)).count() as u64,
             routes: shown.filter_map(|p| self.route(p)).collect(),
             withheld: Vec::new(),
+            collectors: Vec::new(),
             error: None,
         }
     }

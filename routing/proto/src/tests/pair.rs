@@ -2,7 +2,7 @@
 use crate::*;
 use penstock_model::Nanos;
 use std::collections::{BTreeSet, VecDeque};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 pub(super) fn p(s: &str) -> Prefix {
@@ -65,6 +65,12 @@ impl Pair {
         ADDRESSES[n].parse().unwrap()
     }
 
+    /// As `speaker` sees a connection that `opener` opened.
+    fn ends(speaker: usize, opener: usize) -> Ends {
+        let of = |n: usize| SocketAddr::new(Self::address(n), if n == opener { 40_000 } else { 179 });
+        Ends { local: of(speaker), remote: of(1 - speaker) }
+    }
+
     fn way(speaker: usize, wire: usize) -> Way {
         if speaker == wire { Way::Active } else { Way::Passive }
     }
@@ -100,7 +106,7 @@ impl Pair {
             let to = 1 - from;
             if self.wires[wire] == Wire::Open && !self.cut && self.speakers[to].peers().next().is_some() {
                 let id = self.peer_of(to);
-                self.speakers[to].handle_bytes(id, Self::way(to, wire), Self::address(to), &bytes, self.now);
+                self.speakers[to].handle_bytes(id, Self::way(to, wire), &bytes, self.now);
             }
         }
     }
@@ -129,8 +135,8 @@ impl Pair {
                     return;
                 }
                 self.wires[n] = Wire::Open;
-                self.speakers[n].handle_connected(id, Way::Active, self.now);
-                self.speakers[1 - n].handle_connected(other, Way::Passive, self.now);
+                self.speakers[n].handle_connected(id, Way::Active, Self::ends(n, n), self.now);
+                self.speakers[1 - n].handle_connected(other, Way::Passive, Self::ends(1 - n, n), self.now);
             }
             Output::CancelConnect(_) => {}
             Output::Transmit(_, way, bytes) => {
@@ -150,13 +156,7 @@ impl Pair {
                 for (_, _, bytes) in before {
                     if !self.cut && self.wires[wire] == Wire::Open {
                         let id = self.peer_of(1 - n);
-                        self.speakers[1 - n].handle_bytes(
-                            id,
-                            Self::way(1 - n, wire),
-                            Self::address(1 - n),
-                            &bytes,
-                            self.now,
-                        );
+                        self.speakers[1 - n].handle_bytes(id, Self::way(1 - n, wire), &bytes, self.now);
                     }
                 }
                 if std::mem::replace(&mut self.wires[wire], Wire::Closed) == Wire::Open && !self.cut {
@@ -186,7 +186,7 @@ impl Pair {
     pub(super) fn inject(&mut self, bytes: &[u8]) {
         let wire = self.wires.iter().position(|w| *w == Wire::Open).unwrap();
         let id = self.peer_of(0);
-        self.speakers[0].handle_bytes(id, Self::way(0, wire), Self::address(0), bytes, self.now);
+        self.speakers[0].handle_bytes(id, Self::way(0, wire), bytes, self.now);
         self.settle();
     }
 

@@ -7,19 +7,19 @@ use crate::wire::update::{self, Agreed, Nlri, Update};
 use crate::*;
 use penstock_model::Nanos;
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 const OWN_AS: u32 = 65000;
-const NOW: Nanos = Nanos::from_secs(1);
+pub(super) const NOW: Nanos = Nanos::from_secs(1);
 
 /// A speaker whose peers are played by the test.
-struct Stage {
-    speaker: Speaker,
-    ids: Vec<PeerId>,
+pub(super) struct Stage {
+    pub(super) speaker: Speaker,
+    pub(super) ids: Vec<PeerId>,
 }
 
-fn agreed(external: bool) -> Agreed {
+pub(super) fn agreed(external: bool) -> Agreed {
     Agreed {
         dialect: Dialect { four_byte_as: true, external },
         families: [Family::Ipv4].into(),
@@ -33,9 +33,13 @@ fn address(n: usize) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10 + n as u8))
 }
 
+fn ends(n: usize) -> Ends {
+    Ends { local: "192.0.2.1:179".parse().unwrap(), remote: SocketAddr::new(address(n), 40000) }
+}
+
 impl Stage {
     /// Peers by their AS; those of our own are clients if `client` says so.
-    fn new(peers: &[(u32, bool)]) -> Self {
+    pub(super) fn new(peers: &[(u32, bool)]) -> Self {
         let mut speaker = Speaker::new(Ipv4Addr::new(10, 0, 0, 1), 1);
         let peer = |(n, (asn, client)): (usize, &(u32, bool))| PeerGoal {
             passive: true,
@@ -53,7 +57,7 @@ impl Stage {
         let ids: Vec<PeerId> = speaker.peers().map(|(id, _)| id).collect();
         let mut stage = Self { speaker, ids };
         for (n, (asn, _)) in peers.iter().enumerate() {
-            stage.speaker.handle_connected(stage.ids[n], Way::Passive, NOW);
+            stage.speaker.handle_connected(stage.ids[n], Way::Passive, ends(n), NOW);
             let capabilities =
                 Capabilities { four_byte_as: true, families: [Family::Ipv4].into(), ..Capabilities::default() };
             let open = Open { asn: *asn, hold_seconds: 90, id: Ipv4Addr::new(10, 0, 1, n as u8), capabilities };
@@ -65,13 +69,12 @@ impl Stage {
         stage
     }
 
-    fn hear(&mut self, n: usize, bytes: &[u8]) {
-        let local = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-        self.speaker.handle_bytes(self.ids[n], Way::Passive, local, bytes, NOW);
+    pub(super) fn hear(&mut self, n: usize, bytes: &[u8]) {
+        self.speaker.handle_bytes(self.ids[n], Way::Passive, bytes, NOW);
     }
 
     /// A peer tells a route.
-    fn tell(&mut self, n: usize, prefix: &str, attributes: &Attributes) {
+    pub(super) fn tell(&mut self, n: usize, prefix: &str, attributes: &Attributes) {
         let external = self.speaker.peer(self.ids[n]).unwrap().remote_as != OWN_AS;
         let route = [Nlri { prefix: p(prefix), path_id: 0 }];
         let (message, _) = update::announce(attributes, &route, &agreed(external)).unwrap();
@@ -104,7 +107,7 @@ impl Stage {
     }
 }
 
-fn route(path: &[u32], hop: &str) -> Attributes {
+pub(super) fn route(path: &[u32], hop: &str) -> Attributes {
     let mut a = Attributes::local(hop.parse().unwrap());
     a.as_path.0 = path.to_vec();
     a

@@ -3,7 +3,7 @@
 
 use penstock_packet_io::netns;
 use penstock_routing_proto::*;
-use penstock_routing_server::{Inputs, ServerConfig, run};
+use penstock_routing_server::{CollectorConfig, Inputs, ServerConfig, run};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -104,6 +104,15 @@ impl Lab {
         command.args(["netns", "exec", &self.ns("b"), "vtysh", "--vty_socket", self.dir.to_str().unwrap(), "-c", line]);
         let out = command.output().unwrap();
         String::from_utf8_lossy(&out.stdout).into_owned()
+    }
+
+    /// Changes FRR's configuration.
+    pub fn configure(&self, lines: &[&str]) {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.ns("b"), "vtysh", "--vty_socket", self.dir.to_str().unwrap()]);
+        let lines = ["configure"].iter().chain(lines).flat_map(|line| ["-c", line]);
+        let out = command.args(lines).output().unwrap();
+        assert!(out.status.success(), "{out:?}");
     }
 
     pub fn vtysh_json(&self, line: &str) -> Value {
@@ -221,12 +230,17 @@ pub struct Ours {
 impl Ours {
     pub fn start(lab: &Lab, peers: Vec<PeerGoal>, drain: Duration) -> Self {
         let listen = vec!["0.0.0.0:179".parse().unwrap(), "[::]:179".parse().unwrap()];
-        Self::start_in(peers, listen, drain, Self::place(lab, "a"))
+        Self::start_in(peers, listen, drain, Vec::new(), Self::place(lab, "a"))
+    }
+
+    /// With collectors that see what peers tell.
+    pub fn start_watched(lab: &Lab, peers: Vec<PeerGoal>, collectors: Vec<CollectorConfig>) -> Self {
+        Self::start_in(peers, Vec::new(), Duration::ZERO, collectors, Self::place(lab, "a"))
     }
 
     /// At either end of the laboratory, for others to connect to nowhere.
     pub fn start_at(lab: &Lab, end: &str, peers: Vec<PeerGoal>) -> Self {
-        Self::start_in(peers, Vec::new(), Duration::ZERO, Self::place(lab, end))
+        Self::start_in(peers, Vec::new(), Duration::ZERO, Vec::new(), Self::place(lab, end))
     }
 
     fn place(lab: &Lab, end: &str) -> impl FnOnce(Box<dyn FnOnce() + Send>) + Send + 'static {
@@ -236,13 +250,14 @@ impl Ours {
 
     /// Without a laboratory: in this process's own namespace.
     pub fn start_here(peers: Vec<PeerGoal>, listen: Vec<SocketAddr>) -> Self {
-        Self::start_in(peers, listen, Duration::ZERO, |work| work())
+        Self::start_in(peers, listen, Duration::ZERO, Vec::new(), |work| work())
     }
 
     fn start_in(
         peers: Vec<PeerGoal>,
         listen: Vec<SocketAddr>,
         drain: Duration,
+        collectors: Vec<CollectorConfig>,
         place: impl FnOnce(Box<dyn FnOnce() + Send>) + Send + 'static,
     ) -> Self {
         let _ = tracing_subscriber::fmt().with_test_writer().with_max_level(tracing::Level::INFO).try_init();
@@ -256,6 +271,8 @@ impl Ours {
             drain,
             farewell: "penstock is leaving".to_owned(),
             shown_routes: 100,
+            collectors,
+            description: "Penstock test".to_owned(),
         };
         let work = Box::new(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
