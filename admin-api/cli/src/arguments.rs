@@ -345,6 +345,15 @@ pub enum Bgp {
         /// 203.0.113.10 or 203.0.113.10/32
         prefix: String,
     },
+    /// The whole table of a router of this machine, as an MRT file (RFC 6396)
+    Dump {
+        /// `dump_socket` in [mux.bgp], or of a router in `dump_directory` of [gateway.bgp]
+        #[arg(long, value_name = "SOCKET")]
+        socket: PathBuf,
+        /// Where to write it, for bgpdump and others to read
+        #[arg(long, value_name = "FILE")]
+        file: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -5,6 +5,9 @@ use crate::output::{Output, Style};
 use penstock_admin_client::Client;
 use penstock_admin_types::value;
 use serde_json::{Value, json};
+use std::fs::File;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 /// What nodes say of their BGP neighbours and routes.
 pub(crate) async fn run(client: &Client, command: &Bgp, output: &Output) -> Result<(), CliError> {
@@ -17,12 +20,23 @@ pub(crate) async fn run(client: &Client, command: &Bgp, output: &Output) -> Resu
         Bgp::Summary => output.text(&summary(routers, output)),
         Bgp::Neighbors => output.text(&neighbors(routers, output)),
         Bgp::Rib => output.text(&rib(routers, output)),
+        // Asks no controller: see `dump`.
+        Bgp::Dump { .. } => Ok(()),
         Bgp::Explain { prefix } => {
             let found = routes(routers).into_iter().chain(withheld(routers));
             let found: Vec<Value> = found.filter(|r| concerns(r, prefix)).collect();
             if output.is_json() { output.value(&found) } else { output.text(&explanation(prefix, &found)) }
         }
     }
+}
+
+/// What a router of this machine gives to whoever may open its socket.
+pub(crate) fn dump(socket: &Path, file: &Path, output: &Output) -> Result<(), CliError> {
+    let mut table = UnixStream::connect(socket).map_err(CliError::io(socket.display()))?;
+    let mut to = File::create(file).map_err(CliError::io(file.display()))?;
+    let bytes = std::io::copy(&mut table, &mut to).map_err(CliError::io(socket.display()))?;
+    to.sync_all().map_err(CliError::io(file.display()))?;
+    output.text(&format!("{bytes} bytes in {}\n", file.display()))
 }
 
 /// What nodes say of BFD.

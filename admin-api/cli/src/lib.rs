@@ -93,6 +93,7 @@ fn dispatch(global: &Global, command: Command, whole: clap::Command, output: &Ou
         Command::Export => remote(global, async |c| output.value(&c.own("export", &[]).await?))?,
         Command::SupportBundle { file } => bundle::run(global, &file, output)?,
         Command::Status => remote(global, async |c| status::run(c, output).await)?,
+        Command::Bgp { command: arguments::Bgp::Dump { socket, file } } => bgp::dump(&socket, &file, output)?,
         Command::Bgp { command } => remote(global, async |c| bgp::run(c, &command, output).await)?,
         Command::Bfd => remote(global, async |c| bgp::bfd(c, output).await)?,
         Command::Trace(question) => remote(global, async |c| trace::run(c, &question, output).await)?,

@@ -1,6 +1,7 @@
 use penstock_routing_server::CollectorConfig;
 use serde::Deserialize;
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 /// The `[gateway]` table of a node's TOML.
 ///
@@ -14,6 +15,7 @@ use std::net::IpAddr;
 ///
 /// [gateway.bgp]                    # may be left out
 /// collectors = [{ address = "192.0.2.80:11019" }]  # BMP; also pre_policy, post_policy = true, statistics_seconds = 60
+/// dump_directory = "/run/penstock/routers"          # a socket for each router, for `penstock bgp dump`
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,6 +42,9 @@ pub struct GatewayConfig {
 pub struct BgpConfig {
     /// Who sees what sites tell (RFC 7854); each router has a connection of its own.
     pub collectors: Vec<CollectorConfig>,
+    /// A folder with a socket for each router, `<virtual gateway>.<router>.sock`, that `penstock bgp dump` has its table from, as an MRT
+    /// file (RFC 6396).
+    pub dump_directory: Option<PathBuf>,
 }
 
 impl GatewayConfig {

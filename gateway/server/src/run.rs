@@ -52,7 +52,7 @@ pub async fn run(
     let links = Arc::new(Links::default());
     let (worker, outward) = worker(&config, &control, opened.queues, &links)?;
     let mut worker = WorkerThread::start(worker)?;
-    let mut routers = Routers::new(links, outward, config.underlay_address, config.bgp.collectors);
+    let mut routers = Routers::new(links, outward, config.underlay_address, config.bgp);
     let mut learned = routers.learned();
     let mut report = Report {
         status,

@@ -43,6 +43,7 @@ impl Announcer {
             farewell: FAREWELL.to_owned(),
             shown_routes: SHOWN,
             collectors: config.bgp.collectors.clone(),
+            dump_socket: config.bgp.dump_socket.clone(),
             description: format!("Penstock mux {}", config.underlay_address),
         };
         let router = tokio::spawn(run(server, Inputs { goal: goals, own: owns }, sender, stopping));

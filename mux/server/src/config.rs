@@ -1,6 +1,7 @@
 use penstock_routing_server::CollectorConfig;
 use serde::{Deserialize, Deserializer};
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 /// The `[mux]` table of a node's TOML.
 ///
@@ -17,6 +18,7 @@ use std::net::{IpAddr, SocketAddr};
 /// listen = ["192.0.2.11:179"]      # where routers may connect; default: the underlay address; [] for nowhere
 /// drain_seconds = 2                # when it stops: time for routers to prefer other muxes
 /// collectors = [{ address = "192.0.2.80:11019" }]  # BMP; also pre_policy, post_policy = true, statistics_seconds = 60
+/// dump_socket = "/run/penstock/bgp.sock"            # for `penstock bgp dump`; its folder must be there
 /// ```
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -52,11 +54,13 @@ pub struct BgpConfig {
     pub drain_seconds: f32,
     /// Who sees what routers tell (RFC 7854).
     pub collectors: Vec<CollectorConfig>,
+    /// A socket in the file system that `penstock bgp dump` has the table from, as an MRT file (RFC 6396).
+    pub dump_socket: Option<PathBuf>,
 }
 
 impl Default for BgpConfig {
     fn default() -> Self {
-        Self { listen: None, drain_seconds: 2.0, collectors: Vec::new() }
+        Self { listen: None, drain_seconds: 2.0, collectors: Vec::new(), dump_socket: None }
     }
 }
 

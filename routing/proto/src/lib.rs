@@ -18,12 +18,14 @@
 //! | 8326, 9003, 9384, 9687 | leaving gracefully, with words; BFD's and send hold timer's endings |
 //! | 2918, 4456, 7911 | refresh, reflection, several paths |
 //! | 7854 | collectors watch what peers tell ([`bmp`], [`Speaker::watch`]) |
+//! | 6396, 8050 | the table as an MRT file ([`Dump`]) |
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod bfd;
 pub mod bmp;
 mod goal;
+mod mrt;
 mod policy;
 mod prefix;
 pub mod rib;
@@ -36,6 +38,7 @@ pub mod wire;
 
 pub use bfd::{BfdSession, BfdState};
 pub use goal::{AddPathGoal, BfdGoal, GoalError, PeerGoal, RouterGoal, SecretText};
+pub use mrt::Dump;
 pub use policy::{CommunityText, Match, Outcome, Policy, PrefixRange, Rule, Set};
 pub use prefix::{Family, Prefix};
 pub use rib::{PeerId, Rib};

@@ -93,6 +93,12 @@ pub struct Path {
 }
 
 impl Path {
+    /// Who told it; nobody, if it is our own.
+    #[must_use]
+    pub fn peer(&self) -> Option<PeerId> {
+        self.source.peer()
+    }
+
     fn key(&self) -> (Option<PeerId>, u32) {
         (self.source.peer(), self.path_id)
     }

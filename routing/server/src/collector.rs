@@ -1,4 +1,5 @@
 //! Connections to collectors of the BGP monitoring protocol (RFC 7854): a task each, which the speaker never waits for.
+use penstock_clock::MonotonicClock;
 use penstock_model::Nanos;
 use penstock_routing_proto::{CollectorId, CollectorStatus, Filled, Speaker, Views, bmp};
 use serde::Deserialize;
@@ -6,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -245,7 +246,7 @@ async fn keep_connected(which: CollectorId, address: SocketAddr, events: mpsc::S
     loop {
         let ended = match connect(address).await {
             Ok(stream) => {
-                let since = Instant::now();
+                let since = MonotonicClock::now();
                 let (read, write) = stream.into_split();
                 let (output, waiting) = mpsc::unbounded_channel();
                 let queued = Arc::new(AtomicUsize::new(0));
@@ -258,7 +259,7 @@ async fn keep_connected(which: CollectorId, address: SocketAddr, events: mpsc::S
                     ended = sending.all() => ended,
                     reason = closed(read) => Some(reason),
                 };
-                if since.elapsed() >= GOOD {
+                if MonotonicClock::now().since(since) >= GOOD {
                     pause = FIRST_RETRY;
                 }
                 ended

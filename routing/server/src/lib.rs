@@ -6,6 +6,8 @@
 //!
 //! Collectors of BMP (RFC 7854) see what peers tell, over connections that nothing else waits for.
 //!
+//! Whoever may connect to a socket in the file system gets the table as an MRT file (RFC 6396).
+//!
 //! [`run`] is all of it: goal and own prefixes come in, status goes out; told to stop it drains, withdraws and says goodbye.
 //! [`run_over`] does the same over a [`Transport`] that is not the kernel's.
 #![forbid(unsafe_code)]
@@ -14,6 +16,7 @@
 mod bfd;
 mod collector;
 mod connection;
+mod dumps;
 mod metrics;
 mod router;
 mod sockets;

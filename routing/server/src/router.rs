@@ -1,6 +1,7 @@
 use crate::bfd::{BfdThread, Watched};
 use crate::collector::{CollectorConfig, Collectors, Told};
 use crate::connection::{Connection, Happened, What};
+use crate::dumps::{Ask, DumpSocket};
 use crate::metrics::{self, Recorder};
 use crate::sockets::KernelTcp;
 use crate::transport::{Stream, Transport};
@@ -12,6 +13,7 @@ use penstock_routing_proto::{
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -32,6 +34,8 @@ pub struct ServerConfig {
     pub shown_routes: usize,
     /// Who sees what peers tell (RFC 7854).
     pub collectors: Vec<CollectorConfig>,
+    /// Where the table is to be had as an MRT file; nowhere if left out.
+    pub dump_socket: Option<PathBuf>,
     /// What the router is, for collectors.
     pub description: String,
 }
@@ -142,6 +146,7 @@ enum Next<I> {
     Connection(Happened),
     Bfd(IpAddr, BfdState),
     Collector(Option<Told>),
+    Dump(Ask),
 }
 
 struct Router<T> {
@@ -163,6 +168,9 @@ struct Router<T> {
     seed: u64,
     recorder: Recorder,
     collectors: Collectors,
+    /// Its error is in the status.
+    dumps: Result<Option<DumpSocket>, String>,
+    asks: mpsc::Receiver<Ask>,
     outputs: Outputs,
     /// The table's state that was told last, and when.
     told: (u64, Nanos),
@@ -174,9 +182,17 @@ impl<T: Transport> Router<T> {
         let seed = seed()?;
         let (events, happened) = mpsc::channel(EVENTS);
         let (bfd_sender, bfd_changes) = mpsc::unbounded_channel();
+        let (asking, asks) = mpsc::channel(1);
+        let dumps = config.dump_socket.as_ref().map(|path| DumpSocket::open(path, asking)).transpose();
+        let dumps = dumps.map_err(|error| {
+            tracing::error!(%error, "MRT: the socket for dumps cannot be made");
+            format!("the socket for dumps: {error}")
+        });
         Ok(Self {
             speaker: Speaker::new(config.id, seed),
             collectors: Collectors::start(&config.collectors, &config.description),
+            dumps,
+            asks,
             config,
             transport,
             peers: Vec::new(),
@@ -199,12 +215,13 @@ impl<T: Transport> Router<T> {
     }
 
     async fn next(&mut self) -> Next<T::Incoming> {
-        let Self { transport, happened, bfd_changes, collectors, .. } = self;
+        let Self { transport, happened, bfd_changes, collectors, asks, .. } = self;
         tokio::select! {
             accepted = transport.accept() => Next::Accepted(accepted.0, accepted.1),
             Some(event) = happened.recv() => Next::Connection(event),
             Some((peer, state)) = bfd_changes.recv() => Next::Bfd(peer, state),
             told = collectors.next() => Next::Collector(told),
+            Some(ask) = asks.recv() => Next::Dump(ask),
         }
     }
 
@@ -250,6 +267,7 @@ impl<T: Transport> Router<T> {
             Next::Connection(event) => self.happened(event),
             Next::Collector(Some(told)) => self.collectors.handle(told, &mut self.speaker),
             Next::Collector(None) => {}
+            Next::Dump(ask) => ask.answer(&self.speaker),
             Next::Bfd(address, state) => {
                 let Some(id) = self.speaker.peer_at(address) else { return };
                 tracing::info!(peer = %address, %state, "BFD");
@@ -390,7 +408,8 @@ impl<T: Transport> Router<T> {
             peer.bfd = self.bfd.get(&Family::of(peer.address)).and_then(|t| t.status(peer.address));
         }
         status.collectors = self.collectors.statuses();
-        status.error = self.goal_error.clone().or_else(|| self.bfd_error.clone()).or_else(|| self.transport.error());
+        let less = self.goal_error.clone().or_else(|| self.bfd_error.clone()).or_else(|| self.transport.error());
+        status.error = less.or_else(|| self.dumps.as_ref().err().cloned());
         self.recorder.record(&status, self.outputs.chosen.is_none());
         self.outputs.status.send_replace(status);
     }

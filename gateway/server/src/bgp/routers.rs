@@ -1,9 +1,10 @@
 //! One BGP speaker for each router of a tenant, in tasks of their own.
 use super::link::{Links, Outward};
 use super::transport::{Sites, TunnelTcp};
+use crate::config::BgpConfig;
 use penstock_gateway_proto::{GatewayGoal, Learned, TenantRouter, TenantRouterStatus};
 use penstock_routing_proto::{Prefix, RouterGoal, RouterStatus};
-use penstock_routing_server::{CollectorConfig, Inputs, Outputs, ServerConfig, run_over};
+use penstock_routing_server::{Inputs, Outputs, ServerConfig, run_over};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -25,7 +26,7 @@ pub(crate) struct Routers {
     outward: Outward,
     id: Ipv4Addr,
     own: IpAddr,
-    collectors: Vec<CollectorConfig>,
+    config: BgpConfig,
     running: BTreeMap<String, Running>,
     learned: watch::Sender<Learned>,
 }
@@ -41,13 +42,13 @@ struct Running {
 
 impl Routers {
     /// `own`: the gateway's underlay address, whose last four bytes name routers that are given no identifier.
-    pub(crate) fn new(links: Arc<Links>, outward: Outward, own: IpAddr, collectors: Vec<CollectorConfig>) -> Self {
+    pub(crate) fn new(links: Arc<Links>, outward: Outward, own: IpAddr, config: BgpConfig) -> Self {
         let id = match own {
             IpAddr::V4(own) => own,
             IpAddr::V6(own) => Ipv4Addr::from((u128::from(own) as u32).max(1)),
         };
         let (learned, _) = watch::channel(Learned::new());
-        Self { links, outward, id, own, collectors, running: BTreeMap::new(), learned }
+        Self { links, outward, id, own, config, running: BTreeMap::new(), learned }
     }
 
     /// What all of them have learned.
@@ -86,7 +87,8 @@ impl Routers {
             drain: Duration::ZERO,
             farewell: FAREWELL.to_owned(),
             shown_routes: SHOWN,
-            collectors: self.collectors.clone(),
+            collectors: self.config.collectors.clone(),
+            dump_socket: self.config.dump_directory.as_ref().map(|d| d.join(socket_name(&router.name))),
             description: format!("Penstock gateway {}, router {}", self.own, router.name),
         };
         let tcp = TunnelTcp::new(Arc::clone(&self.links), self.outward.clone(), of_peers);
@@ -139,6 +141,11 @@ impl Running {
         self.own.send_if_modified(|own| replace(own, &router.own));
         self.goal.send_if_modified(|goal| replace(goal, &bounded(&router.goal)) | moved);
     }
+}
+
+/// Names of resources have no slash, and the router's has one.
+fn socket_name(router: &str) -> String {
+    format!("{}.sock", router.replace('/', "."))
 }
 
 /// The goal with the bounds that a gateway sets to what a site may fill.

@@ -4,9 +4,26 @@ use crate::rib::{Entry, Path, PeerId};
 use crate::status::{Chosen, PathStatus, PeerStatus, RouteStatus, RouterStatus};
 use penstock_model::Nanos;
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 impl Speaker {
+    #[must_use]
+    pub fn own_as(&self) -> u32 {
+        self.goal.local_as
+    }
+
+    #[must_use]
+    pub fn own_id(&self) -> Ipv4Addr {
+        self.id()
+    }
+
+    /// The identifier of a peer that is up.
+    #[must_use]
+    pub fn remote_id(&self, id: PeerId) -> Option<Ipv4Addr> {
+        Some(self.peers.get(&id)?.session.remote()?.id)
+    }
+
     /// Differs from what it was where [`Self::chosen`] may, too.
     #[must_use]
     pub fn changes(&self) -> u64 {

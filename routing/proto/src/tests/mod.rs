@@ -5,4 +5,5 @@ mod errors;
 mod monitors;
 mod pair;
 mod sessions;
+mod storms;
 mod told;

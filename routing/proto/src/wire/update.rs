@@ -180,9 +180,14 @@ fn put_nlri(out: &mut Vec<u8>, n: &Nlri, with_path: bool) {
     if with_path {
         out.extend_from_slice(&n.path_id.to_be_bytes());
     }
-    out.push(n.prefix.length());
-    let bytes = usize::from(n.prefix.length()).div_ceil(8);
-    match n.prefix.address() {
+    put_address(out, n.prefix);
+}
+
+/// Its length, and as many bytes as that needs.
+pub(crate) fn put_address(out: &mut Vec<u8>, prefix: Prefix) {
+    out.push(prefix.length());
+    let bytes = usize::from(prefix.length()).div_ceil(8);
+    match prefix.address() {
         IpAddr::V4(a) => out.extend_from_slice(a.octets().get(..bytes).unwrap_or_default()),
         IpAddr::V6(a) => out.extend_from_slice(a.octets().get(..bytes).unwrap_or_default()),
     }

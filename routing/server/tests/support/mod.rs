@@ -230,17 +230,22 @@ pub struct Ours {
 impl Ours {
     pub fn start(lab: &Lab, peers: Vec<PeerGoal>, drain: Duration) -> Self {
         let listen = vec!["0.0.0.0:179".parse().unwrap(), "[::]:179".parse().unwrap()];
-        Self::start_in(peers, listen, drain, Vec::new(), Self::place(lab, "a"))
+        Self::start_in(peers, listen, drain, Default::default(), Self::place(lab, "a"))
     }
 
     /// With collectors that see what peers tell.
     pub fn start_watched(lab: &Lab, peers: Vec<PeerGoal>, collectors: Vec<CollectorConfig>) -> Self {
-        Self::start_in(peers, Vec::new(), Duration::ZERO, collectors, Self::place(lab, "a"))
+        Self::start_in(peers, Vec::new(), Duration::ZERO, (collectors, None), Self::place(lab, "a"))
+    }
+
+    /// With a socket that the table is to be had from.
+    pub fn start_dumping(lab: &Lab, peers: Vec<PeerGoal>, socket: PathBuf) -> Self {
+        Self::start_in(peers, Vec::new(), Duration::ZERO, (Vec::new(), Some(socket)), Self::place(lab, "a"))
     }
 
     /// At either end of the laboratory, for others to connect to nowhere.
     pub fn start_at(lab: &Lab, end: &str, peers: Vec<PeerGoal>) -> Self {
-        Self::start_in(peers, Vec::new(), Duration::ZERO, Vec::new(), Self::place(lab, end))
+        Self::start_in(peers, Vec::new(), Duration::ZERO, Default::default(), Self::place(lab, end))
     }
 
     fn place(lab: &Lab, end: &str) -> impl FnOnce(Box<dyn FnOnce() + Send>) + Send + 'static {
@@ -250,14 +255,14 @@ impl Ours {
 
     /// Without a laboratory: in this process's own namespace.
     pub fn start_here(peers: Vec<PeerGoal>, listen: Vec<SocketAddr>) -> Self {
-        Self::start_in(peers, listen, Duration::ZERO, Vec::new(), |work| work())
+        Self::start_in(peers, listen, Duration::ZERO, Default::default(), |work| work())
     }
 
     fn start_in(
         peers: Vec<PeerGoal>,
         listen: Vec<SocketAddr>,
         drain: Duration,
-        collectors: Vec<CollectorConfig>,
+        (collectors, dump_socket): (Vec<CollectorConfig>, Option<PathBuf>),
         place: impl FnOnce(Box<dyn FnOnce() + Send>) + Send + 'static,
     ) -> Self {
         let _ = tracing_subscriber::fmt().with_test_writer().with_max_level(tracing::Level::INFO).try_init();
@@ -272,6 +277,7 @@ impl Ours {
             farewell: "penstock is leaving".to_owned(),
             shown_routes: 100,
             collectors,
+            dump_socket,
             description: "Penstock test".to_owned(),
         };
         let work = Box::new(move || {
@@ -289,6 +295,10 @@ impl Ours {
     pub fn peer(&self, name: &str) -> PeerStatus {
         let status = self.status.borrow();
         status.peers.iter().find(|p| p.name == name).cloned().unwrap_or_else(|| panic!("no peer {name}: {status:?}"))
+    }
+
+    pub fn peer_if(&self, name: &str) -> Option<PeerStatus> {
+        self.status.borrow().peers.iter().find(|p| p.name == name).cloned()
     }
 
     pub fn bfd_is(&self, name: &str, state: BfdState) -> bool {
