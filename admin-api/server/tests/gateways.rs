@@ -4,7 +4,8 @@ mod common;
 
 use common::{Lab, Node, fabric, targets};
 use penstock_gateway_proto::{GatewayGoal, Policy};
-use penstock_model::{PortId, Underlay};
+use penstock_model::{PortId, Protocol, Underlay};
+use penstock_policy::{NatKind, PortRange, TranslationRule};
 use penstock_southbound::Gateway;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -81,4 +82,122 @@ async fn a_connection_without_routes_waits_for_them_and_holds_nobody_up() {
     Policy::build(&goal, Underlay("10.1.5.2".parse().unwrap()), PortId(0), |_| None, None).unwrap();
     lab.put(path, site(json!({"peerPublicKey": KEY}), &["172.16.0.0/12"])).await;
     gateway.wait(|g: &GatewayGoal| g.tunnels.len() == 4).await;
+}
+
+/// A connection of the tenant red by these routes, with these rules.
+fn translated(routes: &[&str], rules: Value) -> Value {
+    let mut properties = site(json!({"peerPublicKey": KEY}), routes);
+    properties["natRules"] = rules;
+    properties
+}
+
+fn nat_rule(kind: &str, mode: &str, internal: Value, external: Value) -> Value {
+    json!({"name": "rule", "type": kind, "mode": mode, "internalMappings": [internal], "externalMappings": [external]})
+}
+
+fn space(prefix: &str) -> Value {
+    json!({ "addressSpace": prefix })
+}
+
+fn port(prefix: &str, ports: &str) -> Value {
+    json!({ "addressSpace": prefix, "portRange": ports })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rules_of_translation_reach_the_gateway_and_come_back_as_they_were_said() {
+    let lab = lab().await;
+    let mut gateway = Node::<Gateway>::start(&lab, "gw1");
+    let mut forward = nat_rule("Static", "IngressSnat", port("192.168.50.9", "80"), port("172.16.0.1", "8080"));
+    forward["protocol"] = json!("tcp");
+    let mut pool = nat_rule("Dynamic", "IngressSnat", space("192.168.0.0/16"), port("172.16.0.0/28", "2000-2999"));
+    pool["filtering"] = json!("EndpointIndependent");
+    let rules = json!([
+        nat_rule("Static", "EgressSnat", space("10.0.0.0/24"), space("10.99.0.0/24")),
+        forward,
+        pool,
+        nat_rule("Dynamic", "EgressSnat", space("fd00:10::/64"), space("fd00:99::1")),
+    ]);
+    let path = "/VirtualGateways/red/networkConnections/nat";
+    let back = lab.put(path, translated(&["172.16.0.0/24"], rules)).await;
+    let said = &back["properties"]["natRules"];
+    assert_eq!(said[1]["protocol"], "Tcp", "{said:#}");
+    assert_eq!(said[1]["externalMappings"][0]["portRange"], "8080");
+    assert_eq!(said[2]["filtering"], "EndpointIndependent");
+
+    let (goal, _) = gateway.wait(|g: &GatewayGoal| g.tunnels.iter().any(|t| t.name.ends_with("/nat"))).await;
+    let nat = &goal.tunnels.iter().find(|t| t.name.ends_with("/nat")).unwrap().nat;
+    let net = |s: &str| s.parse().unwrap();
+    let kinds = |rules: &[TranslationRule]| rules.iter().map(|r| r.kind.clone()).collect::<Vec<_>>();
+    assert_eq!(
+        kinds(&nat.site),
+        [
+            NatKind::Forward {
+                protocol: Protocol::TCP,
+                outside: "172.16.0.1".parse().unwrap(),
+                outside_port: 8080,
+                inside: "192.168.50.9".parse().unwrap(),
+                inside_port: 80,
+            },
+            NatKind::Pool {
+                inside: vec![net("192.168.0.0/16")],
+                outside: vec![net("172.16.0.0/28")],
+                ports: PortRange { first: 2000, last: 2999 },
+                is_open: true,
+            },
+        ]
+    );
+    assert_eq!(
+        kinds(&nat.tenant),
+        [
+            NatKind::Static { inside: net("10.0.0.0/24"), outside: net("10.99.0.0/24") },
+            NatKind::Pool {
+                inside: vec![net("fd00:10::/64")],
+                outside: vec![net("fd00:99::1/128")],
+                ports: PortRange { first: 1024, last: 65535 },
+                is_open: false,
+            },
+        ]
+    );
+    Policy::build(&goal, Underlay("10.1.5.2".parse().unwrap()), PortId(0), |_| None, None).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rule_of_translation_that_cannot_be_kept_is_refused_where_it_stands() {
+    let lab = lab().await;
+    let with = |mut rule: Value, name: &str, value: &str| {
+        rule[name] = json!(value);
+        rule
+    };
+    let ingress = |internal, external| nat_rule("Static", "IngressSnat", internal, external);
+    let pool = |external| nat_rule("Dynamic", "IngressSnat", space("192.168.0.0/16"), external);
+    let fine = || ingress(space("192.168.1.0/24"), space("172.16.1.0/24"));
+    let mut two = fine();
+    two["internalMappings"] = json!([space("192.168.1.0/24"), space("192.168.2.0/24")]);
+    for (rule, at) in [
+        (ingress(space("192.168.1.0/24"), space("172.17.0.0/24")), "/externalMappings/0/addressSpace"),
+        (ingress(space("192.168.1.0/25"), space("172.16.9.0/24")), "/externalMappings/0/addressSpace"),
+        (fine(), "/externalMappings/0/addressSpace"),
+        (ingress(space("192.168.1.0/24"), space("172.16.2.0/24")), "/internalMappings/0/addressSpace"),
+        (two, "/internalMappings"),
+        (ingress(port("192.168.9.1", "80"), port("172.16.9.1", "80")), "/protocol"),
+        (
+            with(ingress(port("192.168.9.1", "80"), port("172.16.9.0/24", "80")), "protocol", "Tcp"),
+            "/externalMappings/0/addressSpace",
+        ),
+        (
+            with(ingress(port("192.168.9.1", "80"), port("172.16.9.1", "80-81")), "protocol", "Udp"),
+            "/externalMappings/0/portRange",
+        ),
+        (with(fine(), "protocol", "Tcp"), "/protocol"),
+        (with(fine(), "filtering", "EndpointIndependent"), "/filtering"),
+        (pool(port("172.16.9.1", "0-80")), "/externalMappings/0/portRange"),
+        (with(pool(space("172.16.9.1")), "protocol", "Udp"), "/protocol"),
+        (pool(space("172.16.1.7")), "/externalMappings/0/addressSpace"),
+    ] {
+        let said = rule.to_string();
+        let connection = translated(&["172.16.0.0/16"], json!([fine(), rule]));
+        let (status, body) = put(&lab, "red/networkConnections/nat", connection).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{said}: {body:#}");
+        assert_eq!(targets(&body).remove(0).1, format!("/properties/natRules/1{at}"), "{said}: {body:#}");
+    }
 }

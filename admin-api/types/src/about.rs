@@ -40,6 +40,10 @@ const ABOUT: &[(&str, &str)] = &[
     ),
     ("VirtualGateways/networkConnections.inboundKiloBitsPerSecond", "Most traffic from the site."),
     ("VirtualGateways/networkConnections.outboundKiloBitsPerSecond", "Most traffic to the site."),
+    (
+        "VirtualGateways/networkConnections.natRules",
+        "Other addresses: IngressSnat, the site's for the tenant; EgressSnat, the tenant's for the site.",
+    ),
     ("VirtualGateways/bgpRouters", "The tenant's BGP speaker."),
     ("VirtualGateways/bgpRouters.extAsNumber", "Its autonomous system, as two halves: 0.64512."),
     (

@@ -59,7 +59,12 @@ fn apply_any(
         return Err(DropReason::BadOffload);
     }
     let partial = packet.offload.partial_checksum;
+    let is_whole = packet.offload.gso == Gso::None;
     if flags.has(Flags::SRC | Flags::DST | Flags::SRC_PORT | Flags::DST_PORT) {
+        // It is told by the addresses that are about to change.
+        if flags.has(Flags::COMPLETE_CHECKSUM) && is_whole && !partial {
+            complete_partial_checksum(packet.frame_mut(), h);
+        }
         let change = Rewrite {
             src: flags.has(Flags::SRC).then_some(t.src),
             dst: flags.has(Flags::DST).then_some(t.dst),
@@ -77,7 +82,6 @@ fn apply_any(
         eth[..6].copy_from_slice(&t.eth_dst.0);
         eth[6..].copy_from_slice(&t.eth_src.0);
     }
-    let is_whole = packet.offload.gso == Gso::None;
     if partial && is_whole && (leaves_frame || flags.has(Flags::COMPLETE_CHECKSUM)) {
         complete_checksum(packet.frame_mut(), h);
         packet.offload = Offload::default();

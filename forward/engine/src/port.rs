@@ -18,6 +18,8 @@ pub struct Port<R: Resolver> {
     pub(crate) stats: Stats,
     /// One for each packet of a batch.
     jobs: Box<[Job<R::Key, R::Value>]>,
+    /// The bucket of the flow table that is shown next to a resolver that walks.
+    walked: usize,
 }
 
 /// What the stages have found out about a packet. Filled in place, so that nothing is copied between stages.
@@ -56,7 +58,7 @@ impl<R: Resolver> Port<R> {
     #[must_use]
     pub fn new(resolver: R, flows: FlowTable<R::Key, R::Value>) -> Self {
         let jobs = (0..BATCH).map(|_| Job::new()).collect();
-        Self { resolver, flows, stats: Stats::default(), jobs }
+        Self { resolver, flows, stats: Stats::default(), jobs, walked: 0 }
     }
 
     /// Decides every packet of the batch and rewrites those that go on. Afterwards no verdict is `Pending`.
@@ -413,6 +415,12 @@ impl<R: Resolver> Port<R> {
         const BUCKETS: usize = 64;
         let resolver = &self.resolver;
         self.flows.maintain(now.coarse(), BUCKETS, |key| resolver.hash(key));
+        if R::WALKS {
+            let resolver = &mut self.resolver;
+            let shown = |key: &R::Key, value: &R::Value| resolver.lives(key, value);
+            self.walked = self.flows.visit(self.walked, BUCKETS, now.coarse(), shown);
+            self.resolver.maintain(self.walked == 0, now);
+        }
     }
 
     #[must_use]

@@ -100,6 +100,9 @@ pub trait Resolver {
     /// Whether [`Resolver::express`] does anything.
     const HAS_EXPRESS: bool = false;
 
+    /// Whether the resolver is to be shown the flows that live: [`Resolver::lives`].
+    const WALKS: bool = false;
+
     /// Takes the newest policy snapshot. Called once a batch.
     fn refresh(&mut self, now: Nanos);
 
@@ -248,6 +251,18 @@ pub trait Resolver {
     /// The connection takes a turn, or the flow is decided otherwise: packets of the flow `key` are to come here again.
     fn unsettled(&mut self, key: &Self::Key) {
         let _ = key;
+    }
+
+    /// An established flow is in the table: [`Port::maintain`](crate::Port::maintain) comes to each of them in turn. Only if
+    /// [`Resolver::WALKS`].
+    fn lives(&mut self, key: &Self::Key, value: &Self::Value) {
+        let _ = (key, value);
+    }
+
+    /// A share of the flows has been shown to [`Resolver::lives`]; `is_round`: with the last ones of them all. Only if
+    /// [`Resolver::WALKS`].
+    fn maintain(&mut self, is_round: bool, now: Nanos) {
+        let _ = (is_round, now);
     }
 
     /// [`Resolver::classify`] with reasons. Products write one function over `impl Why` and call it from both.

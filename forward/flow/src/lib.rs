@@ -6,11 +6,13 @@
 //!
 //! Order of calls for a batch: [`FlowHasher::hash`] and [`FlowTable::prefetch`] for every packet, then
 //! [`FlowTable::lookup`] for every packet, [`FlowTable::insert`] for what was missed; [`FlowTable::maintain`] once a batch.
-//! Also here, as parts of what a flow may need: [`Meter`] (token bucket) and [`PortPool`] (ports for NAT).
+//! Also here, as parts of what a flow may need: [`Meter`] (token bucket), [`PortPool`] (ports for NAT) and [`Mappings`] (what a
+//! NAT that maps independently of destinations has given to whom).
 #![deny(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod hash;
+mod mappings;
 mod meter;
 mod ports;
 pub mod prefetch;
@@ -20,6 +22,7 @@ mod table;
 mod transposition;
 
 pub use hash::FlowHasher;
+pub use mappings::{End, Mappings, Scope};
 pub use meter::{Meter, Rate};
 pub use ports::PortPool;
 pub use table::{FlowTable, Full, Hit, Quota};

@@ -274,6 +274,17 @@ impl<K: Copy + Eq + Default, V: Copy + Default, const PROBES: usize> Segment<K, 
         freed
     }
 
+    /// Shows what lives in `budget` buckets from `from` on. Returns the bucket to go on with, 0 after the last.
+    pub(crate) fn visit(&self, from: usize, budget: usize, now: Coarse, mut seen: impl FnMut(&K, &V)) -> usize {
+        let to = from.saturating_add(budget).min(self.buckets.len());
+        for slot in self.buckets.get(from..to).unwrap_or_default().iter().flat_map(|b| &b.slots) {
+            if !slot.stamp.is_free() && !slot.stamp.is_expired(now) {
+                seen(&slot.key, &slot.value);
+            }
+        }
+        if to == self.buckets.len() { 0 } else { to }
+    }
+
     /// Marks, in the given generations, the buckets that a lookup passes on its way to `at`.
     fn mark_way(&mut self, at: usize, hash: u64, generations: &[usize]) {
         for probe in 0..PROBES {

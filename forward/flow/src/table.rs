@@ -317,6 +317,11 @@ impl<K: Copy + Eq + Default, V: Copy + Default> FlowTable<K, V> {
         freed + self.probation.maintain(now, budget, &in_region, &mut |_| {})
     }
 
+    /// Shows the established flows in `budget` buckets from bucket `from` on. Returns where to go on; 0: that was the last bucket.
+    pub fn visit(&self, from: usize, budget: usize, now: Coarse, seen: impl FnMut(&K, &V)) -> usize {
+        self.established.visit(from, budget, now, seen)
+    }
+
     /// No more flows are taken.
     fn is_full(&self) -> bool {
         self.established.len() >= self.capacity

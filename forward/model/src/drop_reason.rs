@@ -64,7 +64,8 @@ reasons! {
     VipFlowLimit = "vip_flow_limit": "The virtual IP is sent more than twice the new flows of its limit, and this is one of those that were too many.",
     FragmentUnsupported = "fragment_unsupported": "A fragment cannot be assigned to a backend without its ports, nor be taken out of its tunnel.",
     SnatPortsExhausted = "snat_ports_exhausted": "Every leased port of outbound NAT is in use towards this destination.",
-    NoReverseMapping = "no_reverse_mapping": "No load balancer rule or flow explains this translated packet.",
+    NoReverseMapping = "no_reverse_mapping": "No rule or flow explains this translated packet.",
+    NatExhausted = "nat_exhausted": "No port of the translation is free, or the tenant has as many mappings as it may.",
 
     // Policy.
     AclDenied = "acl_denied": "An access control rule denies the packet.",

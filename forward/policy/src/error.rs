@@ -27,6 +27,14 @@ pub enum Problem {
     EmptyRange { first: u16, last: u16 },
     #[error("{found} rules; at most {max} can be compiled")]
     TooMany { found: usize, max: usize },
+    #[error("{value} and {other} are not of one address family and length")]
+    Unequal { value: String, other: String },
+    #[error("nothing is named")]
+    Empty,
+    #[error("port 0 is nobody's")]
+    NoPort,
+    #[error("{protocol} has no ports")]
+    Portless { protocol: penstock_model::Protocol },
     #[error("an IPv4-mapped IPv6 address; no packet can carry it")]
     MappedAddress,
 }

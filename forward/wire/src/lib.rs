@@ -5,7 +5,7 @@
 //! It knows no flow, policy or tenant. Nothing here can panic on any input.
 //!
 //! Order of use: [`parse`] gives [`Headers`] (offsets and the fields that decisions need, all bounds checked);
-//! [`parse_vxlan`] or [`geneve`] goes on into the inner frame, [`parse_gre`] into the inner packet; [`rewrite`], [`icmp`] and
+//! [`parse_vxlan`] or [`geneve`] goes on into the inner frame, [`parse_gre`] into the inner packet; [`rewrite`], [`icmp`], [`quote`] and
 //! [`checksum`] change bytes in place; [`arp`] and [`nd`] read questions and write answers; [`gso`] and [`fragment`] cut;
 //! [`build`] makes frames for tests and probes.
 #![forbid(unsafe_code)]
@@ -26,6 +26,7 @@ pub mod gso;
 mod headers;
 pub mod icmp;
 pub mod nd;
+pub mod quote;
 pub mod rewrite;
 mod usual;
 pub mod vxlan;

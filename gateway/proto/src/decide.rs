@@ -1,11 +1,12 @@
 //! The decisions, one function for each way in. `Why` makes the trace from the same code.
 use crate::caps::Direction;
 use crate::key::{GatewayKey, Way};
+use crate::nat::{Translator, rewriting, source_of, translated};
 use crate::network::Network;
 use crate::policy::{Policy, ROUTER_MAC};
 use crate::tenant::{Site, Tenant};
 use penstock_engine::Why;
-use penstock_flow::{Flags, Transposition};
+use penstock_flow::{End, Flags, Transposition};
 use penstock_model::{Addr16, DropReason, FlowKey, TunnelId};
 use penstock_policy::{AclDirection, Endpoint, NextHop};
 
@@ -16,35 +17,61 @@ pub(crate) struct Decision {
     pub(crate) peer: Option<(GatewayKey, Transposition)>,
 }
 
-/// The flow that asks, and whether it is the answer to a flow that the other side opened (known from an older entry): access
-/// rules are then asked about that flow.
+/// The flow that asks, as it came; and whether it is the answer to a flow that the other side opened (known from an older entry):
+/// access rules are then asked about that flow.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asked {
     pub(crate) flow: FlowKey,
     pub(crate) is_reply: bool,
+    /// What its source was translated to, if it was.
+    pub(crate) was: End,
 }
 
 impl Asked {
-    fn opened_by(&self) -> FlowKey {
-        if self.is_reply { self.flow.reversed() } else { self.flow }
+    /// `prior`: what is remembered of the flow.
+    pub(crate) fn new(flow: FlowKey, prior: Option<&Transposition>) -> Self {
+        let is_reply = prior.is_some_and(|t| t.flags.has(Flags::REPLY));
+        let was = prior.map_or(flow, |t| translated(&flow, t));
+        Self { flow, is_reply, was: source_of(&was) }
+    }
+
+    /// Of a flow as the tenant sees it, the direction that opened it.
+    fn opened_by(&self, flow: FlowKey) -> FlowKey {
+        if self.is_reply { flow.reversed() } else { flow }
     }
 
     /// Marks the direction that answers.
     fn mark(&self, forward: Transposition, back: Transposition) -> (Transposition, Transposition) {
         if self.is_reply { (forward.with_flag(Flags::REPLY), back) } else { (forward, back.with_flag(Flags::REPLY)) }
     }
+
+    /// The decision for both directions: answers to the flow as it `leaves` come in by `way`.
+    fn decision(&self, leaves: FlowKey, way: Way, forward: Transposition, back: Transposition) -> Decision {
+        let (value, peer) = self.mark(forward, back);
+        let answers = leaves.reversed();
+        let peer = rewriting(peer, &answers, &self.flow.reversed());
+        Decision { value: rewriting(value, &self.flow, &leaves), peer: Some((GatewayKey::new(way, answers), peer)) }
+    }
+}
+
+/// What decisions are made by.
+#[derive(Debug)]
+pub(crate) struct Means<'a> {
+    pub(crate) policy: &'a Policy,
+    pub(crate) translator: Translator<'a>,
 }
 
 /// A packet that was decrypted from a tunnel: its tenant is the tunnel's.
 pub(crate) fn from_tunnel(
-    policy: &Policy,
+    means: &mut Means<'_>,
     tenant: Tenant<'_>,
     site: &Site,
     asked: Asked,
     why: &mut impl Why,
 ) -> Result<Decision, DropReason> {
-    let FlowKey { src, dst, .. } = asked.flow;
     why.because("tunnel", || format!("from {} ({:?}) of {:?}", site.name, site.id, site.tenant));
+    let flow = means.translator.for_tenant(site, &asked, why)?;
+    let FlowKey { src, dst, .. } = flow;
     if !site.may_send_from(src) {
         why.because("tunnel", || format!("source {src:?} is in none of the tunnel's prefixes"));
         return Err(DropReason::NotInAllowedPrefixes);
@@ -57,19 +84,19 @@ pub(crate) fn from_tunnel(
     if let Some((_, network)) = tenant.network_of(dst)
         && let Some(endpoint) = network.endpoint(dst)
     {
-        return between(policy, network, endpoint, site.id, asked, Towards::Endpoint, why);
+        return to_endpoint_from_site(means, network, endpoint, site.id, flow, asked, why);
     }
     let next_hop = tenant.first().and_then(|n| n.route(dst, why)).ok_or(DropReason::NoRoute)?;
     match next_hop {
-        NextHop::Tunnel(other) if other != site.id => between_sites(policy, site.id, other, asked, why),
+        NextHop::Tunnel(other) => between_sites(means, site.id, other, flow, asked, why),
         NextHop::Discard => Err(DropReason::RouteDiscard),
-        NextHop::Tunnel(_) | NextHop::Vtep { .. } => Err(DropReason::NoRoute),
+        NextHop::Vtep { .. } => Err(DropReason::NoRoute),
     }
 }
 
 /// A packet that a host sent for one of its containers: its tenant is the network's.
 pub(crate) fn from_overlay(
-    policy: &Policy,
+    means: &mut Means<'_>,
     network: &Network,
     asked: Asked,
     why: &mut impl Why,
@@ -81,7 +108,7 @@ pub(crate) fn from_overlay(
         return Err(DropReason::SpoofedSource);
     };
     match network.route(dst, why).ok_or(DropReason::NoRoute)? {
-        NextHop::Tunnel(tunnel) => between(policy, network, endpoint, tunnel, asked, Towards::Tunnel, why),
+        NextHop::Tunnel(tunnel) => to_site_from_endpoint(means, network, endpoint, tunnel, asked, why),
         NextHop::Discard => Err(DropReason::RouteDiscard),
         NextHop::Vtep { .. } => Err(DropReason::NoRoute),
     }
@@ -98,43 +125,45 @@ pub(crate) fn own(
     to_endpoint(policy, network, endpoint, why)
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Towards {
-    Endpoint,
-    Tunnel,
+/// `flow`: as the tenant sees it.
+fn to_endpoint_from_site(
+    means: &Means<'_>,
+    network: &Network,
+    endpoint: &Endpoint,
+    tunnel: TunnelId,
+    flow: FlowKey,
+    asked: Asked,
+    why: &mut impl Why,
+) -> Result<Decision, DropReason> {
+    let direction = if asked.is_reply { AclDirection::Outbound } else { AclDirection::Inbound };
+    if !network.allows(endpoint, direction, &asked.opened_by(flow), why) {
+        return Err(DropReason::AclDenied);
+    }
+    let stop = network.first_stop(endpoint, &flow, why)?;
+    let forward = inward(means.policy, network, stop, tunnel, why)?;
+    // The trace is about the direction that is asked for.
+    let back = outward(means.policy, tunnel, &mut ());
+    Ok(asked.decision(flow, Way::Overlay(network.vni()), forward, back))
 }
 
-/// Both directions between an endpoint and a site.
-fn between(
-    policy: &Policy,
+fn to_site_from_endpoint(
+    means: &mut Means<'_>,
     network: &Network,
     endpoint: &Endpoint,
     tunnel: TunnelId,
     asked: Asked,
-    towards: Towards,
     why: &mut impl Why,
 ) -> Result<Decision, DropReason> {
-    let towards_endpoint = (towards == Towards::Endpoint) != asked.is_reply;
-    let direction = if towards_endpoint { AclDirection::Inbound } else { AclDirection::Outbound };
-    if !network.allows(endpoint, direction, &asked.opened_by(), why) {
+    let direction = if asked.is_reply { AclDirection::Inbound } else { AclDirection::Outbound };
+    if !network.allows(endpoint, direction, &asked.opened_by(asked.flow), why) {
         return Err(DropReason::AclDenied);
     }
-    let back = asked.flow.reversed();
-    // The trace is about the direction that is asked for.
-    Ok(match towards {
-        Towards::Endpoint => {
-            let stop = network.first_stop(endpoint, &asked.flow, why)?;
-            let inward = inward(policy, network, stop, tunnel, why)?;
-            let (value, peer) = asked.mark(inward, outward(policy, tunnel, &mut ()));
-            Decision { value, peer: Some((GatewayKey::new(Way::Overlay(network.vni()), back), peer)) }
-        }
-        Towards::Tunnel => {
-            let stop = network.first_stop(endpoint, &back, &mut ())?;
-            let inward = inward(policy, network, stop, tunnel, &mut ())?;
-            let (value, peer) = asked.mark(outward(policy, tunnel, why), inward);
-            Decision { value, peer: Some((GatewayKey::new(Way::Tunnel(tunnel), back), peer)) }
-        }
-    })
+    let policy = means.policy;
+    let stop = network.first_stop(endpoint, &asked.flow.reversed(), &mut ())?;
+    let back = inward(policy, network, stop, tunnel, &mut ())?;
+    let (site, _) = policy.tunnel(tunnel).ok_or(DropReason::UnknownPeer)?;
+    let leaves = means.translator.for_site(site, asked.flow, &asked, why)?;
+    Ok(asked.decision(leaves, Way::Tunnel(tunnel), outward(policy, tunnel, why), back))
 }
 
 /// From a site to an endpoint, or to the appliance before it.
@@ -164,19 +193,26 @@ fn outward(policy: &Policy, tunnel: TunnelId, why: &mut impl Why) -> Transpositi
     policy.caps().cap(t, tunnel, Direction::Transmitted, why)
 }
 
-/// From one site of a tenant to another.
+/// From one site of a tenant to another, or back to the same one if it is known by other addresses there (RFC 4787 REQ-9).
 fn between_sites(
-    policy: &Policy,
+    means: &mut Means<'_>,
     from: TunnelId,
     to: TunnelId,
+    flow: FlowKey,
     asked: Asked,
     why: &mut impl Why,
 ) -> Result<Decision, DropReason> {
+    let policy = means.policy;
     let (site, _) = policy.tunnel(to).ok_or(DropReason::UnknownPeer)?;
-    why.because("tunnel", || format!("to {} ({to:?}), another site of the tenant", site.name));
+    let leaves = means.translator.for_site(site, flow, &asked, why)?;
+    if from == to && leaves.dst == flow.dst {
+        return Err(DropReason::NoRoute);
+    }
+    let which = if from == to { "the same site" } else { "another site" };
+    why.because("tunnel", || format!("to {} ({to:?}), {which} of the tenant", site.name));
     policy.caps().tell_received(from, why);
-    let (value, peer) = asked.mark(to_site(policy, to, why), to_site(policy, from, &mut ()));
-    Ok(Decision { value, peer: Some((GatewayKey::new(Way::Tunnel(to), asked.flow.reversed()), peer)) })
+    let (forward, back) = (to_site(policy, to, why), to_site(policy, from, &mut ()));
+    Ok(asked.decision(leaves, Way::Tunnel(to), forward, back))
 }
 
 /// From a site to a site; what it uses of the connection that it came by is the resolver's to say (`account`).

@@ -34,11 +34,14 @@ fn walk(policy: &Arc<Policy>, packet: &mut Packet<'_>, steps: &mut Vec<Step>) ->
     let mut headers = penstock_wire::parse(packet.frame())?;
     match resolver.classify(packet, &mut headers) {
         Class::Flow { key, hash, .. } => {
-            let (decision, _) = resolver.decide(&key, false, steps)?;
+            let (decision, _) = resolver.decide(&key, None, Nanos(0), steps)?;
             resolver.prepare(&key, packet, &mut headers)?;
             let t = decision.value;
             let encap = if t.flags.has(Flags::ENCAP) { Some(resolver.encap(t.encap)?) } else { None };
             apply(&t, packet, &headers, hash, encap)
+        }
+        Class::Local if resolver.related_to(packet, &headers).is_some() => {
+            resolver.bring_error(packet, None, Nanos(0), steps)
         }
         Class::Local => {
             steps.because("tunnel", || match headers.protocol {

@@ -1,7 +1,7 @@
 use crate::routers::TenantRouter;
 use ipnetwork::IpNetwork;
 use penstock_model::{Revision, TenantId, TunnelId, Underlay};
-use penstock_policy::{Acl, VirtualNetwork};
+use penstock_policy::{Acl, TranslationRule, VirtualNetwork};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -33,6 +33,18 @@ pub struct Tunnel {
     pub kind: TunnelKind,
     #[serde(default)]
     pub caps: Caps,
+    #[serde(default)]
+    pub nat: TunnelNat,
+}
+
+/// How addresses are translated between a site and its tenant. The tunnel's prefixes, routes and access rules know the site as the
+/// tenant sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct TunnelNat {
+    /// Addresses at the site (inside), and what they are for the tenant (outside).
+    pub site: Vec<TranslationRule>,
+    /// Addresses of the tenant (inside), and what they are for the site (outside).
+    pub tenant: Vec<TranslationRule>,
 }
 
 /// How fast a connection may be, in bits of inner IP packets a second; `None`: as fast as it can. Seen from the gateway.

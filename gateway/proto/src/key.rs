@@ -35,6 +35,12 @@ impl GatewayKey {
         Self { flow, kind, id }
     }
 
+    /// Another flow by the same way in.
+    #[must_use]
+    pub(crate) fn with_flow(&self, flow: FlowKey) -> Self {
+        Self { flow, ..*self }
+    }
+
     /// The way in; `None` for the all-zero key of an empty slot.
     #[must_use]
     pub fn way(&self) -> Option<Way> {

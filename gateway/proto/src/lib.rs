@@ -8,6 +8,10 @@
 //! Routers of tenants speak BGP with sites inside the tunnels: a packet for one of them is handed to
 //! [`TunnelInput::handle_router_packet`], and what was learned becomes routes by [`GatewayGoal::with_learned`].
 //!
+//! Addresses of a site and of its tenant are translated between each other by [`TunnelNat`]: decided with a flow's first packet,
+//! replayed with the rest of its decision; of pools it is kept who has which port. ICMP errors are translated by the flow that they
+//! are about.
+//!
 //! Order of use: a [`GatewayGoal`] is compiled by [`Policy::build`], published in an `ArcSwap`, and read by the
 //! [`GatewayResolver`] of each worker. [`clamp_mss`] and [`too_big`] mind the tunnel's MTU.
 //!
@@ -30,8 +34,10 @@ mod gre;
 mod input;
 mod key;
 mod mtu;
+mod nat;
 mod network;
 mod policy;
+mod related;
 mod resolver;
 mod routers;
 mod status;
@@ -41,7 +47,7 @@ pub use caps::Direction;
 pub use error::GoalError;
 pub use explain::explain;
 pub use flows::flow_table;
-pub use goal::{Caps, GatewayGoal, Secret32, Tunnel, TunnelKind};
+pub use goal::{Caps, GatewayGoal, Secret32, Tunnel, TunnelKind, TunnelNat};
 pub use input::{Datagram, TunnelInput};
 pub use key::{GatewayKey, Way};
 pub use mtu::{TooBig, clamp_mss, too_big};

@@ -11,7 +11,7 @@ use crate::tenant::{Site, Tenant};
 use crate::{GatewayGoal, PeerAddress, TunnelState, TunnelStatus};
 use penstock_engine::EncapTemplate;
 use penstock_flow::Rate;
-use penstock_model::{Addr16, DropReason, Mac, PortId, Revision, TunnelId, Underlay, Vni};
+use penstock_model::{Addr16, DropReason, Mac, PortId, Revision, TenantId, TunnelId, Underlay, Vni};
 use penstock_policy::{Acl, AclJournal, CompiledAcl};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -60,6 +60,8 @@ pub struct Policy {
     by_vni: BTreeMap<Vni, usize>,
     /// By tunnel id.
     sites: Vec<Option<Site>>,
+    /// Tenants of which a site has other addresses.
+    translated: BTreeSet<TenantId>,
     listen_ports: BTreeSet<u16>,
     gre: GreTunnels,
     meters: Meters,
@@ -122,6 +124,7 @@ impl Policy {
             vteps: goal.vteps.iter().map(|v| Addr16::from(v.0)).collect(),
             networks,
             by_vni,
+            translated: sites.iter().flatten().filter(|s| s.nat.is_some()).map(|s| s.tenant).collect(),
             sites,
             listen_ports,
             gre,
@@ -265,6 +268,11 @@ impl Policy {
     fn tenant_at(&self, network: usize) -> Option<Tenant<'_>> {
         let only = self.networks.get(network).map(Network::place)?;
         Some(Tenant::new(&self.networks, only))
+    }
+
+    /// Whether addresses of the tenant are translated anywhere.
+    pub(crate) fn is_translated(&self, tenant: TenantId) -> bool {
+        self.translated.contains(&tenant)
     }
 
     pub(crate) fn is_own(&self, addr: Addr16) -> bool {

@@ -1,15 +1,17 @@
-use crate::decide::{self, Asked, Decision};
+use crate::decide::{self, Asked, Decision, Means};
 use crate::input::{Datagram, TunnelInput};
 use crate::key::{GatewayKey, Way};
 use crate::mtu::clamp_mss;
+use crate::nat::{self, Translator};
 use crate::policy::{Policy, Source};
 use crate::routers::RouterPacket;
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
-use penstock_engine::{Account, Class, EncapTemplate, Prior, Resolution, Resolver, TcpIdle, Why};
-use penstock_flow::{Flags, FlowHasher, Transposition};
+use penstock_engine::{Account, Class, EncapTemplate, Fragments, Prior, Resolution, Resolver, Step, TcpIdle, Why};
+use penstock_flow::{Flags, FlowHasher, Mappings, Transposition};
 use penstock_model::{DropReason, Gso, Nanos, Offload, Packet, Protocol, TenantId, TunnelId, Verdict};
 use penstock_wire::ecn;
+use penstock_wire::quote::is_error;
 use penstock_wire::rewrite::complete_partial_checksum;
 use penstock_wire::{Fragment, Headers, TcpFlags, VXLAN_PORT, parse_gre, parse_vxlan};
 use std::net::SocketAddr;
@@ -17,6 +19,11 @@ use std::sync::Arc;
 
 /// RFC 4787 section 4.3 recommends five minutes.
 const OTHER_IDLE_SECONDS: u16 = 300;
+
+/// Mappings of translated addresses, unless [`GatewayResolver::with_mappings`] says otherwise.
+const MAPPINGS: usize = 4096;
+/// Mappings that are looked at in one round.
+const MAINTAINED: usize = 64;
 
 /// Length of an Ethernet header without tags.
 const ETHERNET: u16 = 14;
@@ -42,6 +49,11 @@ pub struct GatewayResolver<T> {
     tunnels: T,
     /// Of the last packet that was put into GRE: fragments of one packet belong together by it (RFC 6864).
     identification: u16,
+    mappings: Mappings,
+    /// Of packets of translated tenants that come in pieces, which ports their first had.
+    fragments: Fragments,
+    /// Of the present batch.
+    now: Nanos,
 }
 
 impl<T: TunnelInput> GatewayResolver<T> {
@@ -49,7 +61,29 @@ impl<T: TunnelInput> GatewayResolver<T> {
     #[must_use]
     pub fn new(published: Arc<ArcSwap<Policy>>, hasher: FlowHasher, tunnels: T) -> Self {
         let policy = published.load_full();
-        Self { published: Cache::new(published), policy, hasher, tunnels, identification: 0 }
+        Self {
+            published: Cache::new(published),
+            policy,
+            hasher,
+            tunnels,
+            identification: 0,
+            mappings: Mappings::new(hasher, MAPPINGS, MAPPINGS),
+            fragments: Fragments::new(hasher),
+            now: Nanos(0),
+        }
+    }
+
+    /// Room for `capacity` mappings of translated addresses, of which one tenant may have `of_tenant`. They are all gone.
+    #[must_use]
+    pub fn with_mappings(mut self, capacity: usize, of_tenant: usize) -> Self {
+        self.mappings = Mappings::new(self.hasher, capacity, of_tenant);
+        self
+    }
+
+    /// Mappings of translated addresses that there are.
+    #[must_use]
+    pub fn mappings(&self) -> usize {
+        self.mappings.len()
     }
 
     /// The policy of the batch that was processed last.
@@ -198,21 +232,24 @@ impl<T: TunnelInput> GatewayResolver<T> {
     /// A later fragment has ports 0: rules that name ports do not match it, so it passes only where addresses and protocol
     /// alone allow it.
     pub(crate) fn decide(
-        &self,
+        &mut self,
         key: &GatewayKey,
-        is_reply: bool,
+        prior: Option<&Transposition>,
+        now: Nanos,
         why: &mut impl Why,
     ) -> Result<(Decision, bool), DropReason> {
         let policy = &*self.policy;
-        let asked = Asked { flow: key.flow, is_reply };
+        let translator = Translator { mappings: &mut self.mappings, now: now.coarse() };
+        let mut means = Means { policy, translator };
+        let asked = Asked::new(key.flow, prior);
         match key.way().ok_or(DropReason::UnknownPort)? {
             Way::Tunnel(id) => {
                 let (site, tenant) = policy.tunnel(id).ok_or(DropReason::UnknownPort)?;
-                Ok((decide::from_tunnel(policy, tenant, site, asked, why)?, true))
+                Ok((decide::from_tunnel(&mut means, tenant, site, asked, why)?, true))
             }
             Way::Overlay(vni) => {
                 let network = policy.tenant_of(vni).and_then(|t| t.first()).ok_or(DropReason::UnknownVni)?;
-                Ok((decide::from_overlay(policy, network, asked, why)?, true))
+                Ok((decide::from_overlay(&mut means, network, asked, why)?, true))
             }
             Way::Own(vni) => {
                 let network = policy.tenant_of(vni).and_then(|t| t.first()).ok_or(DropReason::UnknownVni)?;
@@ -220,23 +257,9 @@ impl<T: TunnelInput> GatewayResolver<T> {
             }
         }
     }
-}
 
-impl<T: TunnelInput> Resolver for GatewayResolver<T> {
-    type Key = GatewayKey;
-    type Value = Remembered;
-
-    const PREPARES: bool = true;
-
-    fn refresh(&mut self, _now: Nanos) {
-        let newest = self.published.load();
-        if !Arc::ptr_eq(newest, &self.policy) {
-            self.policy = Arc::clone(newest);
-        }
-    }
-
-    #[inline]
-    fn classify(&mut self, packet: &Packet<'_>, headers: &mut Headers) -> Class<GatewayKey> {
+    /// Whose a packet is, before it is looked at more closely: [`Class::Flow`] if it is a tenant's.
+    pub(crate) fn arrive(&self, packet: &Packet<'_>, headers: &mut Headers) -> Class<GatewayKey> {
         match self.policy.source(packet.port) {
             Ok(Source::Underlay) => self.classify_underlay(packet, headers),
             Ok(Source::Tunnel(_, site)) if site.is_for_router(headers.dst) => Class::Local,
@@ -252,6 +275,70 @@ impl<T: TunnelInput> Resolver for GatewayResolver<T> {
         }
     }
 
+    /// A piece of a packet, or an error about one, where addresses are translated: the one is of the flow of its first piece, the
+    /// other is translated by the flow that it is about.
+    #[cold]
+    fn look_closer(
+        &mut self,
+        packet: &Packet<'_>,
+        headers: &mut Headers,
+        class: Class<GatewayKey>,
+    ) -> Class<GatewayKey> {
+        let Class::Flow { key, epoch, .. } = class else { return class };
+        let tenant = key.flow.tenant();
+        let (Some(way), true) = (key.way(), self.policy.is_translated(tenant)) else { return class };
+        if matches!(way, Way::Own(_)) {
+            return class;
+        }
+        if is_error(headers) {
+            return Class::Local;
+        }
+        self.fragments.name(packet.frame(), headers, zone(way), self.now);
+        self.flow(way, tenant, headers, epoch)
+    }
+}
+
+/// Where identifications of packets are told apart: by the way in, as networks and sites may have the same addresses.
+fn zone(way: Way) -> TenantId {
+    const LAST: u32 = (1 << 24) - 1;
+    match way {
+        Way::Overlay(vni) | Way::Own(vni) => TenantId(vni.get()),
+        Way::Tunnel(id) => TenantId(LAST - id.0.min(LAST)),
+    }
+}
+
+impl<T: TunnelInput> Resolver for GatewayResolver<T> {
+    type Key = GatewayKey;
+    type Value = Remembered;
+
+    const PREPARES: bool = true;
+
+    const WALKS: bool = true;
+
+    fn refresh(&mut self, now: Nanos) {
+        self.now = now;
+        let newest = self.published.load();
+        if !Arc::ptr_eq(newest, &self.policy) {
+            self.policy = Arc::clone(newest);
+        }
+    }
+
+    #[inline]
+    fn classify(&mut self, packet: &Packet<'_>, headers: &mut Headers) -> Class<GatewayKey> {
+        let class = self.arrive(packet, headers);
+        if headers.fragment == Fragment::No && !is_error(headers) {
+            return class;
+        }
+        self.look_closer(packet, headers, class)
+    }
+
+    fn explain_classify(&mut self, packet: &Packet<'_>, headers: &mut Headers, _: &mut Vec<Step>) -> Class<GatewayKey> {
+        self.fragments.look_only(true);
+        let class = self.classify(packet, headers);
+        self.fragments.look_only(false);
+        class
+    }
+
     fn resolve(
         &mut self,
         key: &GatewayKey,
@@ -259,10 +346,9 @@ impl<T: TunnelInput> Resolver for GatewayResolver<T> {
         _packet: &Packet<'_>,
         headers: &Headers,
         prior: Option<Prior<'_>>,
-        _now: Nanos,
+        now: Nanos,
     ) -> Resolution<GatewayKey, Remembered> {
-        let is_reply = prior.is_some_and(|p| p.transposition.flags.has(Flags::REPLY));
-        match self.decide(key, is_reply, &mut ()) {
+        match self.decide(key, prior.map(|p| p.transposition), now, &mut ()) {
             Ok((decision, true)) => Resolution::Install {
                 value: Remembered(decision.value),
                 peer: decision.peer.map(|(key, value)| (key, Remembered(value))),
@@ -276,6 +362,24 @@ impl<T: TunnelInput> Resolver for GatewayResolver<T> {
         }
     }
 
+    /// Explained with mappings of its own, which nobody sees afterwards.
+    fn explain_resolve(
+        &mut self,
+        key: &GatewayKey,
+        hash: u64,
+        packet: &Packet<'_>,
+        headers: &Headers,
+        prior: Option<Prior<'_>>,
+        now: Nanos,
+        why: &mut Vec<Step>,
+    ) -> Resolution<GatewayKey, Remembered> {
+        let kept = self.mappings.clone();
+        let explained = self.decide(key, prior.map(|p| p.transposition), now, why);
+        self.mappings = kept;
+        let _ = (hash, packet, headers);
+        explained.map_or_else(Resolution::Drop, |(decision, _)| Resolution::Once(Remembered(decision.value)))
+    }
+
     #[inline]
     fn transposition<'a>(&'a self, value: &'a Remembered) -> &'a Transposition {
         &value.0
@@ -287,15 +391,41 @@ impl<T: TunnelInput> Resolver for GatewayResolver<T> {
 
     /// As the decisions make it: what leaves by a tunnel is answered from there, what leaves for an endpoint from its network.
     fn peer_of(&self, key: &GatewayKey, value: &Remembered) -> Option<GatewayKey> {
+        let flow = nat::translated(&key.flow, &value.0);
         let way = match key.way()? {
             _ if value.0.flags.has(Flags::TUNNEL) => Way::Tunnel(TunnelId(value.0.encap)),
             Way::Tunnel(id) => {
                 let (_, tenant) = self.policy.tunnel(id)?;
-                Way::Overlay(tenant.network_of(key.flow.dst)?.1.vni())
+                Way::Overlay(tenant.network_of(flow.dst)?.1.vni())
             }
             Way::Overlay(_) | Way::Own(_) => return None,
         };
-        Some(GatewayKey::new(way, key.flow.reversed()))
+        Some(GatewayKey::new(way, flow.reversed()))
+    }
+
+    fn lives(&mut self, key: &GatewayKey, value: &Remembered) {
+        nat::touch(&self.policy, &mut self.mappings, key, &value.0);
+    }
+
+    fn maintain(&mut self, is_round: bool, now: Nanos) {
+        if is_round {
+            self.mappings.handle_round();
+        }
+        self.mappings.maintain(now.coarse(), MAINTAINED);
+    }
+
+    fn about(&self, packet: &Packet<'_>, headers: &Headers) -> Option<GatewayKey> {
+        self.related_to(packet, headers)
+    }
+
+    fn local_about(
+        &mut self,
+        packet: &mut Packet<'_>,
+        _: &Headers,
+        known: Option<&Transposition>,
+        now: Nanos,
+    ) -> Verdict {
+        self.bring_error(packet, known, now, &mut ()).unwrap_or_else(Verdict::Drop)
     }
 
     #[inline]

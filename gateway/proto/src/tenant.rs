@@ -1,6 +1,7 @@
+use crate::nat::SiteNat;
 use crate::network::Network;
 use crate::routers::Ends;
-use crate::{Caps, GoalError, Tunnel, TunnelKind};
+use crate::{Caps, GoalError, Tunnel, TunnelKind, TunnelNat};
 use ipnetwork::IpNetwork;
 use penstock_model::{Addr16, TenantId, TunnelId};
 use penstock_policy::Lpm;
@@ -16,6 +17,8 @@ pub(crate) struct Site {
     /// The same, to be looked up: a site may have told many.
     sources: Lpm<()>,
     caps: Caps,
+    /// `None`: addresses are the same on both sides.
+    pub(crate) nat: Option<SiteNat>,
     /// Whether its packets reach the engine in their encapsulation: they are decapsulated by the decision about them.
     pub(crate) is_enclosed: bool,
     /// Places of the tenant's networks.
@@ -39,12 +42,13 @@ pub(crate) struct SiteContent<'p> {
     id: TunnelId,
     prefixes: &'p [IpNetwork],
     caps: Caps,
+    nat: Option<&'p TunnelNat>,
     is_enclosed: bool,
 }
 
 impl Site {
     /// # Errors
-    /// The prefixes cannot be looked up.
+    /// The prefixes cannot be looked up, or a rule of its translation cannot be kept.
     pub(crate) fn new(tunnel: &Tunnel, networks: Vec<usize>) -> Result<Self, GoalError> {
         let once: BTreeMap<IpNetwork, ()> = tunnel.prefixes.iter().map(|p| (masked(*p), ())).collect();
         let sources = Lpm::build(once).map_err(|e| GoalError::new("prefixes", e.to_string()))?;
@@ -55,6 +59,7 @@ impl Site {
             prefixes: tunnel.prefixes.clone(),
             sources,
             caps: tunnel.caps,
+            nat: SiteNat::compile(&tunnel.nat)?,
             is_enclosed: matches!(tunnel.kind, TunnelKind::Gre { .. }),
             networks,
             routers: Vec::new(),
@@ -63,7 +68,13 @@ impl Site {
 
     /// What decisions follow from.
     pub(crate) fn content(&self) -> SiteContent<'_> {
-        SiteContent { id: self.id, prefixes: &self.prefixes, caps: self.caps, is_enclosed: self.is_enclosed }
+        SiteContent {
+            id: self.id,
+            prefixes: &self.prefixes,
+            caps: self.caps,
+            nat: self.nat.as_ref().map(SiteNat::rules),
+            is_enclosed: self.is_enclosed,
+        }
     }
 
     /// Whether the site may use this address (WireGuard's cryptokey routing, whitepaper section 2).

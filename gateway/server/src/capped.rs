@@ -153,6 +153,7 @@ mod tests {
             prefixes: vec![prefix],
             kind: TunnelKind::Gre { peer: Underlay(ip(PEER)), key: Some(7), checksum: false },
             caps: Caps { received: Some(received), transmitted: None },
+            nat: TunnelNat::default(),
         };
         GatewayGoal { networks: vec![network], tunnels: vec![tunnel], ..GatewayGoal::default() }
     }

@@ -21,6 +21,7 @@ const OWN: &[Row] = &[
         "First packets of flows, and denied ones, that a rule decided; of 10,000 rules at most",
     ),
     (ACL_NOTES_LOST, "", "Decisions of logged rules that came faster than the log takes them"),
+    (NAT_MAPPINGS, "", "Addresses and ports that pools have given to sites and tenants"),
     (TUNNEL_UP, "tunnel", "1 while a tunnel has a session, or by GRE a way to its peer"),
     (TUNNEL_HANDSHAKE_AGE, "tunnel", "Seconds since a tunnel's last handshake; absent before the first"),
 ];
@@ -32,6 +33,7 @@ const TUNNEL_TRANSMITTED_BYTES: &str = "penstock_gateway_tunnel_transmitted_byte
 const TUNNEL_CAPPED: &str = "penstock_gateway_tunnel_capped_packets_total";
 const ACL_DECISIONS: &str = "penstock_gateway_acl_decisions_total";
 const ACL_NOTES_LOST: &str = "penstock_gateway_acl_notes_lost_total";
+const NAT_MAPPINGS: &str = "penstock_gateway_nat_mappings";
 const TUNNEL_UP: &str = "penstock_gateway_tunnel_up";
 const TUNNEL_HANDSHAKE_AGE: &str = "penstock_gateway_tunnel_handshake_age_seconds";
 
@@ -53,6 +55,7 @@ pub(crate) fn record(snapshot: &Snapshot, (interface, mode): (&str, &str), appli
         revision: applied,
         interfaces: &[underlay],
     });
+    gauge!(NAT_MAPPINGS).set(snapshot.mappings as f64);
     record_tunnels(snapshot);
     record_caps(snapshot);
 }

@@ -2,8 +2,9 @@
 use crate::ports::UNDERLAY;
 use crate::stats::TunnelDrops;
 use crate::wireguard::TunnelTable;
-use penstock_engine::Port;
-use penstock_gateway_proto::{GatewayResolver, TooBig, clamp_mss, too_big};
+use penstock_engine::{Port, Resolver};
+use penstock_flow::Transposition;
+use penstock_gateway_proto::{GatewayKey, GatewayResolver, Policy, TooBig, clamp_mss, too_big};
 use penstock_model::{DropReason, HEADROOM, Nanos, Packet, TunnelId, Verdict};
 use penstock_wire::fragment::fragments;
 
@@ -70,15 +71,34 @@ impl Outlet<'_> {
     /// Tells the source of a packet what size fits: the message enters the engine like a decrypted packet, by a port that the
     /// policy keeps for it.
     fn answer(&mut self, packet: &Packet<'_>, tunnel: TunnelId, mtu: usize) -> Option<TooBig> {
-        let source = penstock_wire::parse_ip(packet.frame()).ok()?.src.to_ip();
+        // Where addresses are translated the source is to be told of what it has sent.
+        let sent = self.as_sent(packet, tunnel);
+        let source = match &sent {
+            Some((answers, known)) => Policy::sender(answers, known),
+            None => penstock_wire::parse_ip(packet.frame()).ok()?.src.to_ip(),
+        };
         let (port, router) = self.engine.resolver().policy().answer_port(tunnel, source)?;
         let inward = &mut self.engine.resolver_mut().tunnels_mut().inward;
         let buffer = inward.buffer().ok()?.get_mut(HEADROOM..)?;
         let outcome = too_big(packet.frame(), mtu, router, buffer);
         if let TooBig::Answer(len) = outcome {
-            inward.commit(HEADROOM, len, port);
+            let is_right = match (&sent, buffer.get_mut(..len)) {
+                (Some((answers, known)), Some(error)) => Policy::turn_error_back(error, answers, known),
+                _ => true,
+            };
+            if is_right {
+                inward.commit(HEADROOM, len, port);
+            }
         }
         Some(outcome)
+    }
+
+    /// The flow of answers to the packet and what is remembered of it, if its addresses may be others than when it came.
+    fn as_sent(&self, packet: &Packet<'_>, tunnel: TunnelId) -> Option<(GatewayKey, Transposition)> {
+        let resolver = self.engine.resolver();
+        let answers = resolver.answers_to(tunnel, packet.frame())?;
+        let known = self.engine.flow_table().peek(&answers, resolver.hash(&answers), self.now.coarse())?;
+        Some((answers, *resolver.transposition(&known.value)))
     }
 }
 

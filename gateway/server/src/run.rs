@@ -133,7 +133,8 @@ fn worker(
     let links = Arc::clone(links);
     tunnels.routers = Arc::new(move |packet| links.deliver(packet));
     let hasher = FlowHasher::new(secret()?);
-    let resolver = GatewayResolver::new(Arc::clone(&control.policy), hasher, tunnels);
+    let resolver = GatewayResolver::new(Arc::clone(&control.policy), hasher, tunnels)
+        .with_mappings(config.flow_capacity / 4, config.tenant_flows() / 4);
     let flows = flow_table(config.flow_capacity, config.tenant_flows());
     let engine = Port::new(resolver, flows);
     let fds: Vec<_> = queues.iter().map(|q| q.fd()).collect();

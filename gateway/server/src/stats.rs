@@ -38,6 +38,8 @@ pub(crate) struct Snapshot {
     pub(crate) ledger: Ledger,
     pub(crate) flows: u64,
     pub(crate) resolved: u64,
+    /// Of translated addresses.
+    pub(crate) mappings: u64,
     /// Two a tunnel: from it and to it.
     pub(crate) counters: Vec<Counter>,
     pub(crate) tunnels: Vec<TunnelStatus>,

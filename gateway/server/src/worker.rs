@@ -131,6 +131,7 @@ impl Worker {
             snapshot.ledger = self.path.ledger();
             snapshot.flows = engine.flows() as u64;
             snapshot.resolved = engine.resolved();
+            snapshot.mappings = engine.resolver().mappings() as u64;
             snapshot.counters.clear();
             snapshot.counters.extend_from_slice(engine.counters());
             snapshot.capped.clear();

@@ -2,11 +2,11 @@ use crate::ROUTER_MAC;
 use crate::fabric::is_probe_source;
 use crate::keys::{key_at, passed_on_key, zone};
 use crate::policy::{LocalPort, Network, Policy};
-use crate::related::{is_error, quote};
 use penstock_engine::Why;
 use penstock_model::{Addr16, DropReason, Mac, PortId, Protocol};
 use penstock_policy::Target;
 use penstock_wire::geneve::{GENEVE_PORT, parse_geneve};
+use penstock_wire::quote::{is_error, quote};
 use penstock_wire::{Fragment, Headers, VXLAN_PORT, ethertype, parse_vxlan};
 
 /// Where a packet comes from and whose it is.

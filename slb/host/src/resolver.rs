@@ -6,7 +6,6 @@ use crate::door::Door;
 use crate::fabric::is_probe_source;
 use crate::keys::{key_at, peer_key, port_of, zone};
 use crate::policy::Policy;
-use crate::related::is_error;
 use crate::replay::{self, Notice};
 use crate::snat::{EASY_TRIES, MAX_TRIES, TIRED, Walk};
 use crate::status::SnatUse;
@@ -15,6 +14,7 @@ use penstock_engine::{Class, EncapTemplate, FragmentCounts, Fragments, Prior, Re
 use penstock_flow::{Flags, FlowHasher, FlowTable, Quota, Transposition};
 use penstock_maps::FLOW_IDLE_SECONDS;
 use penstock_model::{DropReason, EncapId, FlowKey, Nanos, Overlay, Packet, PortId, Verdict};
+use penstock_wire::quote::is_error;
 use penstock_wire::{Fragment, Headers};
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;

@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use boringtun::noise::{Tunn, TunnResult};
 use boringtun::x25519::{PublicKey, StaticSecret};
 use penstock_engine::EncapTemplate;
-use penstock_gateway_proto::{Caps, GatewayGoal, Policy, Secret32, Tunnel, TunnelKind, UnderlayHop};
+use penstock_gateway_proto::{Caps, GatewayGoal, Policy, Secret32, Tunnel, TunnelKind, TunnelNat, UnderlayHop};
 use penstock_gateway_server::DataPath;
 use penstock_model::{
     BATCH, Epoch, HEADROOM, Mac, Nanos, Overlay, Packet, PortId, Protocol, TenantId, TunnelId, Underlay, Vni,
@@ -262,6 +262,7 @@ fn goal(is_site: bool) -> GatewayGoal {
                 persistent_keepalive_seconds: None,
             },
             caps: Caps::default(),
+            nat: TunnelNat::default(),
         }],
         ..GatewayGoal::default()
     }

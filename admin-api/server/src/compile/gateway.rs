@@ -3,7 +3,7 @@ use super::{site_router, vteps};
 use crate::secrets::{Sealer, SecretError};
 use penstock_admin_types::intent::{Connection, ConnectionKind, Node};
 use penstock_admin_types::{Intent, ResourcePath};
-use penstock_gateway_proto::{Caps, GatewayGoal, Secret32, Tunnel, TunnelKind};
+use penstock_gateway_proto::{Caps, GatewayGoal, Secret32, Tunnel, TunnelKind, TunnelNat};
 use penstock_model::Underlay;
 use std::collections::BTreeSet;
 
@@ -80,5 +80,6 @@ fn tunnel(intent: &Intent, c: &Connection, sealer: &Sealer) -> Result<Option<Tun
         prefixes: c.prefixes.clone(),
         kind,
         caps: Caps { received: c.received_cap, transmitted: c.transmitted_cap },
+        nat: TunnelNat { site: c.nat.site.clone(), tenant: c.nat.tenant.clone() },
     }))
 }

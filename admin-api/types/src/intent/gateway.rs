@@ -1,4 +1,5 @@
 use super::Intent;
+use super::nat::{self, ConnectionNat};
 use super::network::{masked, overlap};
 use super::reader::{Node, Reader};
 use crate::{ALLOCATED, ResourcePath, Said, value};
@@ -19,12 +20,13 @@ pub struct Connection {
     pub route_table: Option<ResourcePath>,
     /// The gateway that ends it: the first of its pools.
     pub gateway: ResourcePath,
-    /// Routes to the site, and what it may send from.
+    /// Routes to the site, and what it may send from, as the tenant knows it.
     pub prefixes: Vec<IpNetwork>,
     pub kind: ConnectionKind,
     /// Bits a second that may come from the site, and go to it.
     pub received_cap: Option<u64>,
     pub transmitted_cap: Option<u64>,
+    pub nat: ConnectionNat,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +69,7 @@ pub(crate) fn read(r: &mut Reader<'_>, intent: &Intent) -> Vec<Connection> {
                 }
             };
             let prefixes = prefixes(r, &node);
+            let nat = nat::read(r, &node, &prefixes);
             let Some(kind) = kind else { continue };
             if node.word("connectionStatus") == "disabled" {
                 continue;
@@ -112,6 +115,7 @@ pub(crate) fn read(r: &mut Reader<'_>, intent: &Intent) -> Vec<Connection> {
                 kind,
                 received_cap,
                 transmitted_cap,
+                nat,
             });
         }
     }

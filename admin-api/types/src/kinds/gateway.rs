@@ -36,6 +36,8 @@ pub(super) const GATEWAYS: Kind = kind(
     &[],
 );
 
+const NAT_MAPPING: Type = Object(&[req("addressSpace", Prefix), opt("portRange", PortRange)]);
+
 pub(super) const VIRTUAL_GATEWAYS: Kind = kind(
     "VirtualGateways",
     Compiled,
@@ -80,6 +82,19 @@ pub(super) const VIRTUAL_GATEWAYS: Kind = kind(
                         req("destinationPrefix", Text),
                         opt("nextHop", Ip),
                         opt("metric", Int(0, i64::MAX)),
+                    ])),
+                ),
+                // Own extension, in the words of Azure's VPN gateways.
+                opt(
+                    "natRules",
+                    List(&Object(&[
+                        opt("name", Text),
+                        req("type", OneOf(&["Static", "Dynamic"])),
+                        req("mode", OneOf(&["IngressSnat", "EgressSnat"])),
+                        req("internalMappings", List(&NAT_MAPPING)),
+                        req("externalMappings", List(&NAT_MAPPING)),
+                        opt("protocol", OneOf(&["Tcp", "Udp"])),
+                        opt("filtering", OneOf(&["AddressAndPortDependent", "EndpointIndependent"])),
                     ])),
                 ),
                 opt("connectionStatus", OneOf(&["Enabled", "Disabled"])),

@@ -91,6 +91,7 @@ pub fn tunnel(tenant: u32) -> Tunnel {
             persistent_keepalive_seconds: None,
         },
         caps: Caps::default(),
+        nat: TunnelNat::default(),
     }
 }
 

@@ -29,6 +29,7 @@ fn tunnel(id: u32, private: [u8; 32], peer: [u8; 32], port: u16, endpoint: Optio
             persistent_keepalive_seconds: None,
         },
         caps: Caps::default(),
+        nat: TunnelNat::default(),
     }
 }
 

@@ -392,6 +392,7 @@ fn goal(kind: impl Fn(u32) -> TunnelKind) -> GatewayGoal {
             prefixes: vec!["10.200.0.0/16".parse().unwrap()],
             kind: kind(tenant),
             caps: Caps::default(),
+            nat: TunnelNat::default(),
         });
     }
     goal

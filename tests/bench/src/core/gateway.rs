@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use penstock_engine::Port;
 use penstock_flow::{FlowHasher, FlowTable};
 use penstock_gateway_proto::{
-    Caps, GatewayGoal, GatewayResolver, Policy, ROUTER_MAC, Secret32, Tunnel, TunnelKind, UnderlayHop,
+    Caps, GatewayGoal, GatewayResolver, Policy, ROUTER_MAC, Secret32, Tunnel, TunnelKind, TunnelNat, UnderlayHop,
 };
 use penstock_model::{
     Epoch, Mac, Nanos, Overlay, Packet, PortId, Protocol, Revision, TenantId, TunnelId, Underlay, Verdict, Vni,
@@ -185,5 +185,6 @@ fn tunnel(tenant: u32) -> Tunnel {
             persistent_keepalive_seconds: None,
         },
         caps: Caps::default(),
+        nat: TunnelNat::default(),
     }
 }
