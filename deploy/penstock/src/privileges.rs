@@ -8,7 +8,7 @@
 //! | --- | --- | --- |
 //! | `NET_ADMIN` | mux, host, gateway | XDP attachment, neighbours, offload settings; tunnels that are added later |
 //! | `NET_RAW` | mux, host, gateway | AF_XDP and AF_PACKET sockets, also after an interface has come back |
-//! | `BPF`, `PERFMON` | mux, host, gateway | loading the steering program, updating its maps |
+//! | `BPF`, `PERFMON` | mux, host, gateway | loading the steering program, updating its maps, taking over a pinned one |
 //! | `IPC_LOCK` | mux, host, gateway | packet memory above `RLIMIT_MEMLOCK` |
 //! | `NET_BIND_SERVICE` | all | ports below 1024: northbound 443, tunnels |
 //!

@@ -27,12 +27,24 @@ const LINK: &str = "southbound link";
 /// Parts that have not ended by then are cut off.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// How a process ends by a signal.
+enum End {
+    /// Another does its work, or none: routes are withdrawn, programs leave the interfaces.
+    Stop,
+    /// It comes back: it ends as if it were killed, so that the kernel forwards on and no router is told that it leaves.
+    Restart,
+}
+
 /// Runs all roles of the configuration until a signal, or until one of them fails.
 pub(crate) async fn run(config: Config, credentials: Credentials) -> Result<(), RunError> {
     let (stop, stopping) = watch::channel(false);
     let mut parts = Parts::new();
     let ended = match start(config, &credentials, &mut parts, &stopping) {
-        Ok(()) => first_end(&mut parts).await,
+        Ok(()) => match first_end(&mut parts).await {
+            Ok(End::Restart) => return Ok(()),
+            Ok(End::Stop) => Ok(()),
+            Err(error) => Err(error),
+        },
         Err(error) => Err(error),
     };
     stop.send_replace(true);
@@ -134,20 +146,25 @@ impl Nodes<'_> {
 }
 
 /// Waits for a signal, which is a good end, or for a part to end, which is not.
-async fn first_end(parts: &mut Parts) -> Result<(), RunError> {
+async fn first_end(parts: &mut Parts) -> Result<End, RunError> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
+    let mut restart = signal(SignalKind::user_defined1()).map_err(RunError::Signals)?;
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
         _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+        _ = restart.recv() => {
+            tracing::info!("SIGUSR1: ending at once, to be started again");
+            return Ok(End::Restart);
+        }
         Some(ended) = parts.join_next() => return Err(match ended {
             Ok((part, Ok(()))) => RunError::Ended { part },
             Ok((part, Err(error))) => RunError::Part { part, error },
             Err(error) => RunError::Crashed(error),
         }),
     }
-    Ok(())
+    Ok(End::Stop)
 }
 
 async fn drain(parts: &mut Parts) {

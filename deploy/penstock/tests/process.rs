@@ -118,9 +118,13 @@ impl Controller<'_> {
         self.cli_as("op", args)
     }
 
-    fn stop(mut self) -> Option<i32> {
+    fn stop(self) -> Option<i32> {
+        self.end_by("-TERM")
+    }
+
+    fn end_by(mut self, signal: &str) -> Option<i32> {
         let pid = self.process.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
         let start = Instant::now();
         while start.elapsed() < SOON {
             if let Some(status) = self.process.try_wait().unwrap() {
@@ -128,7 +132,7 @@ impl Controller<'_> {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        panic!("the controller does not end after SIGTERM");
+        panic!("the controller does not end after {signal}");
     }
 }
 
@@ -195,7 +199,7 @@ fn an_operators_day_from_apply_to_sigterm() {
     assert_eq!(other.status.code(), Some(6));
     assert!(text(&other.stderr).contains("--role operator"), "{}", text(&other.stderr));
 
-    assert_eq!(controller.stop(), Some(0));
+    assert_eq!(controller.end_by("-USR1"), Some(0), "a restart is a good end, too");
 }
 
 const YAML: &str = "

@@ -1,7 +1,9 @@
+use penstock_bpf::Pins;
 use penstock_routing_server::CollectorConfig;
 use serde::{Deserialize, Deserializer};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The `[mux]` table of a node's TOML.
 ///
@@ -13,6 +15,7 @@ use std::path::PathBuf;
 /// workers = 2                      # default: one for each receive queue
 /// flow_capacity = 1048576          # flow entries, all workers together
 /// kernel_replay = true             # forward packets of settled flows in the kernel, where AF_XDP copies them
+/// bpffs = "/sys/fs/bpf"            # where the kernel's program stays while the process restarts; "" for nowhere
 ///
 /// [mux.bgp]                        # all of it may be left out: peers come with the goal
 /// listen = ["192.0.2.11:179"]      # where routers may connect; default: the underlay address; [] for nowhere
@@ -39,6 +42,9 @@ pub struct MuxConfig {
     /// Whether the kernel forwards packets that need no flow table, where the interface can.
     #[serde(default = "default_kernel_replay")]
     pub kernel_replay: bool,
+    /// A BPF file system: the kernel's program is pinned there and forwards on while the process restarts. Empty: it is not.
+    #[serde(default = "default_bpffs")]
+    pub bpffs: PathBuf,
     #[serde(default)]
     pub bgp: BgpConfig,
 }
@@ -80,6 +86,21 @@ fn default_flow_capacity() -> usize {
     1 << 20
 }
 
+/// How long the kernel forwards without its process: longer than an upgrade takes, shorter than a failed backend would be
+/// tolerated.
+pub(crate) const LEASE: Duration = Duration::from_secs(30);
+
+impl MuxConfig {
+    /// Where programs stay when the process ends.
+    pub(crate) fn pins(&self) -> Option<Pins> {
+        (!self.bpffs.as_os_str().is_empty()).then(|| Pins::new(&self.bpffs, LEASE))
+    }
+}
+
+fn default_bpffs() -> PathBuf {
+    PathBuf::from("/sys/fs/bpf")
+}
+
 fn default_kernel_replay() -> bool {
     true
 }
@@ -116,14 +137,15 @@ mod tests {
         let c: MuxConfig = toml::from_str("interface = \"eth0\"\nunderlay_address = \"192.0.2.11\"").unwrap();
         assert_eq!((c.interfaces, c.packet_io, c.workers), (vec!["eth0".to_owned()], PacketIoMode::Auto, None));
         assert_eq!((c.flow_capacity, c.kernel_replay), (1 << 20, true));
+        assert_eq!(c.bpffs, PathBuf::from("/sys/fs/bpf"));
     }
 
     #[test]
     fn several_interfaces_and_all_settings_are_read() {
-        let text = "interfaces = [\"a\", \"b\"]\nunderlay_address = \"2001:db8::1\"\npacket_io = \"af_packet\"\nworkers = 2\nflow_capacity = 10\nkernel_replay = false";
+        let text = "interfaces = [\"a\", \"b\"]\nunderlay_address = \"2001:db8::1\"\npacket_io = \"af_packet\"\nworkers = 2\nflow_capacity = 10\nkernel_replay = false\nbpffs = \"\"";
         let c: MuxConfig = toml::from_str(text).unwrap();
         assert_eq!((c.interfaces.len(), c.packet_io, c.workers), (2, PacketIoMode::AfPacket, Some(2)));
-        assert!(!c.kernel_replay);
+        assert!(!c.kernel_replay && c.pins().is_none());
     }
 
     #[test]

@@ -22,6 +22,9 @@ pub(crate) trait Steer {
 
     /// What the kernel forwards by itself, by port; nothing if there is no such thing.
     fn replays(&mut self) -> Vec<(ReplayState, Counted)>;
+
+    /// The kernel forwards nothing from now on; otherwise it goes on when the process ends.
+    fn detach(&mut self);
 }
 
 /// Seconds without flow entries before slots that changed hands are forgotten. Workers tell their counts ten times a second, and
@@ -127,6 +130,11 @@ impl Control {
         self.steer.replays()
     }
 
+    /// Nothing is forwarded from now on, also not while no process is there.
+    pub(crate) fn detach(&mut self) {
+        self.steer.detach();
+    }
+
     fn build(&self, goal: &MuxGoal, view: &UnderlayView) -> Result<Policy, GoalError> {
         let policy = Policy::build(goal, |host| next_hop(&self.ports, view, host), self.own)?;
         Ok(policy.succeed(&self.published.load()))
@@ -181,6 +189,8 @@ mod tests {
         fn replays(&mut self) -> Vec<(ReplayState, Counted)> {
             Vec::new()
         }
+
+        fn detach(&mut self) {}
     }
 
     #[tokio::test]

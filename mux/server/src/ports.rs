@@ -30,20 +30,20 @@ const SOCKET: &str = "use Linux 6.1 or later with CONFIG_XDP_SOCKETS, run as roo
 pub(crate) fn open(config: &MuxConfig, links: &[Link]) -> Result<Opened, Error> {
     match config.packet_io {
         PacketIoMode::AfXdp => open_xdp(config, links),
-        PacketIoMode::AfPacket => open_packet(links),
+        PacketIoMode::AfPacket => open_packet(config, links),
         PacketIoMode::Auto => open_xdp(config, links).or_else(|reason| {
             tracing::warn!(%reason, "AF_XDP does not work here: packets go by AF_PACKET, which is slower");
             let fallbacks = match &reason {
                 Error::Open { interface, obstacle, .. } => fallback(interface, "AF_XDP", obstacle),
                 _ => None,
             };
-            Ok(Opened { fallbacks: fallbacks.into_iter().collect(), ..open_packet(links)? })
+            Ok(Opened { fallbacks: fallbacks.into_iter().collect(), ..open_packet(config, links)? })
         }),
     }
 }
 
 fn open_xdp(config: &MuxConfig, links: &[Link]) -> Result<Opened, Error> {
-    let mut steering = XdpSteering::new(config.kernel_replay);
+    let mut steering = XdpSteering::new(config.kernel_replay, config.pins());
     let mut queues = Vec::new();
     for (port, link) in (0u16..).zip(links) {
         let mode_error = |obstacle: Obstacle| Error::Open { interface: link.name.clone(), mode: "AF_XDP", obstacle };
@@ -68,6 +68,8 @@ fn open_xdp(config: &MuxConfig, links: &[Link]) -> Result<Opened, Error> {
         let Some((program, refusal)) = steering.mode(PortId(port)) else { continue };
         modes.push(format!("{mode} {program}"));
         fallbacks.extend(refusal.and_then(|obstacle| fallback(&link.name, "native XDP", obstacle)));
+        fallbacks
+            .extend(steering.unpinned(PortId(port)).and_then(|o| fallback(&link.name, "forwarding over restarts", o)));
     }
     Ok(Opened { workers: by_worker(queues), modes, fallbacks, steer: Box::new(steering), foreign: Foreign::Drop })
 }
@@ -84,8 +86,9 @@ fn by_worker(queues: Vec<(u16, u32, AfXdp)>) -> Vec<Vec<Box<dyn PacketIo>>> {
     workers
 }
 
-/// One worker: an AF_PACKET socket sees all queues of its interface.
-fn open_packet(links: &[Link]) -> Result<Opened, Error> {
+/// What an earlier process forwarded by in the kernel is taken away first. One worker: an AF_PACKET socket sees all queues of its interface.
+fn open_packet(config: &MuxConfig, links: &[Link]) -> Result<Opened, Error> {
+    links.iter().for_each(|link| config.pins().into_iter().for_each(|pins| pins.remove(link.index)));
     warn_if_the_kernel_forwards();
     let kinds = [Protocol::TCP, Protocol::UDP, Protocol::ICMP, Protocol::ICMPV6];
     let filter = Some(kinds.map(|p| FrameKind::IpProtocol(p.0)).to_vec());
@@ -119,6 +122,8 @@ impl Steer for NoSteering {
     fn replays(&mut self) -> Vec<(ReplayState, Counted)> {
         Vec::new()
     }
+
+    fn detach(&mut self) {}
 }
 
 fn warn_if_the_kernel_forwards() {

@@ -27,6 +27,12 @@ pub(crate) trait Kernel {
     /// What is in force stays so.
     fn stop_replay(&mut self) -> Result<(), BpfError>;
 
+    /// Goes on replaying though no policy comes.
+    ///
+    /// # Errors
+    /// It was refused.
+    fn renew(&mut self) -> Result<(), BpfError>;
+
     /// # Errors
     /// The counters cannot be read.
     fn replayed(&mut self) -> Result<ReplayCounts, BpfError>;
@@ -47,6 +53,10 @@ impl Kernel for Steering {
 
     fn stop_replay(&mut self) -> Result<(), BpfError> {
         Steering::stop_replay(self)
+    }
+
+    fn renew(&mut self) -> Result<(), BpfError> {
+        Steering::renew(self)
     }
 
     fn replayed(&mut self) -> Result<ReplayCounts, BpfError> {
@@ -113,11 +123,16 @@ impl<K: Kernel> Program<K> {
         Ok(())
     }
 
-    /// Publishes again if the interface is not as it was, or if it is time to try once more.
+    /// Publishes again if the interface is not as it was, or if it is time to try once more. Before there is a policy the
+    /// program of an earlier process stays in force, for as long as that one has allowed.
     ///
     /// # Errors
     /// As for `publish`.
     pub(crate) fn maintain(&mut self, policy: &Policy, view: &UnderlayView, now: Nanos) -> Result<(), BpfError> {
+        if self.conditions.is_none() {
+            return Ok(());
+        }
+        self.kernel.renew()?;
         let is_due = self.retry_at.is_some_and(|at| at <= now);
         if is_due || self.conditions.as_ref() != Some(&self.conditions(policy, view)) {
             self.publish(policy, view, now)?;
@@ -195,6 +210,7 @@ mod tests {
         refuses: bool,
         in_force: Option<WayOut>,
         loads: u32,
+        renewed: u32,
     }
 
     impl Kernel for Fake {
@@ -221,13 +237,18 @@ mod tests {
             Ok(())
         }
 
+        fn renew(&mut self) -> Result<(), BpfError> {
+            self.renewed += 1;
+            Ok(())
+        }
+
         fn replayed(&mut self) -> Result<ReplayCounts, BpfError> {
             Ok(ReplayCounts::default())
         }
     }
 
     fn program(way: WayOut) -> Program<Fake> {
-        let kernel = Fake { way: Ok(way), refuses: false, in_force: None, loads: 0 };
+        let kernel = Fake { way: Ok(way), refuses: false, in_force: None, loads: 0, renewed: 0 };
         Program::new(kernel, PortId(0), "eth0".to_owned(), None)
     }
 
@@ -245,7 +266,7 @@ mod tests {
         }
         program.maintain(&policy, &view, AT(3)).unwrap();
         program.publish(&policy, &view, AT(4)).unwrap();
-        assert_eq!(program.kernel.loads, 3);
+        assert_eq!((program.kernel.loads, program.kernel.renewed), (3, 3), "each look puts off the end");
     }
 
     #[test]
@@ -271,6 +292,17 @@ mod tests {
         program.kernel.way = Ok(WayOut::Redirect);
         program.maintain(&policy, &view, AT(3)).unwrap();
         assert_eq!(program.kernel.in_force, Some(WayOut::Redirect));
+    }
+
+    #[test]
+    fn what_an_earlier_process_has_left_is_not_touched_before_there_is_a_policy() {
+        let view = UnderlayView::default();
+        let mut program = program(WayOut::Answer);
+        program.kernel.in_force = Some(WayOut::Answer);
+        program.maintain(&Policy::empty(), &view, AT(1)).unwrap();
+        assert_eq!((program.kernel.in_force, program.kernel.renewed), (Some(WayOut::Answer), 0));
+        program.publish(&Policy::empty(), &view, AT(2)).unwrap();
+        assert_eq!(program.kernel.in_force, None, "a policy without virtual IPs forwards nothing");
     }
 
     #[test]

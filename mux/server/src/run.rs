@@ -26,7 +26,8 @@ const CLIENT_MTU: u32 = 1500;
 /// and at each change of the goal.
 ///
 /// # Errors
-/// An interface cannot be opened, the underlay cannot be watched, or a worker ended.
+/// An interface cannot be opened, the underlay cannot be watched, or a worker ended. The kernel's program stays then, as it does
+/// when the future is dropped or the process dies, and forwards for [`LEASE`](crate::config::LEASE) at most.
 pub async fn run(
     config: MuxConfig,
     mut goal: watch::Receiver<Option<Arc<MuxGoal>>>,
@@ -89,6 +90,7 @@ pub async fn run(
     report.publish(&mut control, &threads, &announcer);
     // Workers forward until no router sends anything any more.
     announcer.leave().await;
+    control.detach();
     Ok(())
 }
 

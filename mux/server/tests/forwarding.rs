@@ -3,80 +3,28 @@
 
 mod support;
 
-use penstock_model::{BackendId, Dip, Mac, Overlay, PoolId, PortId, Protocol, Revision, ServiceId, Underlay, Vni};
-use penstock_mux_proto::{Backend, Distribution, MuxGoal, MuxStatus, Pool, Service};
+use penstock_model::{BackendId, PoolId, Revision, ServiceId, Underlay};
+use penstock_mux_proto::{Backend, MuxGoal, MuxStatus};
 use penstock_mux_server::{BgpConfig, Error, MuxConfig, PacketIoMode, run};
-use penstock_packet_io::{AfPacket, AfPacketOptions, PacketIo, netns};
+use penstock_packet_io::netns;
 use penstock_spread::SlotTable;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use support::capture::{Arrived, Capture, wait_for};
 use support::frame::{self, Vxlan};
+use support::goal::{BACKENDS, goal, mac, vni};
 use support::{HOST, Lab, MUX, VIP4, VIP6};
 use tokio::sync::watch;
 
-const BACKENDS: u32 = 4;
 /// What a mux says that has the kernel forward what it can.
 const KERNEL: &str = ", kernel replay";
-/// For what has to happen.
-const PATIENCE: Duration = Duration::from_secs(15);
 /// So long after a change no worker has to have had a flow entry before the kernel forwards all slots again.
 const QUIET: Duration = Duration::from_secs(5);
-
-fn mac(id: u32) -> Mac {
-    Mac([0x02, 0x50, 0, 0, 9, id as u8])
-}
-
-fn vni(id: u32) -> u32 {
-    70_001 + id % 2
-}
-
-fn goal(revision: u64) -> MuxGoal {
-    let service = |id, vip: &str, protocol, port| Service {
-        id: ServiceId(id),
-        name: format!("loadBalancers/lb/loadBalancingRules/r{id}"),
-        vip: vip.parse().unwrap(),
-        protocol,
-        port,
-        pool: PoolId(0),
-        distribution: Distribution::Default,
-    };
-    let backend = |id| Backend {
-        id: BackendId(id),
-        name: format!("web-{id}"),
-        dip: Dip { vni: Vni::new(vni(id)).unwrap(), addr: Overlay("10.1.0.5".parse().unwrap()) },
-        mac: mac(id),
-        host: Underlay(HOST.parse().unwrap()),
-    };
-    let members: Vec<_> = (0..BACKENDS).map(|id| (BackendId(id), 1)).collect();
-    MuxGoal {
-        revision: Revision(revision),
-        hash_seed: [3, 4],
-        services: vec![
-            service(0, VIP4, Protocol::TCP, 80),
-            service(1, VIP4, Protocol::UDP, 7777),
-            service(2, VIP6, Protocol::TCP, 80),
-            service(3, VIP6, Protocol::UDP, 7777),
-        ],
-        pools: vec![Pool {
-            id: PoolId(0),
-            name: "pool".to_owned(),
-            version: 1,
-            table: SlotTable::build(None, &members),
-            previous: Vec::new(),
-        }],
-        backends: (0..BACKENDS).map(backend).collect(),
-        snat: Vec::new(),
-        router: None,
-        draining: false,
-        limits: Vec::new(),
-    }
-}
 
 /// A mux in its namespace, on a thread of its own.
 struct RunningMux {
@@ -102,6 +50,7 @@ impl RunningMux {
             workers,
             flow_capacity: 1 << 16,
             kernel_replay: true,
+            bpffs: std::path::PathBuf::new(),
             bgp: BgpConfig::default(),
         };
         let ns = lab.ns("m");
@@ -134,70 +83,6 @@ impl Drop for RunningMux {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-    }
-}
-
-fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-type Arrived = (Instant, Vec<u8>);
-
-/// Everything that arrives at the host's interface.
-struct Capture {
-    stop: Arc<AtomicBool>,
-    /// How many of them are encapsulated.
-    count: Arc<AtomicUsize>,
-    thread: Option<JoinHandle<Vec<Arrived>>>,
-}
-
-impl Capture {
-    fn start(lab: &Lab) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let count = Arc::new(AtomicUsize::new(0));
-        let (seen, counted, ns) = (Arc::clone(&stop), Arc::clone(&count), lab.ns("h"));
-        let (ready, is_ready) = std::sync::mpsc::channel();
-        let thread = std::thread::spawn(move || {
-            netns::enter(&ns).unwrap();
-            let mut port = AfPacket::open("h0", PortId(0), &AfPacketOptions::default()).unwrap();
-            ready.send(()).unwrap();
-            let mut frames = Vec::new();
-            while !seen.load(Ordering::Relaxed) {
-                let now = Instant::now();
-                let before = frames.len();
-                let n = port.poll(&mut |batch| frames.extend(batch.iter().map(|p| (now, p.frame().to_vec())))).unwrap();
-                let new = frames[before..].iter().filter(|(_, f)| frame::read(f).is_some()).count();
-                counted.fetch_add(new, Ordering::Relaxed);
-                if n == 0 {
-                    std::thread::sleep(Duration::from_micros(200));
-                }
-            }
-            frames
-        });
-        is_ready.recv().unwrap();
-        Self { stop, count, thread: Some(thread) }
-    }
-
-    /// Waits until that many have arrived encapsulated, for a bounded time, and for what comes in excess.
-    fn frames_of(self, expected: usize) -> Vec<Arrived> {
-        let start = Instant::now();
-        while self.count.load(Ordering::Relaxed) < expected && start.elapsed() < PATIENCE {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        self.frames()
-    }
-
-    fn frames(mut self) -> Vec<Arrived> {
-        std::thread::sleep(Duration::from_millis(150));
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.take().unwrap().join().unwrap()
     }
 }
 

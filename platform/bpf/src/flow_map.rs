@@ -124,7 +124,7 @@ fn is_full(error: &libbpf_rs::Error) -> bool {
 }
 
 /// `CLOCK_MONOTONIC`, which the programs read too.
-fn kernel_time() -> u64 {
+pub(crate) fn kernel_time() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a place for the answer.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };

@@ -116,7 +116,7 @@ pub(crate) fn attach_xdp(program: &'static str, fd: BorrowedFd<'_>, ifindex: u32
 }
 
 /// The name of an interface, or its index if it has gone.
-fn name_of(ifindex: u32) -> String {
+pub(crate) fn name_of(ifindex: u32) -> String {
     let mut name = [0u8; libc::IF_NAMESIZE];
     // SAFETY: the buffer has room for any name.
     let found = !unsafe { libc::if_indextoname(ifindex, name.as_mut_ptr().cast()) }.is_null();

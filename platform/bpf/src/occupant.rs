@@ -82,7 +82,7 @@ impl Occupant {
             ),
             Some(name) if self.is_penstocks() => (
                 format!("\"{name}\" of Penstock"),
-                "stop the other Penstock process that serves the interface: one process an interface".to_owned(),
+                "stop the other Penstock process that serves the interface; of one that is gone remove the pin (rm -r /sys/fs/bpf/penstock)".to_owned(),
             ),
             Some(name) if name.starts_with("xdp_dispatcher") => (
                 format!("\"{name}\" of libxdp"),

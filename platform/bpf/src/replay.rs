@@ -27,9 +27,15 @@ pub(crate) struct Replayed {
     services: Option<Traffic>,
     backends: Option<Traffic>,
     aborted: Option<MapHandle>,
+    lease: Option<MapHandle>,
 }
 
 impl Replayed {
+    /// Until when the program in force replays.
+    pub(crate) fn set_lease(&self, until: u64) -> Result<(), BpfError> {
+        self.lease.as_ref().map_or(Ok(()), |map| write_lease(map, until))
+    }
+
     pub(crate) fn read(&mut self) -> Result<ReplayCounts, BpfError> {
         let read = |t: &mut Option<Traffic>| t.as_mut().map_or(Ok(Vec::new()), Traffic::read);
         let aborted = self.aborted.as_ref().map_or(Ok([0]), |map| per_cpu_sum::<1>(map, 0));
@@ -49,6 +55,7 @@ pub(crate) struct Replay {
     services: Counters,
     backends: Counters,
     aborted: MapHandle,
+    lease: MapHandle,
 }
 
 /// A map of counters and how many of them the program may write.
@@ -56,20 +63,23 @@ type Counters = (MapHandle, usize);
 
 impl Replay {
     /// Loads the program and fills its maps; it is not attached yet. Steering's maps are used as they are, and the counts of
-    /// the programs before are continued.
+    /// the programs before are continued. It replays until `until`.
     pub(crate) fn load(
         image: &ReplayImage,
         config: &ReplayConfig,
         steering: &Object,
         replayed: &Replayed,
+        until: u64,
     ) -> Result<Self, BpfError> {
         let mut object = open(MUX, elf!("mux"), Some(config.as_bytes()))?;
         for name in SHARED {
             let shared = map(steering, MUX, name)?;
             open_map(&mut object, MUX, name)?.reuse_fd(shared.as_fd()).map_err(at("share a map"))?;
         }
-        if let Some(aborted) = &replayed.aborted {
-            open_map(&mut object, MUX, "aborted")?.reuse_fd(aborted.as_fd()).map_err(at("share a map"))?;
+        for (name, shared) in [("aborted", &replayed.aborted), ("lease", &replayed.lease)] {
+            if let Some(shared) = shared {
+                open_map(&mut object, MUX, name)?.reuse_fd(shared.as_fd()).map_err(at("share a map"))?;
+            }
         }
         let ids = (image.service_ids as usize, image.backends.len());
         for (name, traffic, ids) in
@@ -93,8 +103,9 @@ impl Replay {
         fill(&object, "backends", &image.backends)?;
         let handle = |name| MapHandle::try_from(&map(&object, MUX, name)?).map_err(at("hold its maps"));
         let (services, backends) = ((handle("service_traffic")?, ids.0), (handle("backend_traffic")?, ids.1));
-        let aborted = handle("aborted")?;
-        Ok(Self { object, services, backends, aborted })
+        let (aborted, lease) = (handle("aborted")?, handle("lease")?);
+        write_lease(&lease, until)?;
+        Ok(Self { object, services, backends, aborted, lease })
     }
 
     pub(crate) fn program(&self) -> Result<BorrowedFd<'_>, BpfError> {
@@ -109,11 +120,17 @@ impl Replay {
     pub(crate) fn take_over(&self, replayed: &mut Replayed) -> Result<(), BpfError> {
         Traffic::succeed(&mut replayed.services, &self.services.0, self.services.1)?;
         Traffic::succeed(&mut replayed.backends, &self.backends.0, self.backends.1)?;
-        if replayed.aborted.is_none() {
-            replayed.aborted = Some(hold(&self.aborted)?);
+        for (of_all, own) in [(&mut replayed.aborted, &self.aborted), (&mut replayed.lease, &self.lease)] {
+            if of_all.is_none() {
+                *of_all = Some(hold(own)?);
+            }
         }
         Ok(())
     }
+}
+
+fn write_lease(map: &MapHandle, until: u64) -> Result<(), BpfError> {
+    map.update(&0u32.to_ne_bytes(), &until.to_ne_bytes(), MapFlags::ANY).map_err(at("put off the end of its lease"))
 }
 
 /// A handle of one's own to the same map.

@@ -1,6 +1,9 @@
 use crate::device::{WayOut, way_out};
 use crate::error::{BpfError, Obstacle};
+use crate::flow_map::kernel_time;
 use crate::object::{Attached, XdpMode, attach_xdp, elf, load, map, per_cpu_sum, program_fd, update_link};
+use crate::occupant::occupants;
+use crate::pins::{NoPin, Pin, Pins};
 use crate::replay::{Replay, ReplayCounts, Replayed};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object};
 use penstock_maps::{
@@ -39,6 +42,9 @@ pub struct Steering {
     mode: XdpMode,
     /// Why it is not attached natively.
     refusal: Option<Obstacle>,
+    pin: Option<Pin>,
+    unpinned: Option<Obstacle>,
+    has_predecessor: bool,
     ifindex: u32,
     vips: KeySet<OwnedAddress>,
     endpoints: KeySet<OwnedEndpoint>,
@@ -57,18 +63,100 @@ impl Steering {
     /// # Errors
     /// The kernel refuses the program (no privilege, or another XDP program is there).
     pub fn attach(ifindex: u32) -> Result<Self, BpfError> {
-        let object = load(STEER, elf!("steer"), None)?;
-        let Attached { link, mode, refusal } =
-            attach_xdp(STEER, program_fd(&object, STEER, "penstock_steer")?, ifindex)?;
-        let refusal =
-            refusal.map(|error| Obstacle::new(format!("the driver runs no XDP program itself ({error})"), DRIVER));
-        match &refusal {
-            None => tracing::info!(ifindex, %mode, "steering program attached"),
-            Some(reason) => tracing::warn!(ifindex, %mode, %reason, "steering program attached without driver support"),
+        Self::new(ifindex, None)
+    }
+
+    /// [`Steering::attach`], and the program stays when the process ends, until [`Steering::detach`]. What a process before has
+    /// left on the interface is taken over: its program forwards until another is put in force.
+    ///
+    /// # Errors
+    /// As for `attach`, or a process that runs has the interface. That nothing could be pinned is no error:
+    /// [`Steering::unpinned`] tells.
+    pub fn attach_pinned(ifindex: u32, pins: &Pins) -> Result<Self, BpfError> {
+        match pins.hold(ifindex) {
+            Ok(pin) => Self::new(ifindex, Some(pin)),
+            Err(NoPin::Taken(error)) => Err(error),
+            Err(NoPin::Failed(obstacle)) => {
+                tracing::warn!(ifindex, %obstacle, "the kernel does not go on forwarding while this process is away");
+                Ok(Self { unpinned: Some(obstacle), ..Self::new(ifindex, None)? })
+            }
         }
+    }
+
+    fn new(ifindex: u32, pin: Option<Pin>) -> Result<Self, BpfError> {
+        let object = load(STEER, elf!("steer"), None)?;
+        let adopted = pin.as_ref().and_then(|pin| pin.adopt(ifindex)).zip(mode_of(ifindex));
+        let has_predecessor = adopted.is_some();
+        let Attached { link, mode, refusal } = match adopted {
+            Some((link, mode)) => Attached { link, mode, refusal: None },
+            None => attach_xdp(STEER, program_fd(&object, STEER, "penstock_steer")?, ifindex)?,
+        };
+        let refusal = match (mode, refusal) {
+            (XdpMode::Native, _) => None,
+            (XdpMode::Generic, Some(error)) => {
+                Some(Obstacle::new(format!("the driver runs no XDP program itself ({error})"), DRIVER))
+            }
+            (XdpMode::Generic, None) => Some(Obstacle::new("the driver runs no XDP program itself", DRIVER)),
+        };
+        match &refusal {
+            None => tracing::info!(ifindex, %mode, has_predecessor, "steering program attached"),
+            Some(reason) => {
+                tracing::warn!(ifindex, %mode, has_predecessor, %reason, "steering program attached without driver support");
+            }
+        }
+        let unpinned = match &pin {
+            Some(pin) if !has_predecessor => pin.put(link.as_fd()).err(),
+            _ => None,
+        };
         let vips = KeySet::new("virtual IPs", handle(&object, "vips")?, VIP_CAPACITY);
         let endpoints = KeySet::new("tunnel endpoints", handle(&object, "endpoints")?, ENDPOINT_CAPACITY);
-        Ok(Self { mode, refusal, ifindex, vips, endpoints, link, replay: None, replayed: Replayed::default(), object })
+        Ok(Self {
+            mode,
+            refusal,
+            pin,
+            unpinned,
+            has_predecessor,
+            ifindex,
+            vips,
+            endpoints,
+            link,
+            replay: None,
+            replayed: Replayed::default(),
+            object,
+        })
+    }
+
+    /// Takes the program off the interface for good.
+    pub fn detach(self) {
+        if let Some(pin) = self.pin {
+            pin.remove();
+        }
+    }
+
+    /// Why the program ends with its process, though it should not.
+    #[must_use]
+    pub fn unpinned(&self) -> Option<&Obstacle> {
+        self.unpinned.as_ref()
+    }
+
+    /// Whether a program of the process before is in force still.
+    #[must_use]
+    pub fn has_predecessor(&self) -> bool {
+        self.has_predecessor
+    }
+
+    /// Puts off the time from which nothing is replayed without this process. To be called more often than the pins' lease.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn renew(&self) -> Result<(), BpfError> {
+        self.replayed.set_lease(self.lease_end())
+    }
+
+    /// A program that is not pinned ends with its process.
+    fn lease_end(&self) -> u64 {
+        let lease = self.pin.as_ref().map(|pin| u64::try_from(pin.lease.as_nanos()).unwrap_or(u64::MAX));
+        lease.map_or(u64::MAX, |lease| kernel_time().saturating_add(lease))
     }
 
     /// [`Steering::attach`] by the interface's name.
@@ -175,8 +263,9 @@ impl Steering {
             WayOut::Redirect => self.ifindex,
         };
         let config = ReplayConfig { out, ..image.config };
-        let next = Replay::load(image, &config, &self.object, &self.replayed)?;
-        self.put_in_force(next.program()?)?;
+        let next = Replay::load(image, &config, &self.object, &self.replayed, self.lease_end())?;
+        put_in_force(&self.link, next.program()?)?;
+        self.has_predecessor = false;
         self.replay.insert(next).take_over(&mut self.replayed)
     }
 
@@ -185,16 +274,12 @@ impl Steering {
     /// # Errors
     /// The kernel refuses; what was in force stays.
     pub fn stop_replay(&mut self) -> Result<(), BpfError> {
-        if self.replay.is_some() {
-            self.put_in_force(program_fd(&self.object, STEER, "penstock_steer")?)?;
+        if self.replay.is_some() || self.has_predecessor {
+            put_in_force(&self.link, program_fd(&self.object, STEER, "penstock_steer")?)?;
+            self.has_predecessor = false;
             self.replay = None;
         }
         Ok(())
-    }
-
-    fn put_in_force(&self, program: BorrowedFd<'_>) -> Result<(), BpfError> {
-        update_link(self.link.as_fd(), program)
-            .map_err(|source| BpfError::System { step: "put another program in force", source })
     }
 
     /// What has been replayed since the program was attached.
@@ -231,6 +316,16 @@ impl Steering {
         }
         Ok(counts)
     }
+}
+
+fn put_in_force(link: &OwnedFd, program: BorrowedFd<'_>) -> Result<(), BpfError> {
+    update_link(link.as_fd(), program)
+        .map_err(|source| BpfError::System { step: "put another program in force", source })
+}
+
+/// How the program that is on an interface is attached.
+fn mode_of(ifindex: u32) -> Option<XdpMode> {
+    occupants(ifindex).ok()?.first().map(|occupant| occupant.mode)
 }
 
 fn handle(object: &Object, name: &'static str) -> Result<MapHandle, BpfError> {

@@ -3,7 +3,6 @@
 
 mod frames;
 #[path = "../support/mod.rs"]
-#[allow(dead_code)]
 mod support;
 
 use arc_swap::ArcSwap;

@@ -1,7 +1,9 @@
 //! A client, a router, a mux and a host, each in a network namespace of its own, joined by veth with default offloads.
-#![allow(unreachable_pub)]
+#![allow(unreachable_pub, dead_code)]
 
+pub mod capture;
 pub mod frame;
+pub mod goal;
 
 use penstock_packet_io::netns;
 use std::process::Command;

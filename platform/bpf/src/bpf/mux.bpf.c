@@ -40,6 +40,10 @@ MAP(PERCPU_ARRAY, backend_traffic, __u32, struct penstock_traffic, 1, 0);
  * know. */
 MAP(PERCPU_ARRAY, aborted, __u32, __u64, 1, 0);
 
+/* Until when to replay, by the monotonic clock: its process puts it off while it lives. A policy that nobody looks after grows
+ * old. */
+MAP(ARRAY, lease, __u32, __u64, 1, 0);
+
 /* What decisions need of a packet. Offsets count from the start of the frame. */
 struct packet {
 	__u64 client[2];
@@ -451,7 +455,9 @@ static __always_inline int replay(struct xdp_md *ctx)
 SEC("xdp")
 int penstock_mux(struct xdp_md *ctx)
 {
-	int action = replay(ctx);
+	__u32 only = 0;
+	__u64 *until = bpf_map_lookup_elem(&lease, &only);
+	int action = until && bpf_ktime_get_coarse_ns() < *until ? replay(ctx) : LEAVE;
 
 	return action == LEAVE ? steer(ctx) : action;
 }

@@ -129,6 +129,7 @@ pub(crate) fn mux(nets: &Nets, replay: bool) -> Box<dyn FnOnce()> {
         workers: None,
         flow_capacity: 1 << 20,
         kernel_replay: replay,
+        bpffs: std::path::PathBuf::new(),
         bgp: penstock_mux_server::BgpConfig::default(),
     };
     let thread = in_dut(nets, move || {
