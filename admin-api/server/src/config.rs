@@ -1,4 +1,4 @@
-use penstock_admin_store::ETCD_LIMITS;
+use penstock_admin_store::{ETCD_LIMITS, ETCD_QUOTA};
 use penstock_mux_proto::VipRate;
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -73,8 +73,14 @@ pub struct EtcdTable {
     /// Seconds in which a leader that is gone is noticed.
     #[serde(default = "default_leader_ttl")]
     pub leader_ttl: u32,
+    /// etcd's `--quota-backend-bytes`.
+    #[serde(default = "default_quota_bytes")]
+    pub quota_bytes: u64,
     /// `https://host[:port]` of this controller's northbound interface, where others send what the leader alone can answer.
     pub advertise: String,
+    /// The same of its `token_listen`: there others send who came with a token. Without it they are told that it cannot be answered here.
+    #[serde(default)]
+    pub advertise_tokens: Option<String>,
 }
 
 fn default_prefix() -> String {
@@ -87,6 +93,10 @@ fn default_max_operations() -> usize {
 
 fn default_max_request_bytes() -> usize {
     ETCD_LIMITS.bytes
+}
+
+fn default_quota_bytes() -> u64 {
+    ETCD_QUOTA
 }
 
 fn default_leader_ttl() -> u32 {

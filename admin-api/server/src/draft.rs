@@ -1,10 +1,12 @@
 //! One request's changes, applied to a copy and checked together before anything is committed.
+use crate::access::Caller;
 use crate::admit;
 use crate::allocate;
 use crate::refusal::Refusal;
 use crate::resources::mint;
 use crate::secrets::Sealer;
 use crate::state::State;
+use crate::tenant;
 use penstock_admin_types::intent::Misplaced;
 use penstock_admin_types::{
     Documents, ErrorDetail, Problems, ResourcePath, adopt, each_secret, node_at, node_at_mut, pointer_join, read, value,
@@ -52,14 +54,16 @@ pub(crate) enum Outcome {
 
 /// Resources as they would be.
 pub(crate) struct Draft {
+    is_tenants: bool,
     documents: Documents,
     touched: BTreeSet<ResourcePath>,
     pub problems: Vec<ErrorDetail>,
 }
 
 impl Draft {
-    pub(crate) fn new(before: &State) -> Self {
-        Self { documents: before.documents.clone(), touched: BTreeSet::new(), problems: Vec::new() }
+    pub(crate) fn new(before: &State, caller: &Caller) -> Self {
+        let is_tenants = caller.role.is_tenants();
+        Self { is_tenants, documents: before.documents.clone(), touched: BTreeSet::new(), problems: Vec::new() }
     }
 
     /// One change alone is refused in its own way; of several, what each is refused for becomes a detail of all.
@@ -120,6 +124,9 @@ impl Draft {
             document = whole;
         }
         if let Some(old) = old {
+            if self.is_tenants {
+                tenant::keep_the_sites(&top, &mut document, old);
+            }
             allocate::unsay(top.kind(), &mut document, old);
         }
         let changed = adopt(top.kind(), &mut document, old, &mut mint);

@@ -132,7 +132,7 @@ impl Record {
     }
 }
 
-fn key(number: u64) -> String {
+pub(crate) fn key(number: u64) -> String {
     format!("{PREFIX}{number:020}")
 }
 

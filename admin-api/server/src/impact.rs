@@ -1,8 +1,9 @@
 //! What a change would do to traffic: said before it is made.
+use crate::access::Caller;
 use crate::hub::GoalHub;
 use crate::state::State;
 use crate::status;
-use penstock_admin_types::intent::Service;
+use penstock_admin_types::intent::{Connection, Service};
 use penstock_admin_types::{ResourcePath, value};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +13,9 @@ use std::net::IpAddr;
 type Frontend = (IpAddr, String, u16);
 
 /// Virtual addresses that come and go, services and backends whose connections move or end, sessions that begin anew.
-pub(crate) fn impact(before: &State, after: &State, hub: &GoalHub) -> Value {
+/// A tenant is told of its own, and no names of servers and gateways.
+pub(crate) fn impact(before: &State, after: &State, hub: &GoalHub, caller: &Caller) -> Value {
+    let names = !caller.role.is_tenants();
     let traffic = value_of(&status::status(before, hub), "services");
     let (old, new) = (services(before), services(after));
     let gone: Vec<Value> =
@@ -33,8 +36,8 @@ pub(crate) fn impact(before: &State, after: &State, hub: &GoalHub) -> Value {
         "servicesChanged": changed,
         "backendsAdded": pairs(&new_members, &old_members),
         "backendsRemoved": pairs(&old_members, &new_members),
-        "interfacesMoved": moved(before, after),
-        "sessionsInterrupted": interrupted(before, after),
+        "interfacesMoved": moved(before, after, names),
+        "sessionsInterrupted": interrupted(before, after, names),
     })
 }
 
@@ -83,7 +86,7 @@ fn pairs(a: &BTreeSet<(&ResourcePath, &ResourcePath)>, b: &BTreeSet<(&ResourcePa
 }
 
 /// Interfaces that another host has afterwards, or none.
-fn moved(before: &State, after: &State) -> Vec<Value> {
+fn moved(before: &State, after: &State, names: bool) -> Vec<Value> {
     let server = |path: &Option<ResourcePath>| path.as_ref().map(|p| p.as_str().to_owned());
     before
         .intent
@@ -92,16 +95,23 @@ fn moved(before: &State, after: &State) -> Vec<Value> {
         .filter_map(|old| {
             let new = after.intent.interfaces.get(&old.path);
             let (from, to) = (server(&old.server), new.and_then(|n| server(&n.server)));
-            (from != to).then(|| json!({"networkInterface": old.path.as_str(), "from": from, "to": to}))
+            (from != to).then(|| match names {
+                true => json!({"networkInterface": old.path.as_str(), "from": from, "to": to}),
+                false => json!({"networkInterface": old.path.as_str()}),
+            })
         })
         .collect()
 }
 
 /// Connections of sites that end, or begin anew with other parameters.
-fn interrupted(before: &State, after: &State) -> Vec<Value> {
+fn interrupted(before: &State, after: &State, names: bool) -> Vec<Value> {
     let now: BTreeMap<&ResourcePath, _> = after.intent.connections.iter().map(|c| (&c.path, c)).collect();
     let ended = before.intent.connections.iter().filter(|old| {
         now.get(&old.path).is_none_or(|new| old.kind != new.kind || old.gateway != new.gateway || old.id != new.id)
     });
-    ended.map(|c| json!({"networkConnection": c.path.as_str(), "gateway": c.gateway.as_str()})).collect()
+    let shown = |c: &Connection| match names {
+        true => json!({"networkConnection": c.path.as_str(), "gateway": c.gateway.as_str()}),
+        false => json!({"networkConnection": c.path.as_str()}),
+    };
+    ended.map(shown).collect()
 }

@@ -3,7 +3,7 @@
 //! All of them answer and take changes, which the store puts in order; the leader alone plans, and what it writes holds only as long
 //! as it leads (`Kept`). A controller with a store of its own always leads.
 use crate::compile::{Compiler, KeepError};
-use crate::config::VipLimitTable;
+use crate::config::{EtcdTable, VipLimitTable};
 use crate::hub::GoalHub;
 use crate::resources::Resources;
 use crate::run::Error;
@@ -17,6 +17,37 @@ use tokio::sync::watch;
 pub(crate) const LEADER: &str = "/penstock/leader";
 /// After a leader could not begin: another may.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// Where a controller is asked: what others read of the leader.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// With a certificate.
+    pub url: String,
+    /// With a token.
+    pub tokens: Option<String>,
+}
+
+impl Place {
+    pub(crate) fn of(table: &EtcdTable) -> Self {
+        let bare = |url: &str| url.trim().trim_end_matches('/').to_owned();
+        Self { url: bare(&table.advertise), tokens: table.advertise_tokens.as_deref().map(bare) }
+    }
+
+    /// URLs have no spaces.
+    pub(crate) fn written(&self) -> String {
+        match &self.tokens {
+            Some(tokens) => format!("{} {tokens}", self.url),
+            None => self.url.clone(),
+        }
+    }
+
+    pub(crate) fn read(text: &str) -> Self {
+        match text.split_once(' ') {
+            Some((url, tokens)) => Self { url: url.to_owned(), tokens: Some(tokens.to_owned()) },
+            None => Self { url: text.to_owned(), tokens: None },
+        }
+    }
+}
 
 pub(crate) struct Leading {
     pub store: Arc<dyn Store>,

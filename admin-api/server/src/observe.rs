@@ -2,6 +2,7 @@
 use crate::access::Caller;
 use crate::hub::GoalHub;
 use crate::state::State;
+use crate::tenant;
 use penstock_admin_types::intent::{Allocated, Service, Warning};
 use penstock_admin_types::{ALLOCATED, Function, Render, ResourcePath, Type, value};
 use penstock_clock::MonotonicClock;
@@ -35,15 +36,24 @@ impl<'a> Observer<'a> {
     }
 
     pub(crate) fn render(&self, path: &ResourcePath, node: &Value) -> Value {
+        let is_tenants = self.caller.role.is_tenants();
         let observed = |path: &ResourcePath, node: &Value| {
             let mut out = observed(self.state, self.hub, path, node);
+            if is_tenants {
+                // Which gateway a connection ends at is the site's.
+                out.remove("gateway");
+            }
             if let Some(services) = self.services.get(path) {
                 out.insert("configurationState".to_owned(), self.frontend(path, services));
             }
             out
         };
         let shown = |path: &ResourcePath| self.caller.may_see(&self.state.documents, path);
-        Render { index: &self.state.index, shown: &shown, observed: &observed }.node(path, node)
+        let mut rendered = Render { index: &self.state.index, shown: &shown, observed: &observed }.node(path, node);
+        if is_tenants {
+            tenant::hide(path, &mut rendered);
+        }
+        rendered
     }
 
     /// A frontend's VIP endpoints, and the state of the backends of each.
@@ -89,15 +99,23 @@ impl<'a> Observer<'a> {
             Some(false) => "Down",
             None => "Unknown",
         };
-        Some(json!({
+        let mut out = json!({
             "dipEndpoint": SocketAddr::new(c.address, service.backend_port).to_string(),
-            "hostIPAddress": server.address,
-            "hostId": server.name,
             "AdapterId": interface.mac.to_string().replace(':', "").to_uppercase(),
             "ProbeRule": probe,
             "state": state,
             "detail": result.map(|r| &r.detail),
-        }))
+        });
+        if let Some(map) = out.as_object_mut() {
+            if !self.caller.role.is_tenants() {
+                map.insert("hostIPAddress".to_owned(), json!(server.address));
+                map.insert("hostId".to_owned(), json!(server.name));
+            } else if let Some(rest) = result.and_then(|r| r.detail.strip_prefix(&server.name)) {
+                // What is said of a host that is gone begins with its name.
+                map.insert("detail".to_owned(), json!(format!("its host{rest}")));
+            }
+        }
+        Some(out)
     }
 }
 

@@ -158,7 +158,9 @@ fn itself() -> Caller {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::history;
     use crate::resources::testing::{Faults, Place, create, manner};
+    use penstock_admin_store::Store as _;
     use std::sync::Arc;
     use std::sync::atomic::Ordering;
     use std::time::Instant;
@@ -184,6 +186,23 @@ mod tests {
         b.catch_up().await.unwrap();
         b.undo(&b.waiting().unwrap()).await.unwrap();
         assert_eq!((b.state().rev, b.state().documents.len(), b.pending()), (3, 1, None), "what waits is undone");
+    }
+
+    #[tokio::test]
+    async fn old_revisions_of_the_store_are_forgotten_whatever_is_changed() {
+        let place = Place::new();
+        let store = Arc::new(place.store().await);
+        let a = place.controller(store.clone(), "a").await;
+        for i in 1..=512 {
+            a.apply(create(&format!("s{i}")), manner(None)).await.unwrap();
+            if i == 511 {
+                store.range("/", Some(1)).await.unwrap();
+            }
+        }
+        let gone = store.range("/", Some(1)).await;
+        assert!(matches!(gone, Err(StoreError::Compacted { .. })), "{gone:?}");
+        assert_eq!(history::record(&*store, 1).await.unwrap().unwrap().number, 1, "the history stays");
+        assert_eq!(a.restored(&a.state(), 1).await.unwrap().documents.len(), 1);
     }
 
     #[tokio::test]

@@ -24,6 +24,8 @@ use tokio::sync::{Mutex, broadcast, watch};
 pub(crate) const SERIAL: &str = "/penstock/serial";
 /// Changes that a reader of [`Resources::records`] may be behind.
 const FEED: usize = 256;
+/// Changes after which what was before as many of them is forgotten by the store: readers of a past revision have that long.
+const COMPACT_EVERY: u64 = 256;
 /// Of a change, while other controllers make theirs.
 const TRIES: usize = 32;
 /// Changes of others that are read one by one; more of them, and everything is read anew.
@@ -178,7 +180,7 @@ impl Resources {
         if let Err(refusal) = tenant::own_paths(caller, &before, changes) {
             return refusal;
         }
-        let mut draft = Draft::new(&before);
+        let mut draft = Draft::new(&before, caller);
         draft.problems = problems;
         let all = draft.all(changes, &self.sealer).err();
         let refusal = all
@@ -202,7 +204,7 @@ impl Resources {
     async fn try_to_apply(&self, serial: &mut Serial, changes: &[Change], manner: Manner) -> Result<Applied, Refusal> {
         let before = self.state();
         tenant::own_paths(&manner.caller, &before, changes)?;
-        let mut draft = Draft::new(&before);
+        let mut draft = Draft::new(&before, &manner.caller);
         let discreet = |refusal| tenant::discreet(&manner.caller, &before, refusal);
         let outcomes = draft.all(changes, &self.sealer).map_err(discreet)?;
         let after = draft.finish(&before, changes, &self.sealer, &|_| false).map_err(discreet)?;
@@ -305,7 +307,24 @@ impl Resources {
         self.state.send_replace(after.clone());
         // Nobody may be listening.
         let _ = self.records.send(Arc::new(record));
+        if number.is_multiple_of(COMPACT_EVERY)
+            && let Err(error) = self.forget(number - COMPACT_EVERY).await
+        {
+            tracing::warn!(%error, "old revisions of the store are not forgotten yet");
+        }
         Ok(after)
+    }
+
+    /// Has the store forget what was before a change. Its record and those after it stay: they are keys of their own.
+    async fn forget(&self, before: u64) -> Result<(), StoreError> {
+        match self.store.get(&history::key(before), None).await? {
+            Some(record) => match self.store.compact(record.mod_rev).await {
+                // The leader, or etcd itself, has done more.
+                Err(StoreError::Compacted { .. }) => Ok(()),
+                done => done,
+            },
+            None => Ok(()),
+        }
     }
 
     /// A change was sent to the store, which has not said what became of it: its record says so, if it is there.

@@ -3,7 +3,7 @@ use crate::compile::{Compiler, KeepError};
 use crate::config::{ControllerConfig, EtcdTable};
 use crate::http::{Api, router};
 use crate::hub::GoalHub;
-use crate::lead::{LEADER, Leading};
+use crate::lead::{LEADER, Leading, Place};
 use crate::resources::{OpenError, Resources};
 use crate::secrets::{Sealer, SecretError};
 use crate::serve::serve;
@@ -66,7 +66,7 @@ fn election(store: Arc<dyn Store>, table: &EtcdTable) -> Election {
     Election {
         store,
         key: LEADER.to_owned(),
-        value: table.advertise.trim_end_matches('/').into(),
+        value: Place::of(table).written().into_bytes(),
         ttl: Duration::from_secs(table.leader_ttl.max(1).into()),
         clock: || MonotonicClock::now().since(Nanos(0)),
     }

@@ -37,7 +37,8 @@ pub(crate) async fn cluster(table: &EtcdTable) -> Result<EtcdStore, Error> {
         _ => return Err(Error::EtcdTls),
     };
     let limits = Limits { operations: table.max_operations, bytes: table.max_request_bytes };
-    let config = EtcdConfig { endpoints: table.endpoints.clone(), prefix: table.prefix.clone(), tls, limits };
+    let (endpoints, prefix, quota) = (table.endpoints.clone(), table.prefix.clone(), table.quota_bytes);
+    let config = EtcdConfig { endpoints, prefix, tls, limits, quota };
     Ok(EtcdStore::open(config).await?)
 }
 

@@ -29,6 +29,28 @@ const SITES: &[(&str, &str)] = &[
     ("virtualNetworks", "logicalNetwork"),
 ];
 
+/// Members that name what is the site's: a tenant is not shown them. What it does not send of [`SITES`] stays as it is.
+const UNSEEN: &[(&str, &str)] = &[("networkInterfaces", "server"), ("virtualNetworks", "logicalNetwork")];
+
+/// A document without what its tenant is not shown.
+pub(crate) fn hide(path: &ResourcePath, document: &mut Value) {
+    let Some(properties) = document.get_mut("properties").and_then(Value::as_object_mut) else { return };
+    let unseen = |name: &str| UNSEEN.iter().any(|u| u.0 == path.kind_path() && u.1.eq_ignore_ascii_case(name));
+    properties.retain(|name, _| !unseen(name));
+}
+
+/// Gives a document that its tenant sends what the site has decided.
+pub(crate) fn keep_the_sites(path: &ResourcePath, document: &mut Value, old: &Value) {
+    for (_, name) in SITES.iter().filter(|(kind, _)| *kind == path.kind_path()) {
+        let Some(was) = value::get(value::properties(old), name) else { continue };
+        if value::get(value::properties(document), name).is_none()
+            && let Some(properties) = document.get_mut("properties").and_then(Value::as_object_mut)
+        {
+            properties.insert((*name).to_owned(), was.clone());
+        }
+    }
+}
+
 /// Says in a body whose resource it is.
 pub(crate) fn stamp(caller: &Caller, body: &mut Value) {
     let Some((tenant, map)) = caller.tenant.as_ref().zip(body.as_object_mut()) else { return };

@@ -301,6 +301,12 @@ async fn a_tenant_changes_an_interface_that_the_operator_has_placed_and_does_not
     let blue = program(&lab, "tenant-admin", Some("blue")).await;
     let mut interface = placed(&lab, &blue).await;
     let url = "/networking/v1/networkInterfaces/nic";
+    let (_, mut own) = blue.call(Method::GET, url, None).await;
+    assert_eq!(own["properties"]["server"], Value::Null);
+    own["tags"] = json!({"round": "trip"});
+    let (status, kept) = blue.call(Method::PUT, url, Some(&own)).await;
+    assert_eq!(status, StatusCode::OK, "{kept}");
+    assert_eq!(lab.get("/networkInterfaces/nic").await["properties"]["server"], reference("/servers/host1"));
     interface["tags"] = json!({"owner": "me"});
     let (status, kept) = blue.call(Method::PUT, url, Some(&interface)).await;
     assert_eq!((status, &kept["tags"]["owner"]), (StatusCode::OK, &json!("me")), "{kept}");
@@ -310,6 +316,45 @@ async fn a_tenant_changes_an_interface_that_the_operator_has_placed_and_does_not
     interface["properties"]["other"] = reference("/servers/host1");
     assert!(blue.status(Method::PUT, url, Some(&interface)).await >= 400, "only what stood there stays");
     assert_eq!(lab.get("/networkInterfaces/nic").await["properties"]["server"], reference("/servers/host1"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_is_told_no_name_of_the_sites_machines() {
+    let lab = Lab::start().await;
+    let mut all = fabric();
+    let own = [
+        "accessControlLists",
+        "loadBalancers",
+        "networkInterfaces",
+        "publicIPAddresses",
+        "VirtualGateways",
+        "virtualNetworks",
+    ];
+    for resource in all.as_array_mut().unwrap().iter_mut().filter(|r| own.contains(&r["kind"].as_str().unwrap())) {
+        resource["resourceMetadata"] = json!({"tenantId": "blue"});
+    }
+    assert_eq!(lab.batch(all).await.0, StatusCode::OK);
+    let (blue, auditor) = (program(&lab, "tenant-admin", Some("blue")).await, program(&lab, "auditor", None).await);
+    let operator = program(&lab, "operator", None).await;
+    let mut said = [String::new(), String::new()];
+    for kind in own {
+        for (program, said) in [&blue, &auditor].into_iter().zip(&mut said) {
+            let (status, body) = program.call(Method::GET, &format!("/networking/v1/{kind}"), None).await;
+            assert!(status == StatusCode::OK && !body["value"].as_array().unwrap().is_empty(), "{kind}: {body}");
+            said.push_str(&body.to_string());
+        }
+    }
+    for path in ["networkInterfaces/blue1", "VirtualGateways/blue"] {
+        for (program, said) in [&blue, &operator].into_iter().zip(&mut said) {
+            let url = format!("/networking/v1/{path}?whatIf=true");
+            let (status, body) = program.call(Method::DELETE, &url, None).await;
+            assert_eq!(status, StatusCode::OK, "{body}");
+            said.push_str(&body.to_string());
+        }
+    }
+    for name in ["host1", "host2", "10.1.3.2", "gw1", "hostId", "/servers/"] {
+        assert_eq!(said.each_ref().map(|s| s.contains(name)), [false, true], "{name}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

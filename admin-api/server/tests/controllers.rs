@@ -27,7 +27,9 @@ fn table(cluster: &Cluster, lab: &Lab) -> EtcdTable {
         max_operations: 128,
         max_request_bytes: 1_400_000,
         leader_ttl: 2,
+        quota_bytes: 2 << 30,
         advertise: format!("https://{}", lab.config.listen),
+        advertise_tokens: lab.config.token_listen.map(|at| format!("https://{at}")),
     }
 }
 
@@ -35,7 +37,7 @@ fn table(cluster: &Cluster, lab: &Lab) -> EtcdTable {
 async fn beside(first: &Lab, name: &str, cluster: &Cluster) -> Lab {
     let mut lab = first.twin(name);
     lab.config.listen = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    lab.config.token_listen = None;
+    lab.config.token_listen = Some(TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
     lab.config.southbound_listen = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     lab.config.state_dir = first.dir.join(name);
     std::fs::create_dir_all(&lab.config.state_dir).unwrap();
@@ -128,6 +130,19 @@ async fn a_site_moves_to_etcd_and_three_controllers_serve_it() {
     assert_eq!(answer.headers()["location"], format!("https://{}/penstock/v1/status", a.config.listen));
     let status: Value = a.operator.get(&url).send().await.unwrap().json().await.unwrap();
     assert!(status.to_string().contains("mux1"), "{status}");
+
+    // Who comes with a token is sent to where tokens are taken.
+    let wanted = json!({"name": "ci", "role": "auditor", "expiresInSeconds": 600});
+    let (_, made) = b.call(Method::POST, "/penstock/v1/tokens", Some(&wanted)).await;
+    let token = made["token"].as_str().unwrap();
+    let program = common::anonymous_that_stays(&a.dir);
+    let url = format!("https://{}/penstock/v1/status?x=1", b.config.token_listen.unwrap());
+    let answer = program.get(url).bearer_auth(token).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::TEMPORARY_REDIRECT);
+    let location = answer.headers()["location"].to_str().unwrap();
+    assert_eq!(location, format!("https://{}/penstock/v1/status?x=1", a.config.token_listen.unwrap()));
+    let answer = program.get(location).bearer_auth(token).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
 
     // The leader stops: another is elected at once, the mux finds it, and a change arrives.
     let term = mux.goal.borrow().as_ref().map(|g| g.revision.0 >> 32).unwrap();

@@ -18,6 +18,12 @@ use tokio::time::error::Elapsed;
 /// What etcd takes unless it is started with other `--max-txn-ops` and `--max-request-bytes`; of the latter some is for framing.
 pub const ETCD_LIMITS: Limits = Limits { operations: 128, bytes: 1_400_000 };
 
+/// What etcd has unless it is started with another `--quota-backend-bytes`.
+pub const ETCD_QUOTA: u64 = 2 << 30;
+/// In tenths of the quota: more, and operators' changes are not taken. The rest is for what must be written in any case (the leader's
+/// tables and its lease, which a cluster without space refuses, too) until somebody has made room.
+const FULL: u64 = 9;
+
 const CONNECT: Duration = Duration::from_secs(2);
 /// One question to one member.
 const ASK: Duration = Duration::from_secs(3);
@@ -38,6 +44,8 @@ pub struct EtcdConfig {
     pub prefix: String,
     pub tls: Option<EtcdTls>,
     pub limits: Limits,
+    /// etcd's `--quota-backend-bytes`: beyond it the cluster takes no write at all until it is repaired by hand.
+    pub quota: u64,
 }
 
 /// PEM.
@@ -69,6 +77,7 @@ struct Shared {
     current: AtomicUsize,
     prefix: String,
     limits: Limits,
+    quota: u64,
 }
 
 impl std::fmt::Debug for Shared {
@@ -109,15 +118,16 @@ impl EtcdStore {
             options = options.with_tls(tls);
         }
         let mut members = Vec::with_capacity(config.endpoints.len());
-        for endpoint in config.endpoints {
-            let client = Client::connect([&endpoint], Some(options.clone())).await;
-            members.push((endpoint.clone(), client.map_err(|e| failed(&endpoint, &e))?));
+        for endpoint in &config.endpoints {
+            let client = Client::connect([endpoint], Some(options.clone())).await;
+            members.push((endpoint.clone(), client.map_err(|e| failed(endpoint, &e))?));
         }
         if members.is_empty() {
             return Err(StoreError::Unavailable("no member of the etcd cluster is named".to_owned()));
         }
         let current = AtomicUsize::new(0);
-        Ok(Self { shared: Arc::new(Shared { members, current, prefix: config.prefix, limits: config.limits }) })
+        let EtcdConfig { prefix, limits, quota, .. } = config;
+        Ok(Self { shared: Arc::new(Shared { members, current, prefix, limits, quota }) })
     }
 
     /// Asks the members in turn until one answers. `again` says whether after this error the next may be asked.
@@ -148,6 +158,30 @@ impl EtcdStore {
             }
         }
         Err(last)
+    }
+
+    /// Whether the member that is asked has an alarm, or little of its quota left.
+    async fn has_room(&self) -> Result<(), StoreError> {
+        let asked = self.ask(any, |client| {
+            Box::pin(async move {
+                let status = client.maintenance_client().status().await?;
+                let alarmed = status.errors().iter().any(|e| e.contains("NOSPACE"));
+                Ok((alarmed, unsigned(status.db_size()), unsigned(status.raft_used_db_size())))
+            })
+        });
+        let (alarmed, size, used) = asked.await?;
+        let quota = self.shared.quota;
+        if !alarmed && size < quota / 10 * FULL {
+            return Ok(());
+        }
+        let alarm = if alarmed { "etcd has raised the alarm NOSPACE; " } else { "" };
+        Err(StoreError::Full(format!(
+            "{alarm}its database has {} MiB, {} of them in use, of a quota of {}: `etcdctl defrag` gives back what is not in use, and a \
+             larger --quota-backend-bytes (with quota_bytes in [controller.etcd]) makes room; then `etcdctl alarm disarm`",
+            size >> 20,
+            used >> 20,
+            quota >> 20
+        )))
     }
 
     async fn page(&self, start: Vec<u8>, end: Vec<u8>, at: i64) -> Result<(Rev, Vec<KeyValue>, bool), StoreError> {
@@ -375,6 +409,10 @@ impl Store for EtcdStore {
         self.shared.limits
     }
 
+    fn room(&self) -> Answer<'_, ()> {
+        Box::pin(self.has_room())
+    }
+
     fn get(&self, key: &str, at: Option<Rev>) -> Answer<'_, Option<Entry>> {
         let key = key.to_owned();
         Box::pin(async move { self.one(&key, at).await })
@@ -471,7 +509,8 @@ fn told(endpoint: &str, error: &Error) -> StoreError {
         return StoreError::NoLease(LeaseId(0));
     }
     if has("database space exceeded") {
-        return StoreError::Full(format!("{endpoint}: {text}"));
+        let repair = "`etcdctl compact` and `etcdctl defrag` make room, or a larger --quota-backend-bytes; then `etcdctl alarm disarm`";
+        return StoreError::Full(format!("{endpoint}: {text}: {repair}"));
     }
     if has("too many operations") || has("request is too large") || has("message larger than max") {
         let limit = format!("{text}: controller.etcd.max_operations and max_request_bytes say more than etcd takes");

@@ -27,6 +27,6 @@ pub use api::{
     TxnResult, Watch,
 };
 pub use election::{Election, Leadership};
-pub use etcd::{ETCD_LIMITS, EtcdConfig, EtcdStore, EtcdTls};
+pub use etcd::{ETCD_LIMITS, ETCD_QUOTA, EtcdConfig, EtcdStore, EtcdTls};
 pub use migrate::migrate;
 pub use sqlite::{SqliteStore, WATERMARK};

@@ -6,8 +6,8 @@ mod etcd;
 
 use etcd::{Cluster, until};
 use penstock_admin_store::{
-    Compare, ETCD_LIMITS, Election, Entry, EtcdConfig, EtcdStore, Event, Operation, SqliteStore, Store, StoreError,
-    Txn, Watch, migrate,
+    Compare, ETCD_LIMITS, ETCD_QUOTA, Election, Entry, EtcdConfig, EtcdStore, Event, Operation, SqliteStore, Store,
+    StoreError, Txn, Watch, migrate,
 };
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -294,8 +294,12 @@ async fn sqlite_conforms() {
 }
 
 async fn begin(cluster: &Cluster) -> EtcdStore {
-    let config =
-        EtcdConfig { endpoints: cluster.endpoints(), prefix: "/pst-test".into(), tls: None, limits: ETCD_LIMITS };
+    with_quota(cluster, ETCD_QUOTA).await
+}
+
+async fn with_quota(cluster: &Cluster, quota: u64) -> EtcdStore {
+    let (endpoints, prefix) = (cluster.endpoints(), "/pst-test".into());
+    let config = EtcdConfig { endpoints, prefix, tls: None, limits: ETCD_LIMITS, quota };
     EtcdStore::open(config).await.unwrap()
 }
 
@@ -312,6 +316,40 @@ async fn etcd_conforms() {
     }
     let cluster = Cluster::start(1);
     conforms(&open(&cluster).await).await;
+}
+
+/// Before the quota is reached; and what an etcd that has reached it says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_etcd_that_is_nearly_full_is_said_before_it_is_full() {
+    if !etcd::is_installed() {
+        return;
+    }
+    const QUOTA: u64 = 4 << 20;
+    let cluster = Cluster::start_with(1, &[&format!("--quota-backend-bytes={QUOTA}"), "--backend-batch-limit=1"]);
+    let s = open(&cluster).await;
+    s.room().await.unwrap();
+    let s = with_quota(&cluster, QUOTA).await;
+    s.room().await.unwrap();
+    let large = "x".repeat(400_000);
+    let mut warned = false;
+    let full = loop {
+        warned |= matches!(s.room().await, Err(StoreError::Full(_)));
+        match s.txn(put("/large", &large)).await {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(&full, StoreError::Full(said) if said.contains("etcdctl defrag")), "{full}");
+    assert!(warned, "it was full before anybody was told");
+    let with_another_quota = open(&cluster).await.room().await;
+    assert!(
+        matches!(&with_another_quota, Err(StoreError::Full(said)) if said.contains("NOSPACE")),
+        "{with_another_quota:?}"
+    );
+    // What makes room is not refused.
+    let now = s.range("", None).await.unwrap().rev;
+    s.compact(now).await.unwrap();
+    assert_eq!(s.get("/large", None).await.unwrap().unwrap().value.len(), large.len());
 }
 
 /// What was acknowledged is there after two of three members, one after the other, were killed in the middle of it.
@@ -386,7 +424,8 @@ async fn a_member_that_does_not_answer_costs_nobody_the_leadership() {
 #[tokio::test]
 async fn an_etcd_that_is_gone_is_an_error_and_not_an_empty_store() {
     let endpoints = vec!["http://127.0.0.1:1".to_owned(), "http://127.0.0.1:2".to_owned()];
-    let config = EtcdConfig { endpoints, prefix: "/pst-test".into(), tls: None, limits: ETCD_LIMITS };
+    let config =
+        EtcdConfig { endpoints, prefix: "/pst-test".into(), tls: None, limits: ETCD_LIMITS, quota: ETCD_QUOTA };
     let s = EtcdStore::open(config).await.unwrap();
     assert!(matches!(s.get("/a", None).await, Err(StoreError::Unavailable(_))));
     assert!(matches!(s.range("", None).await, Err(StoreError::Unavailable(_))));

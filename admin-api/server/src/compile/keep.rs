@@ -88,7 +88,8 @@ impl Kept {
         let mut bytes = Vec::new();
         for i in 0..self.pieces {
             let key = piece(self.generation, i);
-            let entry = self.store.get(&key, Some(head.mod_rev)).await?.ok_or_else(|| damaged(&key, "it is gone"))?;
+            // As it stands: a generation is written once, goes with the head that names it, and nobody else may write now.
+            let entry = self.store.get(&key, None).await?.ok_or_else(|| damaged(&key, "it is gone"))?;
             bytes.extend(entry.value);
         }
         serde_json::from_slice(&bytes).map(Some).map_err(|e| damaged(PLANNER, &e.to_string()))
@@ -114,8 +115,11 @@ impl Kept {
         let rev = self.write(last).await?;
         (self.generation, self.pieces) = (generation, pieces.len());
         // Old tables are of no use to anyone, and would fill the disk.
-        if generation.is_multiple_of(COMPACT_EVERY) {
-            self.store.compact(rev).await?;
+        if generation.is_multiple_of(COMPACT_EVERY)
+            && let Err(error) = self.store.compact(rev).await
+        {
+            // The next time does it.
+            tracing::warn!(%error, "old revisions of the store are not forgotten yet");
         }
         Ok(())
     }

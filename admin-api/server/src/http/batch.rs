@@ -15,7 +15,7 @@ use crate::resources::Applied;
 use crate::tenant;
 use axum::Json;
 use axum::response::{IntoResponse, Response};
-use penstock_admin_types::{ErrorDetail, ResourcePath, changes, pointer_join, value};
+use penstock_admin_types::{Documents, ErrorDetail, ResourcePath, changes, pointer_join, value};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -41,7 +41,7 @@ pub(super) async fn handle(api: &Api, asked: &Asked<'_>) -> Result<Response, Ref
     let words: Vec<&str> = applied.outcomes.iter().map(|o| word(*o)).collect();
     let mut body = json!({"value": rendered(api, &asked.caller, &applied, &paths), "outcomes": words, "nextLink": ""});
     if what_if {
-        extend(&mut body, plan(api, &applied));
+        extend(&mut body, plan(api, &asked.caller, &applied));
         return Ok(Json(body).into_response());
     }
     extend(&mut body, json!({"revision": applied.after.rev}));
@@ -78,13 +78,20 @@ fn rendered(api: &Api, caller: &Caller, applied: &Applied, paths: &[ResourcePath
 }
 
 /// What would be different, and what that would do: the answer to `whatIf`.
-pub(super) fn plan(api: &Api, applied: &Applied) -> Value {
+pub(super) fn plan(api: &Api, caller: &Caller, applied: &Applied) -> Value {
     let (before, after) = (&applied.before.documents, &applied.after.documents);
     let paths: BTreeSet<&ResourcePath> = before.keys().chain(after.keys()).collect();
     let differing = paths.into_iter().filter(|p| before.get(*p) != after.get(*p));
+    let shown = |documents: &Documents, p: &ResourcePath| {
+        let mut document = documents.get(p).map(|d| (**d).clone());
+        if let (true, Some(document)) = (caller.role.is_tenants(), document.as_mut()) {
+            tenant::hide(p, document);
+        }
+        document
+    };
     let diff: Vec<_> =
-        differing.flat_map(|p| changes(p, before.get(p).map(|d| &**d), after.get(p).map(|d| &**d))).collect();
-    json!({"whatIf": true, "changes": diff, "impact": impact(&applied.before, &applied.after, &api.hub)})
+        differing.flat_map(|p| changes(p, shown(before, p).as_ref(), shown(after, p).as_ref())).collect();
+    json!({"whatIf": true, "changes": diff, "impact": impact(&applied.before, &applied.after, &api.hub, caller)})
 }
 
 /// Whether an item that has no readable name could be the one that others call `path`: it says no kind, or that kind. One of

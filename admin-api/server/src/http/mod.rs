@@ -10,6 +10,7 @@ mod watch;
 use crate::access::{Caller, Deed};
 use crate::audit::{self, Audit};
 use crate::hub::GoalHub;
+use crate::lead::Place;
 use crate::rate::{Rates, Share, Shares};
 use crate::refusal::Refusal;
 use crate::resources::Resources;
@@ -205,7 +206,7 @@ async fn dispatch(
     let target = url::parse(uri.path())?;
     caller.may(deed(&target, get))?;
     if matches!(target, Target::Status | Target::Trace | Target::Operation(_) | Target::OperationResult(_)) {
-        ask_leader(api, &uri).await?;
+        ask_leader(api, &caller, &uri).await?;
     }
     // Until the answer is made: what is made of a body takes as much again.
     let (_room, body) = if matches!(method, Method::PUT | Method::POST) {
@@ -237,13 +238,22 @@ async fn dispatch(
 }
 
 /// What nodes report, the leader alone knows: others send there.
-async fn ask_leader(api: &Api, uri: &Uri) -> Result<(), Refusal> {
+async fn ask_leader(api: &Api, caller: &Caller, uri: &Uri) -> Result<(), Refusal> {
     let Some(election) = api.leader.as_ref().filter(|_| !api.hub.leads()) else { return Ok(()) };
     let none = || Refusal::Unavailable("no controller leads at the moment".to_owned());
     // Elected already, and about to begin: not to be sent to itself.
     let leader = election.leader().await?.filter(|l| *l != election.value).ok_or_else(none)?;
     let asked = uri.path_and_query().map_or("/", |p| p.as_str());
-    Err(Refusal::AskLeader(format!("{}{asked}", String::from_utf8_lossy(&leader))))
+    let place = Place::read(&String::from_utf8_lossy(&leader));
+    let url = match (&caller.token, place.tokens) {
+        (None, _) => place.url,
+        (Some(_), Some(tokens)) => tokens,
+        (Some(_), None) => {
+            let none = "the leader alone can answer, and it has no advertise_tokens in [controller.etcd]: ask it where it takes tokens";
+            return Err(Refusal::Unavailable(none.to_owned()));
+        }
+    };
+    Err(Refusal::AskLeader(format!("{url}{asked}")))
 }
 
 /// Waits until there is memory for a body. No caller can have all of it, however slowly it sends.

@@ -84,7 +84,7 @@ async fn roll_back(api: &Api, asked: &Asked<'_>) -> Result<Response, Refusal> {
     manner.comment.get_or_insert_with(|| format!("back to revision {revision}"));
     let what_if = manner.what_if;
     let applied = api.resources.roll_back(revision, manner).await?;
-    let mut body = plan(api, &applied);
+    let mut body = plan(api, &asked.caller, &applied);
     if let (false, Some(map)) = (what_if, body.as_object_mut()) {
         map.remove("whatIf");
         map.remove("impact");

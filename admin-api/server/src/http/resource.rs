@@ -118,7 +118,7 @@ async fn put(api: &Api, asked: &Asked<'_>, path: &ResourcePath) -> Result<Respon
     let what_if = manner.what_if;
     let applied = api.resources.apply(vec![change], manner).await?;
     if what_if {
-        return Ok(Json(batch::plan(api, &applied)).into_response());
+        return Ok(Json(batch::plan(api, &asked.caller, &applied)).into_response());
     }
     let state = &applied.after;
     let node = state.node(path).ok_or_else(|| Refusal::Internal(format!("'{path}' is gone")))?;
@@ -144,7 +144,7 @@ async fn delete(api: &Api, asked: &Asked<'_>, path: &ResourcePath) -> Result<Res
     let what_if = manner.what_if;
     let applied = api.resources.apply(vec![change], manner).await?;
     if what_if {
-        return Ok(Json(batch::plan(api, &applied)).into_response());
+        return Ok(Json(batch::plan(api, &asked.caller, &applied)).into_response());
     }
     if applied.outcomes == [Outcome::Absent] {
         return Ok(StatusCode::NO_CONTENT.into_response());

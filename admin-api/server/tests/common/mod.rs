@@ -254,16 +254,26 @@ pub fn client_that_stays(dir: &Path, name: &str) -> reqwest::Client {
 
 /// A client without a certificate.
 pub fn anonymous(dir: &Path) -> reqwest::Client {
+    reqwest::Client::builder().use_preconfigured_tls(open_tls(dir)).build().unwrap()
+}
+
+/// The same, going nowhere else when it is told to.
+pub fn anonymous_that_stays(dir: &Path) -> reqwest::Client {
+    let stays = reqwest::redirect::Policy::none();
+    reqwest::Client::builder().use_preconfigured_tls(open_tls(dir)).redirect(stays).build().unwrap()
+}
+
+/// Without a certificate.
+pub fn open_tls(dir: &Path) -> rustls::ClientConfig {
     use rustls::pki_types::pem::PemObject;
     let mut roots = rustls::RootCertStore::empty();
     roots.add(rustls::pki_types::CertificateDer::from_pem_file(dir.join("pki/ca.pem")).unwrap()).unwrap();
     let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
+    rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
-        .with_no_client_auth();
-    reqwest::Client::builder().use_preconfigured_tls(tls).build().unwrap()
+        .with_no_client_auth()
 }
 
 pub fn reference(path: &str) -> Value {

@@ -38,13 +38,22 @@ fn free_ports(n: usize) -> Vec<u16> {
 impl Cluster {
     /// On this machine's loopback, by ports.
     pub(crate) fn start(size: usize) -> Self {
+        Self::start_with(size, &[])
+    }
+
+    /// The same with more arguments for each.
+    pub(crate) fn start_with(size: usize, more: &[&str]) -> Self {
         let ports = free_ports(2 * size);
         let place = |i: usize| (Vec::new(), "127.0.0.1".to_owned(), ports[2 * i], ports[2 * i + 1]);
-        Self::start_at((0..size).map(place).collect())
+        Self::start_all((0..size).map(place).collect(), more)
     }
 
     /// Each member with what its command begins with, its address, and its ports for clients and for members.
     pub(crate) fn start_at(places: Vec<(Vec<String>, String, u16, u16)>) -> Self {
+        Self::start_all(places, &[])
+    }
+
+    fn start_all(places: Vec<(Vec<String>, String, u16, u16)>, more: &[&str]) -> Self {
         static N: AtomicU32 = AtomicU32::new(0);
         let n = N.fetch_add(1, Ordering::Relaxed);
         // In memory: many disks take longer to sync than an election lasts.
@@ -73,6 +82,7 @@ impl Cluster {
             ]
             .iter()
             .map(|(k, v)| format!("--{k}={v}"))
+            .chain(more.iter().map(|a| (*a).to_owned()))
             .collect();
             members.push(Member { name, client, arguments, within, child: None });
         }
