@@ -125,6 +125,11 @@ pub enum Command {
         #[command(subcommand)]
         command: Token,
     },
+    /// What tenants have and may have
+    Quota {
+        #[command(subcommand)]
+        command: Quota,
+    },
     /// Show who asked for changes, and what was denied
     Audit {
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=1000))]
@@ -322,6 +327,27 @@ pub enum Token {
     Delete {
         id: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Quota {
+    /// What each tenant has, and its limits
+    List,
+    /// Set a tenant's limits, instead of those before
+    Set {
+        /// resourceMetadata.tenantId of its resources; '*': every tenant without limits of its own
+        tenant: String,
+        /// virtualNetworks=5, virtualNetworks/subnets=20, '*=100' for all together (children counted)
+        #[arg(required = true, value_parser = limit)]
+        limits: Vec<(String, u64)>,
+    },
+    /// End a tenant's limits
+    Delete { tenant: String },
+}
+
+fn limit(text: &str) -> Result<(String, u64), String> {
+    let (kind, number) = text.split_once('=').ok_or("KIND=NUMBER")?;
+    Ok((kind.to_owned(), number.parse().map_err(|_| format!("'{number}' is no number"))?))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -89,6 +89,7 @@ fn dispatch(global: &Global, command: Command, whole: clap::Command, output: &Ou
         }
         Command::Confirm => remote(global, async |c| history::confirm(c, output).await)?,
         Command::Token { command } => remote(global, async |c| access::token(c, &command, output).await)?,
+        Command::Quota { command } => remote(global, async |c| access::quota(c, &command, output).await)?,
         Command::Audit { limit } => remote(global, async |c| access::audit(c, limit, output).await)?,
         Command::Export => remote(global, async |c| output.value(&c.own("export", &[]).await?))?,
         Command::SupportBundle { file } => bundle::run(global, &file, output)?,

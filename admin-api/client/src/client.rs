@@ -183,6 +183,20 @@ impl Client {
         self.call(Method::DELETE, OWN, &format!("tokens/{id}"), None).await
     }
 
+    /// Says what a tenant may have; `*`: each that has no quota of its own.
+    ///
+    /// # Errors
+    /// A kind that tenants do not have.
+    pub async fn set_quota(&self, tenant: &str, quota: &Value) -> Result<Value, ClientError> {
+        self.call(Method::PUT, OWN, &format!("quotas/{tenant}"), Some(quota)).await
+    }
+
+    /// # Errors
+    /// There is none.
+    pub async fn delete_quota(&self, tenant: &str) -> Result<Value, ClientError> {
+        self.call(Method::DELETE, OWN, &format!("quotas/{tenant}"), None).await
+    }
+
     /// Follows a resource or a collection, after a revision that was seen or from what is there.
     ///
     /// # Errors

@@ -29,6 +29,7 @@ mod impact;
 mod lead;
 mod observe;
 mod pending;
+mod quota;
 mod rate;
 mod refusal;
 mod resources;

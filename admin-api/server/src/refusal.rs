@@ -35,6 +35,8 @@ pub enum Refusal {
         /// More of them, that the caller may not know by name.
         unseen: usize,
     },
+    /// A tenant would have more than it may.
+    OverQuota(String),
     /// Another controller changed something meanwhile.
     Conflict,
     /// A change waits to be confirmed; until then no other is made.
@@ -111,6 +113,7 @@ impl Refusal {
             Self::MethodNotAllowed(m) => (StatusCode::METHOD_NOT_ALLOWED, ErrorBody::new("OperationNotSupported", m)),
             Self::Precondition(m) => (StatusCode::PRECONDITION_FAILED, ErrorBody::new("PreconditionFailed", m)),
             Self::InUse { path, referrers, unseen } => (StatusCode::CONFLICT, in_use(&path, &referrers, unseen)),
+            Self::OverQuota(m) => (StatusCode::CONFLICT, ErrorBody::new("QuotaExceeded", m)),
             Self::Conflict => (
                 StatusCode::CONFLICT,
                 ErrorBody::new(

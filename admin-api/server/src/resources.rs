@@ -7,6 +7,7 @@ use crate::admit;
 use crate::draft::{Change, Draft, Outcome, locate};
 use crate::history::{self, Record, UnixMillis};
 use crate::pending::{PENDING, Pending, Waiting};
+use crate::quota;
 use crate::refusal::Refusal;
 use crate::secrets::Sealer;
 use crate::state::{PREFIX, State, StateError};
@@ -209,6 +210,8 @@ impl Resources {
         let outcomes = draft.all(changes, &self.sealer).map_err(discreet)?;
         let after = draft.finish(&before, changes, &self.sealer, &|_| false).map_err(discreet)?;
         tenant::check(&manner.caller, &before, &after, changes)?;
+        let quota = quota::of(&*self.store, &manner.caller).await?;
+        quota::check(&manner.caller, quota.as_ref(), &before, &after)?;
         if manner.what_if {
             return Ok(Applied { before, after: Arc::new(after), outcomes });
         }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 /// Kinds that a tenant can have.
-const OWN: &[&str] = &[
+pub(crate) const OWN: &[&str] = &[
     "accessControlLists",
     "loadBalancers",
     "networkInterfaces",

@@ -210,7 +210,8 @@ async fn what_a_role_is_not_given_is_denied_at_every_endpoint() {
             }
             asked += 1;
             let (status, body) = viewer.call(method, &url, Some(&json!({"properties": {}}))).await;
-            let open = ["/networking/discovery", "/penstock/v1/openapi.json"].contains(&url.as_str());
+            let open =
+                ["/networking/discovery", "/penstock/v1/openapi.json", "/penstock/v1/usage"].contains(&url.as_str());
             match status.as_u16() {
                 200 if open => {}
                 200 => assert_eq!((name, &body["value"]), ("get", &json!([])), "{url}: {body}"),
@@ -355,6 +356,60 @@ async fn a_tenant_is_told_no_name_of_the_sites_machines() {
     for name in ["host1", "host2", "10.1.3.2", "gw1", "hostId", "/servers/"] {
         assert_eq!(said.each_ref().map(|s| s.contains(name)), [false, true], "{name}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_has_no_more_than_its_quota_and_can_see_how_much_that_is() {
+    let lab = Lab::start().await;
+    let blue = program(&lab, "tenant-admin", Some("blue")).await;
+    let red = program(&lab, "tenant-admin", Some("red")).await;
+    let quota = async |tenant: &str, limits: Value| {
+        let body = json!({ "limits": limits });
+        lab.call(Method::PUT, &format!("/penstock/v1/quotas/{tenant}"), Some(&body)).await
+    };
+    assert_eq!(quota("*", json!({"securityTags": 1})).await.0, StatusCode::OK);
+    let (status, kept) = quota("blue", json!({"virtualnetworks": 2, "virtualNetworks/Subnets": 3, "*": 5})).await;
+    let limits = json!({"virtualNetworks": 2, "virtualNetworks/subnets": 3, "*": 5});
+    assert_eq!((status, &kept), (StatusCode::OK, &json!({"tenant": "blue", "limits": limits})));
+    for bad in [json!({"servers": 1}), json!({"virtualNetworks/x": 1}), json!({"*": -1}), json!({"*": 2_000_000})] {
+        assert_eq!(quota("blue", bad.clone()).await.0, StatusCode::BAD_REQUEST, "{bad}");
+    }
+    let put = async |p: &Program, path: &str, body: &Value| {
+        let (status, body) = p.call(Method::PUT, &format!("/networking/v1{path}"), Some(body)).await;
+        (status.as_u16(), body["error"]["code"].as_str().unwrap_or_default().to_owned())
+    };
+    let (fine, over) = ((201, String::new()), (409, "QuotaExceeded".to_owned()));
+    let subnet = json!({"properties": {"addressPrefix": "10.0.1.0/24"}});
+    let tag = json!({"properties": {}});
+    assert_eq!(put(&blue, "/virtualNetworks/a", &network()).await, fine);
+    assert_eq!(put(&blue, "/virtualNetworks/b", &network()).await, fine);
+    assert_eq!(put(&blue, "/virtualNetworks/c?whatIf=true", &network()).await, over, "of a kind");
+    assert_eq!(put(&blue, "/virtualNetworks/a/subnets/t", &subnet).await, fine);
+    assert_eq!(put(&blue, "/virtualNetworks/b/subnets/t", &subnet).await, over, "of children");
+    assert_eq!(put(&blue, "/securityTags/t", &tag).await, over, "in all");
+    let many = json!({"resources": [{"resourceRef": "/virtualNetworks/a", "method": "DELETE"},
+        {"resourceRef": "/securityTags/t", "properties": {}}, {"resourceRef": "/securityTags/u", "properties": {}}]});
+    assert_eq!(blue.status(Method::POST, "/networking/v1/$batch", Some(&many)).await, 200, "in exchange");
+    assert_eq!(put(&red, "/securityTags/v", &tag).await, fine);
+    assert_eq!(put(&red, "/securityTags/w", &tag).await, over, "a quota for all");
+    let operators = json!({"resourceMetadata": {"tenantId": "red"}, "properties": {}});
+    let (status, _) = lab.call(Method::PUT, "/networking/v1/securityTags/w", Some(&operators)).await;
+    assert_eq!(status, StatusCode::CREATED, "the operator may give more");
+    assert_eq!(put(&red, "/securityTags/v", &json!({"tags": {"a": "b"}, "properties": {}})).await.0, 200);
+
+    let used = json!({"*": 4, "virtualNetworks": 1, "virtualNetworks/subnets": 1, "securityTags": 2});
+    let one = json!({"tenant": "blue", "used": used, "limits": limits});
+    let (_, own) = blue.call(Method::GET, "/penstock/v1/usage", None).await;
+    assert_eq!(own["value"], json!([one]));
+    let two = json!({"tenant": "red", "used": {"*": 2, "securityTags": 2}, "limits": {"securityTags": 1}});
+    let (_, all) = lab.call(Method::GET, "/penstock/v1/usage", None).await;
+    assert_eq!(all["value"], json!([one, two]));
+    assert_eq!(blue.status(Method::PUT, "/penstock/v1/quotas/blue", Some(&json!({"limits": {}}))).await, 403);
+    let delete = async || lab.call(Method::DELETE, "/penstock/v1/quotas/blue", None).await.0;
+    assert_eq!((delete().await, delete().await), (StatusCode::NO_CONTENT, StatusCode::NOT_FOUND));
+    let (_, list) = lab.call(Method::GET, "/penstock/v1/quotas", None).await;
+    assert_eq!(list["value"], json!([{"tenant": "*", "limits": {"securityTags": 1}}]));
+    assert_eq!(put(&blue, "/securityTags/x", &tag).await, over, "that for all is blue's now");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

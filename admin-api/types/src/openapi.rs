@@ -41,6 +41,7 @@ pub fn openapi(version: &str) -> Value {
                 "watch": flag("watch", "Server-sent events: what is there, then each change. Resumes after `since` or Last-Event-ID."),
                 "since": {"name": "since", "in": "query", "description": "The revision to resume a watch after.", "schema": {"type": "integer", "minimum": 0}},
                 "instanceId": {"name": "instanceId", "in": "path", "required": true, "schema": {"type": "string"}},
+                "tenant": {"name": "tenant", "in": "path", "required": true, "schema": {"type": "string"}},
                 "tokenId": {"name": "tokenId", "in": "path", "required": true, "schema": {"type": "string"}},
                 "top": {"name": "$top", "in": "query", "description": "Resources of one page at most.", "schema": {"type": "integer", "minimum": 1}},
                 "skipToken": {"name": "$skipToken", "in": "query", "description": "Where the page begins: see nextLink.", "schema": {"type": "string"}},
@@ -338,6 +339,21 @@ const OWN: &[Own] = &[
         ..own("post", "/penstock/v1/tokens", "Makes a token; its secret is in the answer alone.")
     },
     Own { parameters: &["tokenId"], ..own("delete", "/penstock/v1/tokens/{tokenId}", "Ends a token.") },
+    own("get", "/penstock/v1/quotas", "What tenants may have."),
+    Own { parameters: &["tenant"], ..own("get", "/penstock/v1/quotas/{tenant}", "What a tenant may have.") },
+    Own {
+        parameters: &["tenant"],
+        body: Some(
+            "{\"limits\": {kind: N}}: by kind (virtualNetworks, virtualNetworks/subnets), * for all together, children counted",
+        ),
+        ..own(
+            "put",
+            "/penstock/v1/quotas/{tenant}",
+            "Says what a tenant may have, or (*) each that has no quota of its own.",
+        )
+    },
+    Own { parameters: &["tenant"], ..own("delete", "/penstock/v1/quotas/{tenant}", "Ends a quota.") },
+    own("get", "/penstock/v1/usage", "What tenants have and may have; to a tenant its own."),
     Own {
         parameters: &["top"],
         ..own("get", "/penstock/v1/audit", "Requests that changed something or were denied, the latest first.")

@@ -292,6 +292,7 @@ fn deed(target: &Target, get: bool) -> Deed {
         // A trace is asked by POST and changes nothing.
         Target::Status | Target::Trace => Deed::Oversee,
         Target::Own(Own::Tokens | Own::Token(_)) => Deed::Govern,
+        Target::Own(Own::Usage) if get => Deed::Read,
         Target::Own(_) if get => Deed::Oversee,
         Target::Own(_) => Deed::Govern,
     }

@@ -4,6 +4,7 @@ use super::asked::Asked;
 use super::batch::plan;
 use super::url::Own;
 use crate::history;
+use crate::quota;
 use crate::refusal::Refusal;
 use crate::tokens;
 use axum::Json;
@@ -35,6 +36,21 @@ pub(super) async fn handle(api: &Api, asked: &Asked<'_>, target: Own) -> Result<
         (Own::Token(id), &Method::DELETE) => {
             tokens::delete(api.resources.store(), &id).await?;
             Ok(StatusCode::NO_CONTENT.into_response())
+        }
+        (Own::Quotas, &Method::GET) => Ok(Json(quota::list(api.resources.store()).await?).into_response()),
+        (Own::Quota(tenant), &Method::GET) => {
+            Ok(Json(quota::get(api.resources.store(), &tenant).await?).into_response())
+        }
+        (Own::Quota(tenant), &Method::PUT) => {
+            Ok(Json(quota::put(api.resources.store(), &tenant, asked.typed()?).await?).into_response())
+        }
+        (Own::Quota(tenant), &Method::DELETE) => {
+            quota::delete(api.resources.store(), &tenant).await?;
+            Ok(StatusCode::NO_CONTENT.into_response())
+        }
+        (Own::Usage, &Method::GET) => {
+            let usage = quota::usage(api.resources.store(), &api.resources.state(), &asked.caller).await?;
+            Ok(Json(usage).into_response())
         }
         (Own::Audit, &Method::GET) => {
             let most = usize::try_from(asked.number("$top")?.unwrap_or(PAGE)).unwrap_or(usize::MAX);

@@ -31,6 +31,10 @@ pub(super) enum Own {
     OpenApi,
     Tokens,
     Token(String),
+    Quotas,
+    /// Of a tenant, or `*`.
+    Quota(String),
+    Usage,
     Audit,
 }
 
@@ -70,6 +74,9 @@ fn own(words: &[&str]) -> Option<Target> {
         ["openapi.json"] => Target::Own(Own::OpenApi),
         ["tokens"] => Target::Own(Own::Tokens),
         ["tokens", id] => Target::Own(Own::Token((*id).to_owned())),
+        ["quotas"] => Target::Own(Own::Quotas),
+        ["quotas", tenant] => Target::Own(Own::Quota((*tenant).to_owned())),
+        ["usage"] => Target::Own(Own::Usage),
         ["audit"] => Target::Own(Own::Audit),
         ["export"] => Target::Own(Own::Export),
         _ => return None,
