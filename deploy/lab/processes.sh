@@ -1,6 +1,6 @@
 # Processes of the lab: Penstock nodes, servers in containers, the router. Sourced by `lab`.
 
-nodes=(controller mux1 mux2 host1 host2 gateway)
+nodes=(controller mux1 mux2 host1 host2 gateway gateway2)
 
 lab_up() {
     need_root
@@ -70,7 +70,7 @@ make_big_file() {
 make_certificates() {
     "$bin" pki init --dir "$state/pki" >/dev/null
     issue controller controller --ip 10.1.31.2
-    issue mux mux1; issue mux mux2; issue host host1; issue host host2; issue gateway gateway
+    issue mux mux1; issue mux mux2; issue host host1; issue host host2; issue gateway gateway; issue gateway gateway2
     issue operator operator
     local box
     for box in branch-a branch-b; do (umask 077; wg genkey >"$state/$box.key"); done
@@ -93,6 +93,7 @@ underlay() {
         mux*) echo "10.1.${1#mux}.2" ;;
         host*) echo "10.1.1${1#host}.2" ;;
         gateway) echo 10.1.21.2 ;;
+        gateway2) echo 10.1.22.2 ;;
         controller) echo 10.1.31.2 ;;
     esac
 }
@@ -131,7 +132,7 @@ interface = "eth0"
 underlay_address = "$(underlay "$node")"
 TOML
                 ;;
-            gateway)
+            gateway*)
                 cat <<TOML
 
 [gateway]

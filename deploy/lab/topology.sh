@@ -6,6 +6,7 @@
 #   mux1, mux2  10.1.1.2, 10.1.2.2 fd00:1:1::2, ..   AS 64512; MTU 1610: 1500, VXLAN and the longest second chance
 #   host1,host2 10.1.11.2, .12.2   fd00:1:11::2, ..  three containers each
 #   gateway     10.1.21.2                          MTU 1600, as the controller's
+#   gateway2    10.1.22.2                          stands by
 #   controller  10.1.31.2
 #   branch-a    192.0.2.2/25       tenant blue's site, 192.168.50.0/24 inside
 #   branch-b    192.0.2.130/25     tenant green's site, the same addresses inside
@@ -13,7 +14,7 @@
 #
 # VIPs: 203.0.113.0/24 and 2001:db8:f::/64.
 
-boxes=(router client mux1 mux2 host1 host2 gateway controller branch-a branch-b branch-c)
+boxes=(router client mux1 mux2 host1 host2 gateway gateway2 controller branch-a branch-b branch-c)
 containers=(blue-1 blue-2 green-1 blue-3 green-2 green-3)
 declare -A container_host=([blue-1]=host1 [blue-2]=host1 [green-1]=host1 [blue-3]=host2 [green-2]=host2 [green-3]=host2)
 
@@ -59,6 +60,7 @@ make_links() {
     link host1 1610 10.1.11.2/24 fd00:1:11::2/64
     link host2 1610 10.1.12.2/24 fd00:1:12::2/64
     link gateway 1600 10.1.21.2/24 fd00:1:21::2/64
+    link gateway2 1600 10.1.22.2/24 fd00:1:22::2/64
     link controller 1600 10.1.31.2/24 fd00:1:31::2/64
     link branch-a 1500 192.0.2.2/25 2001:db8:ba::2/64
     link branch-b 1500 192.0.2.130/25 2001:db8:bb::2/64

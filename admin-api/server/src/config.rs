@@ -33,6 +33,9 @@ pub struct ControllerConfig {
     /// Seconds after which a host that is not connected has its probed backends counted as failed, if another host is connected.
     #[serde(default = "default_host_hold_off")]
     pub host_hold_off: u32,
+    /// Seconds after which the connections of a gateway that is not connected go to another one of its pool, if one is connected.
+    #[serde(default = "default_gateway_hold_off")]
+    pub gateway_hold_off: u32,
     /// What a virtual IP may take of each mux whose frontends say nothing about it.
     #[serde(default)]
     pub vip_limit: VipLimitTable,
@@ -105,11 +108,17 @@ fn default_leader_ttl() -> u32 {
 
 /// Twice what the southbound link takes to notice that a host is silent.
 pub const DEFAULT_HOST_HOLD_OFF: u32 = 10;
+/// Of [`ControllerConfig::gateway_hold_off`]: until its link is restored after a restart of its process, a gateway still forwards.
+pub const DEFAULT_GATEWAY_HOLD_OFF: u32 = 3;
 
 pub const DEFAULT_REQUESTS_PER_SECOND: u32 = 1000;
 
 fn default_requests_per_second() -> u32 {
     DEFAULT_REQUESTS_PER_SECOND
+}
+
+fn default_gateway_hold_off() -> u32 {
+    DEFAULT_GATEWAY_HOLD_OFF
 }
 
 fn default_host_hold_off() -> u32 {

@@ -47,7 +47,7 @@ pub struct NodeState {
     pub connected: bool,
     /// When `connected` changed, or the node was configured.
     pub since: Nanos,
-    /// A host that has been gone so long that its probed backends count as failed.
+    /// A host that has been gone so long that its probed backends count as failed, or a gateway whose connections go elsewhere.
     pub absent: bool,
 }
 
@@ -81,7 +81,8 @@ impl NodeState {
     /// In words, of a node that is not connected.
     #[must_use]
     pub fn absence(&self, name: &str, now: Nanos) -> String {
-        let counted = if self.absent { "; its probed backends count as failed" } else { "" };
+        let is_host = matches!(self.goal.borrow().as_deref(), Some(NodeGoal::Host(_)));
+        let counted = if self.absent && is_host { "; its probed backends count as failed" } else { "" };
         format!("{name} is not connected since {} s{counted}", now.since(self.since).as_secs())
     }
 
@@ -258,26 +259,39 @@ impl GoalHub {
         self.pressure.subscribe()
     }
 
-    /// Takes hosts for dead that have been gone for `hold_off` ([`absence`](crate::absence)); says when to look again.
+    /// Takes hosts for dead that have been gone for `hosts`, and gateways for `gateways` ([`absence`](crate::absence)); says when to look
+    /// again.
     #[allow(clippy::must_use_candidate)]
-    pub fn judge(&self, hold_off: Duration, now: Nanos) -> Option<Nanos> {
+    pub fn judge(&self, hosts: Duration, gateways: Duration, now: Nanos) -> Option<Nanos> {
+        let hosts = self.judge_role(NodeRole::Host, hosts, now);
+        [hosts, self.judge_role(NodeRole::Gateway, gateways, now)].into_iter().flatten().min()
+    }
+
+    fn judge_role(&self, role: NodeRole, hold_off: Duration, now: Nanos) -> Option<Nanos> {
         let mut nodes = self.nodes();
         let mut changed = false;
-        let mut hosts: Vec<_> = nodes.iter_mut().filter(|((role, _), _)| *role == NodeRole::Host).collect();
+        let mut nodes_of: Vec<_> = nodes.iter_mut().filter(|((r, _), _)| *r == role).collect();
         let links: Vec<Link> =
-            hosts.iter().map(|(_, n)| Link { connected: n.connected, since: n.since, absent: n.absent }).collect();
+            nodes_of.iter().map(|(_, n)| Link { connected: n.connected, since: n.since, absent: n.absent }).collect();
         let verdict = absence::judge(&links, hold_off, now);
         for i in verdict.absent {
-            let Some(((_, name), node)) = hosts.get_mut(i) else { continue };
+            let Some(((_, name), node)) = nodes_of.get_mut(i) else { continue };
             node.absent = true;
             changed = true;
-            tracing::warn!(host = name.as_str(), "{}", node.absence(name, now));
+            tracing::warn!(%role, node = name.as_str(), "{}", node.absence(name, now));
         }
         drop(nodes);
         if changed {
             self.health.send_modify(|n| *n += 1);
         }
         verdict.next
+    }
+
+    /// Whether a gateway is connected; `None` when it has been gone for so long that another is to take over.
+    pub(crate) fn gateway_is_connected(&self, name: &str) -> Option<bool> {
+        let nodes = self.nodes();
+        let node = nodes.get(&(NodeRole::Gateway, name.to_owned()));
+        if node.is_some_and(|n| n.absent) { None } else { Some(node.is_some_and(|n| n.connected)) }
     }
 
     fn connected_at(&self, role: NodeRole, name: &str, connected: bool, now: Nanos) {
@@ -288,25 +302,27 @@ impl GoalHub {
                 return;
             }
             if node.absent && connected {
-                // Until its probes have a verdict: it may have restarted, and its containers with it.
-                let gone = now.since(node.since).as_secs();
-                let probes = node.failed_probes(&format!("{name} was not connected for {gone} s; not probed yet"));
-                let status = match node.report.as_deref() {
-                    Some(NodeReport::Host(status)) => status.clone(),
-                    _ => HostStatus::default(),
-                };
-                node.report = Some(Arc::new(NodeReport::Host(HostStatus { probes, ..status })));
                 node.absent = false;
-                tracing::info!(host = name, "{name} is connected again after {gone} s; its probes decide");
+                let gone = now.since(node.since).as_secs();
+                tracing::info!(%role, node = name, "{name} is connected again after {gone} s");
+                if role == NodeRole::Host {
+                    // Until its probes have a verdict: it may have restarted, and its containers with it.
+                    let probes = node.failed_probes(&format!("{name} was not connected for {gone} s; not probed yet"));
+                    let status = match node.report.as_deref() {
+                        Some(NodeReport::Host(status)) => status.clone(),
+                        _ => HostStatus::default(),
+                    };
+                    node.report = Some(Arc::new(NodeReport::Host(HostStatus { probes, ..status })));
+                }
             }
             (node.connected, node.since) = (connected, now);
         }
-        if role == NodeRole::Host {
+        if role != NodeRole::Mux {
             self.health.send_modify(|n| *n += 1);
         }
     }
 
-    /// Changes when the health of a backend does.
+    /// Changes when the health of a backend does, or a host or gateway comes or goes.
     #[must_use]
     pub fn health(&self) -> watch::Receiver<u64> {
         self.health.subscribe()
@@ -621,9 +637,9 @@ mod tests {
         let mut health = hub.health();
         hub.connected_at(NodeRole::Host, "h", false, at(100));
         assert!(health.has_changed().unwrap(), "the compiler is to judge");
-        assert_eq!(hub.judge(hold_off, at(101)), Some(at(110)));
+        assert_eq!(hub.judge(hold_off, hold_off, at(101)), Some(at(110)));
         assert_eq!(said(109), [(true, String::new())]);
-        assert_eq!(hub.judge(hold_off, at(110)), None);
+        assert_eq!(hub.judge(hold_off, hold_off, at(110)), None);
         assert_eq!(said(112), [(false, "h is not connected since 12 s".to_owned())]);
         health.mark_unchanged();
         hub.connected_at(NodeRole::Host, "h", true, at(120));
@@ -645,7 +661,7 @@ mod tests {
         for host in ["h", "other"] {
             hub.connected_at(NodeRole::Host, host, false, at(100));
         }
-        assert_eq!(hub.judge(hold_off, at(10_000)), None);
+        assert_eq!(hub.judge(hold_off, hold_off, at(10_000)), None);
         assert_eq!(hub.probes(at(10_000)), [status("p", true)]);
     }
 }

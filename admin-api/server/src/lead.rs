@@ -2,7 +2,7 @@
 //!
 //! All of them answer and take changes, which the store puts in order; the leader alone plans, and what it writes holds only as long
 //! as it leads (`Kept`). A controller with a store of its own always leads.
-use crate::compile::{Compiler, KeepError};
+use crate::compile::{Compiler, HoldOff, KeepError};
 use crate::config::{EtcdTable, VipLimitTable};
 use crate::hub::GoalHub;
 use crate::resources::Resources;
@@ -53,7 +53,7 @@ pub(crate) struct Leading {
     pub store: Arc<dyn Store>,
     pub resources: Arc<Resources>,
     pub hub: Arc<GoalHub>,
-    pub hold_off: Duration,
+    pub hold_off: HoldOff,
     pub vip_limit: VipLimitTable,
     pub site: String,
 }
@@ -103,7 +103,7 @@ impl Leading {
 
     async fn begin(&self, leadership: Option<Arc<Leadership>>) -> Result<Compiler, KeepError> {
         let (store, resources, hub) = (self.store.clone(), self.resources.clone(), self.hub.clone());
-        let compiler = Compiler::open(store, resources, hub, (self.hold_off, self.vip_limit), leadership).await?;
+        let compiler = Compiler::open(store, resources, hub, self.hold_off, self.vip_limit, leadership).await?;
         let term = compiler.term();
         self.hub.begin_to_lead(Lead { site: self.site.clone(), term });
         self.resources.lead(true);

@@ -22,6 +22,7 @@ mod compile;
 mod config;
 mod draft;
 mod drains;
+mod failover;
 mod history;
 mod http;
 mod hub;
@@ -47,7 +48,10 @@ mod trace_nodes;
 
 pub use audit::AuditError;
 pub use compile::KeepError;
-pub use config::{ControllerConfig, DEFAULT_HOST_HOLD_OFF, DEFAULT_REQUESTS_PER_SECOND, EtcdTable, VipLimitTable};
+pub use config::{
+    ControllerConfig, DEFAULT_GATEWAY_HOLD_OFF, DEFAULT_HOST_HOLD_OFF, DEFAULT_REQUESTS_PER_SECOND, EtcdTable,
+    VipLimitTable,
+};
 pub use hub::{GoalHub, NodeState};
 pub use refusal::Refusal;
 pub use run::{Error, run, run_with_hub};

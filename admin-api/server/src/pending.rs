@@ -151,7 +151,7 @@ impl Serial {
 }
 
 /// The controller, where it acts by itself.
-fn itself() -> Caller {
+pub(crate) fn itself() -> Caller {
     Caller { name: "penstock".to_owned(), role: Role::Operator, tenant: None, from: None, token: None }
 }
 

@@ -442,7 +442,7 @@ pub(crate) fn number(serial: &Entry) -> Result<u64, StoreError> {
 }
 
 /// What is wrong, and not with a body that was sent.
-fn invalid(state: &State, misplaced: Vec<Misplaced>) -> Refusal {
+pub(crate) fn invalid(state: &State, misplaced: Vec<Misplaced>) -> Refusal {
     Refusal::Invalid(misplaced.into_iter().map(|m| locate(m, &state.documents, &[])).collect())
 }
 

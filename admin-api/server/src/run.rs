@@ -1,5 +1,5 @@
 use crate::audit::{Audit, AuditError};
-use crate::compile::{Compiler, KeepError};
+use crate::compile::{Compiler, HoldOff, KeepError};
 use crate::config::{ControllerConfig, EtcdTable};
 use crate::http::{Api, router};
 use crate::hub::GoalHub;
@@ -149,7 +149,10 @@ pub async fn run_with_hub(
     };
     let site = stores::site(&*store, &sealer).await?;
     let resources = Arc::new(Resources::open(store.clone(), sealer).await?);
-    let hold_off = Duration::from_secs(config.host_hold_off.into());
+    let hold_off = HoldOff {
+        hosts: Duration::from_secs(config.host_hold_off.into()),
+        gateways: Duration::from_secs(config.gateway_hold_off.into()),
+    };
     let (all, nodes) = (resources.clone(), hub.clone());
     let vip_limit = config.vip_limit;
     let leading = Leading { store: store.clone(), resources: all, hub: nodes, hold_off, vip_limit, site };

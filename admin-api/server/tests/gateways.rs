@@ -3,10 +3,11 @@
 mod common;
 
 use common::{Lab, Node, fabric, targets};
-use penstock_gateway_proto::{GatewayGoal, Policy};
+use penstock_gateway_proto::{GatewayGoal, GatewayStatus, PeerAddress, Policy, TunnelKind, TunnelState, TunnelStatus};
 use penstock_model::{PortId, Protocol, Underlay};
-use penstock_policy::{NatKind, PortRange, TranslationRule};
-use penstock_southbound::Gateway;
+use penstock_policy::{NatKind, NextHop, PortRange, TranslationRule};
+use penstock_slb_host::HostGoal;
+use penstock_southbound::{Gateway, Host};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -200,4 +201,71 @@ async fn a_rule_of_translation_that_cannot_be_kept_is_refused_where_it_stands() 
         assert_eq!(status, StatusCode::BAD_REQUEST, "{said}: {body:#}");
         assert_eq!(targets(&body).remove(0).1, format!("/properties/natRules/1{at}"), "{said}: {body:#}");
     }
+}
+
+/// A second gateway in the pool of the first.
+async fn lab_of_two() -> Lab {
+    let mut lab = lab().await;
+    let pool = json!({"resourceRef": "/gatewayPools/default"});
+    lab.put("/gateways/gw2", json!({"underlayAddress": "10.1.5.3", "pool": pool})).await;
+    lab.config.gateway_hold_off = 1;
+    lab.restart().await;
+    lab
+}
+
+/// The gateway that a network's routes lead to, from a host.
+fn leads_to(goal: &HostGoal, address: &str) -> bool {
+    let mut hops = goal.networks.iter().flat_map(|n| &n.routes).map(|r| r.next_hop);
+    hops.all(|hop| matches!(hop, NextHop::Vtep { addr, .. } if addr == Underlay(address.parse().unwrap())))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_gateway_of_the_pool_takes_over_and_keeps_what_it_took() {
+    let mut lab = lab_of_two().await;
+    let mut host = Node::<Host>::start(&lab, "host1");
+    let mut standby = Node::<Gateway>::start(&lab, "gw2");
+    let mut active = Node::<Gateway>::start(&lab, "gw1");
+    let (before, revision) = active.wait(|g: &GatewayGoal| g.tunnels.len() == 2).await;
+    standby.wait(|g: &GatewayGoal| g.tunnels.is_empty() && !g.vteps.is_empty()).await;
+    host.wait(|g: &HostGoal| !g.networks.is_empty() && leads_to(g, "10.1.5.2")).await;
+    let roaming =
+        before.tunnels.iter().find(|t| matches!(t.kind, TunnelKind::WireGuard { endpoint: None, .. })).unwrap();
+    let at: std::net::SocketAddr = "198.51.100.9:4711".parse().unwrap();
+    let told = TunnelStatus {
+        id: roaming.id,
+        name: roaming.name.clone(),
+        state: TunnelState::Connected,
+        endpoint: Some(PeerAddress::Socket(at)),
+        handshake_age_seconds: Some(3),
+        received_bytes: 0,
+        transmitted_bytes: 0,
+    };
+    active.status.send_replace(GatewayStatus {
+        applied: before.revision,
+        tunnels: vec![told],
+        ..GatewayStatus::default()
+    });
+    let path = format!("/networking/v1/{}", roaming.name);
+    let shown = async || lab.call(Method::GET, &path, None).await.1["properties"]["connectionState"].clone();
+    for _ in 0..200 {
+        if shown().await == "Connected" {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(shown().await, "Connected", "the controller has heard it; {revision:?}");
+    drop(active);
+    let (goal, _) = standby.wait_long(|g: &GatewayGoal| g.tunnels.len() == 2).await;
+    let taken = goal.tunnels.iter().find(|t| t.id == roaming.id).unwrap();
+    assert!(matches!(taken.kind, TunnelKind::WireGuard { endpoint, .. } if endpoint == Some(at)), "{:?}", taken.kind);
+    host.wait_long(|g: &HostGoal| leads_to(g, "10.1.5.3")).await;
+    let history = lab.call(Method::GET, "/penstock/v1/history", None).await.1.to_string();
+    assert!(history.contains("gw1 is gone: gw2 takes over"), "{history}");
+    // What operators say of the pool does not choose another one; neither does a restart, nor that the first is back.
+    lab.put("/gatewayPools/default", json!({"type": "All", "redundantGatewayCount": 1})).await;
+    lab.restart().await;
+    let mut back = Node::<Gateway>::start(&lab, "gw1");
+    back.wait_long(|g: &GatewayGoal| g.tunnels.is_empty() && g.vteps.len() >= 2).await;
+    standby.wait_long(|g: &GatewayGoal| g.tunnels.len() == 2).await;
+    host.wait_long(|g: &HostGoal| leads_to(g, "10.1.5.3")).await;
 }

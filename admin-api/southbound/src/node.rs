@@ -67,6 +67,9 @@ enum SessionError {
     NoWelcome,
 }
 
+/// Of a gateway, for the controller.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 const CONNECT: Duration = Duration::from_secs(5);
 
 /// A connection that lasted this long was a good one.
@@ -90,7 +93,8 @@ impl Link {
         &self.identity.name
     }
 
-    /// Runs until shutdown: first the goal from disk, then the controller's, for ever connected or trying to be.
+    /// Runs until shutdown: first the goal from disk, then the controller's, for ever connected or trying to be. A gateway waits 2
+    /// seconds for the controller before: another one may have taken its tunnels over, and would lose the sites to it.
     ///
     /// A goal is kept on disk once `status` says that it is applied, so what a restart begins with is known to work.
     ///
@@ -106,8 +110,11 @@ impl Link {
             return Err(LinkError::Role { identity: self.identity.clone(), role: R::ROLE });
         }
         let file = Arc::new(GoalFile::<R>::new(&self.state_dir, self.name()));
-        let kept = load(&file, &goal).await;
+        let kept = load(&file).await;
         tokio::select! {
+            // First: what is kept is there when the controller is asked.
+            biased;
+            () = begin::<R>(&goal, kept.clone()) => Ok(()),
             result = self.stay_connected::<R>(&goal, &status) => result,
             () = keep_on_disk(file, kept, goal.subscribe(), status.clone()) => Ok(()),
             _ = shutdown.wait_for(|stop| *stop) => Ok(()),
@@ -214,16 +221,29 @@ fn mapped(address: SocketAddr, endpoint: &Endpoint) -> SocketAddr {
     }
 }
 
-async fn load<R: Role>(file: &Arc<GoalFile<R>>, goal: &watch::Sender<Option<Arc<R::Goal>>>) -> Option<Arc<R::Goal>> {
+/// Begins with what was kept, unless the controller was faster. Never returns.
+async fn begin<R: Role>(goal: &watch::Sender<Option<Arc<R::Goal>>>, kept: Option<Arc<R::Goal>>) {
+    if let Some(kept) = kept {
+        if R::ROLE == NodeRole::Gateway {
+            tokio::time::sleep(PATIENCE).await;
+        }
+        goal.send_if_modified(|now| {
+            let is_first = now.is_none();
+            if is_first {
+                tracing::info!(role = %R::ROLE, revision = %R::revision(&kept), "starting with the goal kept on disk");
+                *now = Some(kept);
+            }
+            is_first
+        });
+    }
+    std::future::pending().await
+}
+
+async fn load<R: Role>(file: &Arc<GoalFile<R>>) -> Option<Arc<R::Goal>> {
     let reader = file.clone();
     let loaded = tokio::task::spawn_blocking(move || reader.load()).await;
     match loaded {
-        Ok(Ok(Some(kept))) => {
-            let kept = Arc::new(kept);
-            tracing::info!(role = %R::ROLE, revision = %R::revision(&kept), file = %file.path().display(), "starting with the goal kept on disk");
-            goal.send_replace(Some(kept.clone()));
-            Some(kept)
-        }
+        Ok(Ok(Some(kept))) => Some(Arc::new(kept)),
         Ok(Ok(None)) => None,
         Ok(Err(error)) => {
             tracing::error!(role = %R::ROLE, %error, "starting without a goal");

@@ -1,5 +1,6 @@
 use penstock_admin_server::{
-    ControllerConfig, DEFAULT_HOST_HOLD_OFF, DEFAULT_REQUESTS_PER_SECOND, EtcdTable, VipLimitTable,
+    ControllerConfig, DEFAULT_GATEWAY_HOLD_OFF, DEFAULT_HOST_HOLD_OFF, DEFAULT_REQUESTS_PER_SECOND, EtcdTable,
+    VipLimitTable,
 };
 use penstock_gateway_server::GatewayConfig;
 use penstock_mux_server::MuxConfig;
@@ -77,6 +78,8 @@ pub(crate) struct ControllerTable {
     pub(crate) southbound_listen: SocketAddr,
     /// Seconds after which a host that is not connected has its probed backends counted as failed, if another host is connected.
     pub(crate) host_hold_off: u32,
+    /// Seconds after which the connections of a gateway that is not connected go to another one of its pool, if one is connected.
+    pub(crate) gateway_hold_off: u32,
     /// Several controllers: the store that they share.
     pub(crate) etcd: Option<EtcdTable>,
     /// What a virtual IP may take of each mux whose frontends say nothing about it.
@@ -92,6 +95,7 @@ impl Default for ControllerTable {
             requests_per_second: DEFAULT_REQUESTS_PER_SECOND,
             southbound_listen: any(8444),
             host_hold_off: DEFAULT_HOST_HOLD_OFF,
+            gateway_hold_off: DEFAULT_GATEWAY_HOLD_OFF,
             etcd: None,
             vip_limit: VipLimitTable::default(),
         }
@@ -201,6 +205,7 @@ impl Config {
             cert: node.certificate.clone(),
             key: node.key.clone(),
             host_hold_off: table.host_hold_off,
+            gateway_hold_off: table.gateway_hold_off,
             etcd: table.etcd.clone(),
             vip_limit: table.vip_limit,
         })

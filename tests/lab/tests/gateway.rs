@@ -3,7 +3,7 @@
 
 use penstock_lab::Lab;
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 macro_rules! lab {
     () => {
@@ -66,6 +66,38 @@ fn bulk_data_crosses_the_tunnel_both_ways() {
         println!("iperf3 {direction} of {site}: {mbit:.0} Mbit/s");
         assert!(mbit > 10.0, "iperf3 {direction} of {site}: {mbit} Mbit/s");
     }
+}
+
+/// There and back: what comes after this test finds the tunnels where they were.
+#[test]
+fn sites_follow_to_the_other_gateway_of_the_pool() {
+    let lab = lab!();
+    wait_for_sites(lab);
+    for (gone, other, address) in [("gateway", "gateway2", "10.1.22.2"), ("gateway2", "gateway", "10.1.21.2")] {
+        let start = Instant::now();
+        lab.script(&["kill", gone]);
+        for (site, tenant, inside) in &SITES[..2] {
+            let answer =
+                || String::from_utf8_lossy(&lab.run(site, "curl -s -m 1 http://10.0.0.11:8080/").stdout).into_owned();
+            let expected = format!("{tenant}-1 {inside}");
+            lab.wait_until(Duration::from_secs(40), "the site is served again", || answer().trim() == expected);
+            let endpoints = lab.out(site, "wg show all endpoints");
+            assert!(endpoints.contains(address), "{site} speaks to {other}: {endpoints}");
+        }
+        println!("{other} had taken over both sites after {:?}", start.elapsed());
+        lab.script(&["start", gone]);
+        lab.wait_until(Duration::from_secs(20), "it is back", || {
+            let status = lab.cli_json(&["status"]);
+            let nodes = status["nodes"].as_array().unwrap();
+            nodes.iter().any(|n| n["name"] == gone && n["inSync"] == true)
+        });
+        // It would be the stronger if it began with what it had.
+        for (site, ..) in &SITES[..2] {
+            assert!(lab.ok(site, "curl -sf -m 2 http://10.0.0.11:8080/"), "{gone} leaves {site} to {other}");
+        }
+    }
+    // By an address that stays: GRE is where it was.
+    wait_for_sites(lab);
 }
 
 #[test]

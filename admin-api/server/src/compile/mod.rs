@@ -10,6 +10,7 @@ mod site_router;
 mod tags;
 
 use crate::config::VipLimitTable;
+use crate::failover;
 use crate::hub::GoalHub;
 use crate::resources::Resources;
 use crate::secrets::{Sealer, SecretError};
@@ -35,6 +36,13 @@ use tokio::sync::watch;
 const PRESSED_EVERY: Duration = Duration::from_secs(5);
 /// After a failure of the store; meanwhile nodes keep their goals.
 const RETRY: Duration = Duration::from_secs(2);
+
+/// How long nodes may be gone before the controller acts on it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HoldOff {
+    pub(crate) hosts: Duration,
+    pub(crate) gateways: Duration,
+}
 
 type Key = (NodeRole, String);
 /// Shared with the hub: a mux's goal is as large as its tables.
@@ -71,7 +79,7 @@ pub(crate) struct Compiler {
     /// Grows with each goal that differs; the upper half counts starts, so that it grows over restarts, too.
     revision: u64,
     hash_seed: [u64; 2],
-    host_hold_off: Duration,
+    hold_off: HoldOff,
     vip_limit: VipLimitTable,
     /// Where there are several controllers.
     leadership: Option<Arc<Leadership>>,
@@ -82,7 +90,8 @@ impl Compiler {
         store: Arc<dyn Store>,
         resources: Arc<Resources>,
         hub: Arc<GoalHub>,
-        (host_hold_off, vip_limit): (Duration, VipLimitTable),
+        hold_off: HoldOff,
+        vip_limit: VipLimitTable,
         leadership: Option<Arc<Leadership>>,
     ) -> Result<Self, KeepError> {
         let fence = leadership.iter().map(|l| l.fence()).collect();
@@ -105,7 +114,7 @@ impl Compiler {
             told_free: BTreeSet::new(),
             revision,
             hash_seed,
-            host_hold_off,
+            hold_off,
             vip_limit,
             leadership,
         })
@@ -119,17 +128,17 @@ impl Compiler {
     pub(crate) async fn run(mut self) {
         loop {
             let state = self.states.borrow_and_update().clone();
-            self.hub.judge(self.host_hold_off, MonotonicClock::now());
+            self.judge();
             self.health.mark_unchanged();
             self.pressure.mark_unchanged();
             let wake = match self.compile(&state, MonotonicClock::now()).await {
                 Ok(()) => {
-                    // Again, for hosts that are new.
-                    let judge = self.hub.judge(self.host_hold_off, MonotonicClock::now());
-                    let due = [self.planner.poll_timeout(), judge].into_iter().flatten().min();
+                    // Again, for nodes that are new.
+                    let due = [self.planner.poll_timeout(), self.judge()].into_iter().flatten().min();
                     let due = due.map(|at| at.since(MonotonicClock::now()));
                     let ends = next_deadline(&state.intent, unix_seconds());
-                    due.into_iter().chain(ends).min()
+                    let again = self.fail_over(&state).await;
+                    due.into_iter().chain(ends).chain(again).min()
                 }
                 Err(error) => {
                     tracing::error!(%error, "not compiled; nodes keep the goals that they have");
@@ -153,6 +162,22 @@ impl Compiler {
                 () = timer => {}
             }
         }
+    }
+
+    fn judge(&self) -> Option<Nanos> {
+        self.hub.judge(self.hold_off.hosts, self.hold_off.gateways, MonotonicClock::now())
+    }
+
+    /// That it is done is heard as a change of resources. Returns when to try again what could not be done.
+    async fn fail_over(&self, state: &State) -> Option<Duration> {
+        let mut again = None;
+        for choice in failover::choices(&state.intent, &self.hub) {
+            if let Err(refusal) = self.resources.choose(&choice).await {
+                tracing::error!(pool = choice.pool.id(), ?refusal, "no other gateway has taken over");
+                again = Some(RETRY);
+            }
+        }
+        again
     }
 
     pub(crate) async fn compile(&mut self, state: &State, now: Nanos) -> Result<(), CompileError> {

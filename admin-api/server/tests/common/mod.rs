@@ -37,6 +37,7 @@ impl Lab {
             ("host1", "host"),
             ("host2", "host"),
             ("gw1", "gateway"),
+            ("gw2", "gateway"),
         ] {
             let request = Request {
                 identity: Identity::new(name.to_owned(), roles).unwrap(),
@@ -56,6 +57,7 @@ impl Lab {
             cert: dir.join("pki/ctl.pem"),
             key: dir.join("pki/ctl.key"),
             host_hold_off: penstock_admin_server::DEFAULT_HOST_HOLD_OFF,
+            gateway_hold_off: penstock_admin_server::DEFAULT_GATEWAY_HOLD_OFF,
             etcd: None,
             vip_limit: penstock_admin_server::VipLimitTable::default(),
         };

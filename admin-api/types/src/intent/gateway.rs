@@ -18,7 +18,7 @@ pub struct Connection {
     pub network: ResourcePath,
     /// The table of the gateway's subnet: what comes from the site goes by it.
     pub route_table: Option<ResourcePath>,
-    /// The gateway that ends it: the first of its pools.
+    /// The gateway that ends it: the active one of its pool.
     pub gateway: ResourcePath,
     /// Routes to the site, and what it may send from, as the tenant knows it.
     pub prefixes: Vec<IpNetwork>,
@@ -47,6 +47,46 @@ pub enum ConnectionKind {
     },
 }
 
+/// Gateways of which one is active: all connections of the pool are on it, and the others stand by.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GatewayPool {
+    /// Those that have an address, in the order in which they take over.
+    pub gateways: Vec<ResourcePath>,
+    /// The one that the controller has chosen since; else the first is active.
+    pub chosen: Option<ResourcePath>,
+    /// Where peers were last seen whose place nobody has said, when it was chosen: sites whose gateway has another address now do not
+    /// know where to look for it.
+    pub seen: BTreeMap<TunnelId, SocketAddr>,
+}
+
+impl GatewayPool {
+    #[must_use]
+    pub fn active(&self) -> Option<&ResourcePath> {
+        self.chosen.as_ref().or(self.gateways.first())
+    }
+}
+
+/// How a choice is kept in the pool's document.
+#[must_use]
+pub fn kept_choice(gateway: &ResourcePath, seen: &BTreeMap<TunnelId, SocketAddr>) -> Value {
+    let seen: BTreeMap<String, String> = seen.iter().map(|(id, at)| (id.0.to_string(), at.to_string())).collect();
+    serde_json::json!({ "active": gateway.id(), "seen": seen })
+}
+
+pub(super) fn pools(r: &Reader<'_>, intent: &Intent) -> BTreeMap<ResourcePath, GatewayPool> {
+    let pool = |node: Node<'_>| {
+        let is_in = |g: &&super::Node| g.address.is_some() && g.pool.as_ref() == Some(&node.path);
+        let gateways: Vec<ResourcePath> = intent.gateways.values().filter(is_in).map(|g| g.path.clone()).collect();
+        let id = node.allocated().parsed::<String>("active");
+        let chosen = gateways.iter().find(|g| Some(g.id()) == id.as_deref()).cloned();
+        let seen = node.allocated().0.get("seen").and_then(Value::as_object).filter(|_| chosen.is_some());
+        let entry = |(id, at): (&String, &Value)| Some((TunnelId(id.parse().ok()?), at.as_str()?.parse().ok()?));
+        let seen = seen.into_iter().flatten().filter_map(entry).collect();
+        (node.path, GatewayPool { gateways, chosen, seen })
+    };
+    r.all("GatewayPools").into_iter().map(pool).collect()
+}
+
 /// A gateway's UDP port, with the key that answers there: tunnels of one key may share a port.
 type Ports = BTreeMap<(ResourcePath, u16), (String, ResourcePath)>;
 
@@ -55,7 +95,8 @@ pub(crate) fn read(r: &mut Reader<'_>, intent: &Intent) -> Vec<Connection> {
     let mut ports = Ports::new();
     for virtual_gateway in r.all("VirtualGateways") {
         let network = network(r, &virtual_gateway);
-        let gateway = gateway(&virtual_gateway, intent);
+        let pool = pool(&virtual_gateway, intent);
+        let gateway = pool.and_then(GatewayPool::active);
         for node in virtual_gateway.children("networkConnections") {
             let kind = match node.word("connectionType").as_str() {
                 "wireguard" => wireguard(r, &node),
@@ -70,7 +111,7 @@ pub(crate) fn read(r: &mut Reader<'_>, intent: &Intent) -> Vec<Connection> {
             };
             let prefixes = prefixes(r, &node);
             let nat = nat::read(r, &node, &prefixes);
-            let Some(kind) = kind else { continue };
+            let Some(mut kind) = kind else { continue };
             if node.word("connectionStatus") == "disabled" {
                 continue;
             }
@@ -87,7 +128,7 @@ pub(crate) fn read(r: &mut Reader<'_>, intent: &Intent) -> Vec<Connection> {
                 );
                 continue;
             };
-            let Some(gateway) = gateway.clone() else {
+            let Some(gateway) = gateway.cloned() else {
                 r.warn(
                     &node.path,
                     "HostUnreachable",
@@ -103,6 +144,9 @@ pub(crate) fn read(r: &mut Reader<'_>, intent: &Intent) -> Vec<Connection> {
             }
             check_overlap(r, &node, &prefixes, &network, &out, intent);
             let id = TunnelId(node.allocated().number("tunnel"));
+            if let ConnectionKind::WireGuard { endpoint: endpoint @ None, .. } = &mut kind {
+                *endpoint = pool.and_then(|p| p.seen.get(&id)).copied();
+            }
             let received_cap = cap(&node, "inboundKiloBitsPerSecond");
             let transmitted_cap = cap(&node, "outboundKiloBitsPerSecond");
             out.push(Connection {
@@ -140,10 +184,10 @@ fn route_table(virtual_gateway: &Node<'_>, network: &ResourcePath, intent: &Inte
     tables.iter().find_map(|subnet| subnets.get(subnet)?.route_table.clone())
 }
 
-fn gateway(node: &Node<'_>, intent: &Intent) -> Option<ResourcePath> {
+/// The first that has a gateway.
+fn pool<'a>(node: &Node<'_>, intent: &'a Intent) -> Option<&'a GatewayPool> {
     let pools = node.references("GatewayPools");
-    let in_pool = |g: &&super::Node| g.address.is_some() && g.pool.as_ref().is_some_and(|p| pools.contains(p));
-    intent.gateways.values().find(in_pool).map(|g| g.path.clone())
+    pools.iter().filter_map(|path| intent.gateway_pools.get(path)).find(|pool| !pool.gateways.is_empty())
 }
 
 fn routes<'a>(node: &Node<'a>) -> impl Iterator<Item = (usize, String)> + 'a {

@@ -14,7 +14,7 @@ mod router;
 mod site_router;
 
 pub use acl::{AccessList, Tag};
-pub use gateway::{Connection, ConnectionKind};
+pub use gateway::{Connection, ConnectionKind, GatewayPool, kept_choice};
 pub use interface::reserved;
 pub use interface::{Interface, IpConfiguration};
 pub use load_balancer::{ALL_PORTS, AllDown, Distribution, Outbound, Probe, ProbeKind, RateLimit, Service};
@@ -50,6 +50,7 @@ pub struct Intent {
     pub servers: BTreeMap<ResourcePath, Node>,
     pub muxes: BTreeMap<ResourcePath, Node>,
     pub gateways: BTreeMap<ResourcePath, Node>,
+    pub gateway_pools: BTreeMap<ResourcePath, GatewayPool>,
     pub connections: Vec<Connection>,
     pub site_routers: Vec<SiteRouter>,
     /// What was accepted but has no effect, and why: shown in `configurationState`.
@@ -70,6 +71,7 @@ impl Intent {
         intent.interfaces = interface::read(&mut r, &intent);
         route_table::warn(&mut r, &intent);
         load_balancer::read(&mut r, &mut intent);
+        intent.gateway_pools = gateway::pools(&r, &intent);
         intent.connections = gateway::read(&mut r, &intent);
         intent.site_routers = site_router::read(&mut r, &intent);
         let (problems, warnings) = r.finish();
