@@ -311,10 +311,11 @@ async fn backends_of_a_host_whose_link_is_gone_are_taken_out_while_another_is_th
     assert!(gone.elapsed() >= Duration::from_secs(1), "{:?}", gone.elapsed());
     let status = lab.call(Method::GET, "/penstock/v1/status", None).await.1;
     let text = status.to_string();
-    assert!(text.contains("host1 is not connected since 1 s; its probed backends count as failed"), "{status:#}");
+    assert!(text.contains(" s; its probed backends count as failed"), "{status:#}");
     let service = status["services"].as_array().unwrap().iter().find(|s| s["port"] == 80).unwrap();
     let backend = service["backends"].as_array().unwrap().iter().find(|b| b["networkInterface"] == "blue1").unwrap();
-    assert_eq!((&backend["healthy"], &backend["detail"]), (&json!(false), &json!("host1 is not connected since 1 s")));
+    let detail = backend["detail"].as_str().unwrap();
+    assert!(backend["healthy"] == false && detail.starts_with("host1 is not connected since "), "{backend:#}");
 
     // The last one is not taken for dead: then it is the controller that is cut off.
     drop(host2);

@@ -53,7 +53,9 @@ impl Pins {
 
     /// Detaches what a process that is gone has left on an interface. One that runs keeps it.
     pub fn remove(&self, ifindex: u32) {
-        if let Ok(directory) = self.place(ifindex)
+        let turn = self.turn();
+        if turn.is_ok()
+            && let Ok(directory) = self.place(ifindex)
             && let Ok(pin) = Pin::lock(directory, self.lease)
         {
             pin.remove();
@@ -67,6 +69,7 @@ impl Pins {
             return Err(NoPin::Failed(self.obstacle("it is no BPF file system")));
         }
         private_directory(&self.root()).map_err(failed)?;
+        let _turn = self.turn().map_err(failed)?;
         self.sweep();
         let directory = self.place(ifindex).map_err(failed)?;
         private_directory(&directory).map_err(failed)?;
@@ -74,6 +77,14 @@ impl Pins {
             TryLockError::WouldBlock => NoPin::Taken(taken(ifindex)),
             TryLockError::Error(error) => failed(error),
         })
+    }
+
+    /// One process at a time makes places and sweeps: a place that is just made has no link yet, as one that is left over. It is held
+    /// for moments; those that run lock their own places alone.
+    fn turn(&self) -> io::Result<File> {
+        let root = File::open(self.root())?;
+        root.lock()?;
+        Ok(root)
     }
 
     fn obstacle(&self, reason: &str) -> Obstacle {
